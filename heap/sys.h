@@ -1,0 +1,54 @@
+/* Raw system calls, made from libken's own text.
+ *
+ * libken never enters the kernel through libc: libc may be mid-update, and Syscall User
+ * Dispatch lets only calls from libken's text pass. Every function returns the result or
+ * -errno and leaves errno alone. Thread-safe and async-signal-safe.
+ * Source: the x86-64 system call convention, System V ABI AMD64, appendix A.2.
+ */
+#ifndef KEN_HEAP_SYS_H
+#define KEN_HEAP_SYS_H
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/syscall.h>
+
+static inline long sys_call6(long nr, long a, long b, long c, long d, long e, long f)
+{
+    register long r10 __asm__("r10") = d;
+    register long r8 __asm__("r8") = e;
+    register long r9 __asm__("r9") = f;
+    long result;
+    __asm__ volatile("syscall"
+                     : "=a"(result)
+                     : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+                     : "rcx", "r11", "memory");
+    return result;
+}
+
+/* sys(SYS_close, fd): up to six arguments, integers or pointers. */
+#define SYS_ARG(x) ((long)(x))
+#define SYS_PICK(_1, _2, _3, _4, _5, _6, _7, name, ...) name
+#define sys(...) SYS_PICK(__VA_ARGS__, SYS6, SYS5, SYS4, SYS3, SYS2, SYS1, SYS0, 0)(__VA_ARGS__)
+#define SYS0(n) sys_call6(n, 0, 0, 0, 0, 0, 0)
+#define SYS1(n, a) sys_call6(n, SYS_ARG(a), 0, 0, 0, 0, 0)
+#define SYS2(n, a, b) sys_call6(n, SYS_ARG(a), SYS_ARG(b), 0, 0, 0, 0)
+#define SYS3(n, a, b, c) sys_call6(n, SYS_ARG(a), SYS_ARG(b), SYS_ARG(c), 0, 0, 0)
+#define SYS4(n, a, b, c, d) sys_call6(n, SYS_ARG(a), SYS_ARG(b), SYS_ARG(c), SYS_ARG(d), 0, 0)
+#define SYS5(n, a, b, c, d, e)                                                                     \
+    sys_call6(n, SYS_ARG(a), SYS_ARG(b), SYS_ARG(c), SYS_ARG(d), SYS_ARG(e), 0)
+#define SYS6(n, a, b, c, d, e, f)                                                                  \
+    sys_call6(n, SYS_ARG(a), SYS_ARG(b), SYS_ARG(c), SYS_ARG(d), SYS_ARG(e), SYS_ARG(f))
+
+/* True for the kernel's error results, which are -4095..-1. */
+static inline bool sys_failed(long result)
+{
+    return (unsigned long)result > -4096UL;
+}
+
+#define PAGE_BYTES 4096UL
+#define PAGE_DOWN(x) ((x) & ~(PAGE_BYTES - 1))
+#define PAGE_UP(x) (((x) + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1))
+
+#endif
