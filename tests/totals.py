@@ -1,0 +1,56 @@
+#!/usr/bin/python3
+"""Adds up the cases of all tests of one `meson test` run: totals.py TESTLOG.JSON MESON-STATUS
+
+Every test says itself how many cases it had: a system test by its last line `N passed, N failed,
+N skipped`, a Criterion test by its synthesis line. A test that says nothing counts as one case, and
+one that failed without telling of a failed case (a crash, a time limit) counts as one failed case.
+"""
+import json
+import re
+import sys
+
+OURS = re.compile(r"^(\d+) passed, (\d+) failed, (\d+) skipped$", re.M)
+CRITERION = re.compile(r"Synthesis: Tested: (\d+) \| Passing: (\d+) \| Failing: (\d+) \| Crashing: (\d+)")
+
+
+def cases(test):
+    output = re.sub(r"\x1b\[[0-9;]*m", "", test.get("stdout", "") + "\n" + test.get("stderr", ""))
+    good, skipped = test["result"] in ("OK", "EXPECTEDFAIL"), test["result"] == "SKIP"
+    ours, criterion = OURS.findall(output), CRITERION.findall(output)
+    if ours:
+        counts = [int(n) for n in ours[-1]]
+    elif criterion:
+        tested, passing, failing, crashing = (int(n) for n in criterion[-1])
+        counts = [passing, failing + crashing, max(0, tested - passing - failing - crashing)]
+    else:
+        return [int(good), int(not good and not skipped), int(skipped)]
+    if not good and not skipped and not counts[1]:
+        counts[1] = 1
+    return counts
+
+
+def main():
+    log, status = sys.argv[1], int(sys.argv[2])
+    totals, failed, skips = [0, 0, 0], [], []
+    try:
+        tests = [json.loads(line) for line in open(log) if line.strip()]
+    except FileNotFoundError:
+        tests = []
+    for test in tests:
+        counts = cases(test)
+        totals = [a + b for a, b in zip(totals, counts)]
+        if counts[1]:
+            failed.append(test["name"])
+        skips += re.findall(r"^SKIP .*$", test.get("stdout", ""), re.M)
+    if not tests or (status and not failed):
+        failed.append("meson test")
+        totals[1] += 1
+    for line in skips:
+        print(line)
+    if failed:
+        print("failed:", ", ".join(failed))
+    print("%d passed, %d failed, %d skipped" % tuple(totals))
+    sys.exit(1 if totals[1] else 0)
+
+
+main()
