@@ -1,0 +1,62 @@
+/* Signal state that is part of the image: what the program asked for, and what waits to be delivered.
+ *
+ * The kernel is given libken's wrapper in place of each of the program's handlers; this is the table
+ * of the originals. No function here enters the kernel. Masks are kernel masks: bit (signal - 1).
+ */
+#ifndef KEN_SHIM_SIGNAL_STATE_H
+#define KEN_SHIM_SIGNAL_STATE_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define SIGNAL_COUNT 65 /* signals are 1..64 */
+#define SIGNAL_BIT(n) (1UL << ((n) - 1))
+
+/* Signals an instruction raises; libken never blocks them, else the kernel kills at once. */
+#define SIGNAL_FAULTS                                                                              \
+    (SIGNAL_BIT(SIGSEGV) | SIGNAL_BIT(SIGBUS) | SIGNAL_BIT(SIGILL) | SIGNAL_BIT(SIGFPE) |         \
+     SIGNAL_BIT(SIGTRAP))
+/* What is blocked while something waits in the queue, and in the wrapper's first instructions. */
+#define SIGNAL_DEFERRED (~(SIGNAL_FAULTS | SIGNAL_BIT(SIGSYS)))
+
+/* struct sigaction as rt_sigaction(2) has it on x86-64. */
+struct signal_action {
+    uintptr_t handler;
+    unsigned long flags;
+    uintptr_t restorer;
+    uint64_t mask;
+};
+
+/* A signal that came while libken was busy. The kernel blocks the rest from then on, so more than
+ * one is rare: only faults sent by kill(2) get through. */
+#define SIGNAL_QUEUE 8
+
+struct signal_thread {
+    int queued;         /* entries in use; written by the wrapper, emptied by signal_leave()/_block() */
+    unsigned ran;       /* handlers run so far; signal_block() compares */
+    unsigned ran_plain; /* those of them without SA_RESTART */
+    uint64_t mask;      /* while queued: the mask that the wrapper replaced by SIGNAL_DEFERRED */
+    siginfo_t queue[SIGNAL_QUEUE];
+};
+
+/* The program's action for 1 <= signal <= 64; everything zero is SIG_DFL. */
+struct signal_action *signal_action(int signal);
+
+/* The action the kernel must have for it: the wrapper, the crash handler, or as is. */
+struct signal_action signal_kernel_action(int signal);
+
+/* The mask in force while the program's handler for `signal` runs on top of `mask`. */
+uint64_t signal_handler_mask(const struct signal_action *a, int signal, uint64_t mask);
+
+/* True for calls that start again by themselves after a handler with SA_RESTART. Source: signal(7). */
+bool signal_restarts(long nr);
+
+/* Adds `info`; when the queue is full the last one of the same signal is replaced, else it is lost.
+ * `mask` is the one to return to. */
+void signal_enqueue(struct signal_thread *t, const siginfo_t *info, uint64_t mask);
+
+/* True when the action by default kills with a core, and libken reports it (crash.h). */
+bool signal_is_crash(int signal);
+
+#endif

@@ -1,0 +1,3 @@
+#include "shim/thread.h"
+
+__thread struct thread thread_this;

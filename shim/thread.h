@@ -1,0 +1,24 @@
+/* What libken knows about one thread of the program: one struct, reached without a call.
+ *
+ * It lies in the thread's static TLS, so it is part of the image. A fresh one is all zero.
+ */
+#ifndef KEN_SHIM_THREAD_H
+#define KEN_SHIM_THREAD_H
+
+#include "shim/signal_state.h"
+
+struct thread {
+    /* Above 0 while a handler of libken runs: the program's signal handlers are put off. Written by
+     * call_dispatch() and by signal_block(), which lowers it to 0 for the wait. */
+    int inside;
+    struct signal_thread signals;
+};
+
+extern __thread struct thread thread_this __attribute__((tls_model("initial-exec")));
+
+static inline struct thread *thread_self(void)
+{
+    return &thread_this;
+}
+
+#endif
