@@ -17,7 +17,7 @@
 #define SIGNAL_FAULTS                                                                              \
     (SIGNAL_BIT(SIGSEGV) | SIGNAL_BIT(SIGBUS) | SIGNAL_BIT(SIGILL) | SIGNAL_BIT(SIGFPE) |         \
      SIGNAL_BIT(SIGTRAP))
-/* What is blocked while something waits in the queue, and in the wrapper's first instructions. */
+/* What is blocked while something waits in the queue. */
 #define SIGNAL_DEFERRED (~(SIGNAL_FAULTS | SIGNAL_BIT(SIGSYS)))
 
 /* struct sigaction as rt_sigaction(2) has it on x86-64. */
@@ -33,7 +33,7 @@ struct signal_action {
 #define SIGNAL_QUEUE 8
 
 struct signal_thread {
-    int queued;         /* entries in use; written by the wrapper, emptied by signal_leave()/_block() */
+    int queued;         /* entries claimed; raised by the wrapper, emptied by signal_leave()/_block() */
     unsigned ran;       /* handlers run so far; signal_block() compares */
     unsigned ran_plain; /* those of them without SA_RESTART */
     uint64_t mask;      /* while queued: the mask that the wrapper replaced by SIGNAL_DEFERRED */
@@ -46,14 +46,12 @@ struct signal_action *signal_action(int signal);
 /* The action the kernel must have for it: the wrapper, the crash handler, or as is. */
 struct signal_action signal_kernel_action(int signal);
 
-/* The mask in force while the program's handler for `signal` runs on top of `mask`. */
-uint64_t signal_handler_mask(const struct signal_action *a, int signal, uint64_t mask);
-
 /* True for calls that start again by themselves after a handler with SA_RESTART. Source: signal(7). */
 bool signal_restarts(long nr);
 
-/* Adds `info`; when the queue is full the last one of the same signal is replaced, else it is lost.
- * `mask` is the one to return to. */
+/* Adds `info`; a fault sent by kill(2) that finds the queue full is lost, as kernels merge them too.
+ * `mask` is what the interrupted code ran with. Wrappers may nest: the outermost one's mask, which
+ * every nested one's contains, is kept. Async-signal-safe. */
 void signal_enqueue(struct signal_thread *t, const siginfo_t *info, uint64_t mask);
 
 /* True when the action by default kills with a core, and libken reports it (crash.h). */

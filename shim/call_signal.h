@@ -1,0 +1,71 @@
+/* Signals under libken: handlers of the program run when libken is at rest, and at once in a wait.
+ *
+ * The kernel has signal_wrapper() for each handler of the program. While a handler of libken runs
+ * (thread_self()->inside > 0) the wrapper queues the signal, blocks the rest and returns; on the way
+ * out the kernel is asked to deliver it again. Only signal_block() lowers `inside` for its wait.
+ *
+ * The core's part:
+ *   - signal_boot() before Syscall User Dispatch is on; signal_capture() before each commit;
+ *     signal_resume() in the new process, with `inside` raised;
+ *   - the SIGSYS net is installed with SA_SIGINFO | SA_NODEFER | SA_RESTORER, an empty mask and
+ *     signal_restorer, so that within it the kernel's mask is the program's;
+ *   - call_dispatch(): `if (--thread_self()->inside == 0 && signal_waiting()) signal_leave(c);`
+ *   - signal_forked() in a child of fork;
+ *   - masks that calls carry (ppoll, pselect6, epoll_pwait) go through signal_mask_read().
+ */
+#ifndef KEN_SHIM_CALL_SIGNAL_H
+#define KEN_SHIM_CALL_SIGNAL_H
+
+#include "shim/call.h"
+#include "shim/thread.h"
+
+void signal_boot(void);    /* adopts what the process inherited; catches fatal signals */
+void signal_capture(void); /* remembers the mask, and which blocked signals are pending */
+void signal_resume(void);  /* gives the new process all of it back */
+void signal_forked(void);  /* in the child: nothing is queued there */
+
+/* True when signals wait for libken to leave. One load: the fast path's whole cost. */
+static inline bool signal_waiting(void)
+{
+    return __builtin_expect(thread_this.signals.queued != 0, 0);
+}
+
+/* Has the queued signals delivered. `inside` must be 0. With c->frame they come as soon as that frame
+ * returns, else before this function does; their handlers may not return (longjmp). */
+void signal_leave(struct call *c);
+
+/* Runs the blocking call `c` in the kernel with `inside` at 0: the program's handlers run at once,
+ * also for signals that were queued before. Returns what the kernel would have: -EINTR after a
+ * handler without SA_RESTART or for a call that never restarts; otherwise it ends the turn again,
+ * because the handler may have sent something, and goes on waiting. Call turn_end(TURN_WAIT) before.
+ * A handler may leave by longjmp: `inside` is 0 then, as the program's own code expects, and the
+ * caller's frame is gone, so nothing in it may need undoing. Call it with c->frame's masks stripped. */
+long signal_block(struct call *c);
+
+/* The same, but SIGNAL_AGAIN comes back where signal_block() would go on: for callers whose arguments
+ * must be prepared anew (a time-out, descriptors of libken that a restore replaced). */
+#define SIGNAL_AGAIN (-601L)
+long signal_block_once(struct call *c);
+
+/* Copies between the program's memory and libken's; false where the kernel would say EFAULT. */
+bool fault_copy(void *to, const void *from, size_t bytes);
+
+/* Copies a mask that a call carries; takes SIGSYS (and nothing else) out. Returns 0, -EINVAL (the
+ * size is not 8) or -EFAULT. */
+long signal_mask_read(uint64_t *to, const void *from, size_t size);
+
+/* The mask the program's code runs with. Source: the frame of the call, if it has one. */
+uint64_t signal_mask_current(const struct call *c);
+
+/* Gives the kernel the action for `signal` that fits signal_action(signal). 0 or -errno. */
+long signal_install(int signal);
+
+/* Entered by the kernel only. */
+void signal_wrapper(int signal, siginfo_t *info, void *context);
+void signal_restorer(void);
+
+call_handler call_rt_sigaction, call_rt_sigprocmask, call_rt_sigpending, call_rt_sigsuspend,
+    call_rt_sigtimedwait, call_pause, call_sigaltstack;
+call_handler call_kill, call_tkill, call_tgkill, call_rt_sigqueueinfo, call_rt_tgsigqueueinfo;
+
+#endif

@@ -1,0 +1,151 @@
+/* What the kernel enters when a signal comes, and the wait during which it may.
+ *
+ * Rules for this file:
+ *   1. A wrapper can interrupt any instruction of libken's, another wrapper included.
+ *   2. With `inside` raised it touches only thread_self()->signals.
+ *   3. After the program's handler ran nothing is as it was: the process may be another one.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* REG_RIP */
+#endif
+#include "shim/call_signal.h"
+#include "shim/crash.h"
+#include "shim/process.h"
+#include "shim/turn.h"
+
+#include <string.h>
+
+extern char signal_block_begin[], signal_block_syscall[], signal_block_ran[];
+extern char fault_copy_begin[], fault_copy_end[], fault_copy_failed[];
+long signal_block_enter(long nr, const long arg[6], int *inside, const int *queued);
+
+#define BLOCK_RAN (-600L) /* signal_block.S: nothing was done, look again */
+
+static uint64_t *frame_mask(ucontext_t *uc)
+{
+    return (uint64_t *)&uc->uc_sigmask; /* the kernel writes 8 bytes, whatever libc's type */
+}
+
+static bool between(const ucontext_t *uc, const char *first, const char *last)
+{
+    uintptr_t rip = (uintptr_t)uc->uc_mcontext.gregs[REG_RIP];
+    return rip >= (uintptr_t)first && rip <= (uintptr_t)last;
+}
+
+static void go_to(ucontext_t *uc, const char *label)
+{
+    uc->uc_mcontext.gregs[REG_RIP] = (greg_t)label;
+}
+
+/* Raised by an instruction rather than sent by someone. */
+static bool is_fault(int signal, const siginfo_t *info)
+{
+    return (SIGNAL_FAULTS & SIGNAL_BIT(signal)) && info->si_code > 0;
+}
+
+static void deliver(int signal, siginfo_t *info, ucontext_t *uc)
+{
+    struct signal_action a = *signal_action(signal);
+    if (a.handler == (uintptr_t)SIG_IGN)
+        return;
+    if (a.handler == (uintptr_t)SIG_DFL) {
+        crash_die(signal, info, uc);
+        return;
+    }
+    struct signal_thread *t = &thread_self()->signals;
+    t->ran++;
+    if (!(a.flags & SA_RESTART))
+        t->ran_plain++;
+    if (a.flags & SA_RESETHAND) {
+        signal_action(signal)->handler = (uintptr_t)SIG_DFL;
+        signal_install(signal);
+    }
+    process_correct_sender(info);
+    ((void (*)(int, siginfo_t *, void *))a.handler)(signal, info, uc);
+    *frame_mask(uc) &= ~SIGNAL_BIT(SIGSYS); /* the handler may have changed it */
+    if (between(uc, signal_block_begin, signal_block_syscall))
+        go_to(uc, signal_block_ran);
+}
+
+void signal_wrapper(int signal, siginfo_t *info, void *context)
+{
+    ucontext_t *uc = context;
+    struct thread *me = thread_self();
+    if (is_fault(signal, info)) {
+        if (between(uc, fault_copy_begin, fault_copy_end - 1)) {
+            go_to(uc, fault_copy_failed);
+            return;
+        }
+        if (me->inside > 0 && !call_passive) {
+            crash_die(signal, info, uc); /* libken's own: the program's handler could not mend it */
+            return;
+        }
+    } else if (me->inside > 0 && !call_passive) {
+        signal_enqueue(&me->signals, info, *frame_mask(uc));
+        *frame_mask(uc) = SIGNAL_DEFERRED;
+        return;
+    }
+    deliver(signal, info, uc);
+}
+
+/* Hands the queue back to the kernel, which delivers it as soon as the mask allows. */
+static void requeue(struct signal_thread *t)
+{
+    siginfo_t queue[SIGNAL_QUEUE];
+    int count = t->queued < SIGNAL_QUEUE ? t->queued : SIGNAL_QUEUE;
+    memcpy(queue, t->queue, sizeof queue[0] * (size_t)count);
+    t->queued = 0;
+    long pid = sys(SYS_getpid), tid = sys(SYS_gettid);
+    for (int i = 0; i < count; i++)
+        if (sys(SYS_rt_tgsigqueueinfo, pid, tid, queue[i].si_signo, &queue[i]) == -EAGAIN)
+            sys(SYS_tgkill, pid, tid, queue[i].si_signo); /* RLIMIT_SIGPENDING: without its details */
+}
+
+/* The handlers run in here, at the last system call. */
+static void release(struct signal_thread *t)
+{
+    uint64_t mask = t->mask & ~SIGNAL_BIT(SIGSYS);
+    requeue(t);
+    sys(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof mask);
+}
+
+void signal_leave(struct call *c)
+{
+    struct signal_thread *t = &thread_self()->signals;
+    if (c->frame)
+        requeue(t); /* its return brings the program's mask back */
+    else
+        release(t);
+}
+
+long signal_block_once(struct call *c)
+{
+    struct thread *me = thread_self();
+    struct signal_thread *t = &me->signals;
+    int depth = me->inside;
+    unsigned ran = t->ran, plain = t->ran_plain;
+    bool restarts = signal_restarts(c->nr);
+    long result = BLOCK_RAN;
+    while (result == BLOCK_RAN) {
+        if (t->queued) {
+            me->inside = 0;
+            release(t);
+        }
+        if (restarts ? t->ran_plain != plain : t->ran != ran)
+            result = -EINTR;
+        else if (t->ran != ran)
+            result = SIGNAL_AGAIN;
+        else
+            result = signal_block_enter(c->nr, c->arg, &me->inside, &t->queued);
+    }
+    me->inside = depth;
+    return result;
+}
+
+long signal_block(struct call *c)
+{
+    long result;
+    while ((result = signal_block_once(c)) == SIGNAL_AGAIN)
+        turn_end(TURN_WAIT);
+    return result;
+}
