@@ -25,6 +25,12 @@ struct pages {
 int pages_add(struct pages *, uintptr_t start, uintptr_t end);
 int pages_remove(struct pages *, uintptr_t start, uintptr_t end);
 
+/* Adds what `from` has in [start, end). Returns 0 or -ENOMEM (a part may have been added). */
+int pages_add_common(struct pages *to, const struct pages *from, uintptr_t start, uintptr_t end);
+
+/* Adds what is in `all` and not in `without`. Returns as above. */
+int pages_add_missing(struct pages *to, const struct pages *all, const struct pages *without);
+
 /* The first range that ends above `address`, or `count`. */
 size_t pages_find(const struct pages *, uintptr_t address);
 

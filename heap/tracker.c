@@ -1,0 +1,202 @@
+#include "heap/tracker.h"
+#include "heap/sys.h"
+#include "heap/tracker_backend.h"
+#include "heap/window.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+#define NEW_PASS UINTPTR_MAX
+
+const char *tracker_name(enum tracker_kind kind)
+{
+    switch (kind) {
+    case TRACKER_UFFD:
+        return "uffd";
+    case TRACKER_SOFTDIRTY:
+        return "softdirty";
+    case TRACKER_COMPARE:
+        return "compare";
+    case TRACKER_BEST:
+        break;
+    }
+    return "best";
+}
+
+int tracker_named(const char *name)
+{
+    for (int kind = TRACKER_BEST; kind <= TRACKER_COMPARE; kind++)
+        if (!strcmp(name, tracker_name((enum tracker_kind)kind)))
+            return kind;
+    return -EINVAL;
+}
+
+static void reset(struct tracker *t, enum tracker_kind kind)
+{
+    memset(t, 0, sizeof *t);
+    t->kind = kind;
+    t->uffd = t->clear_refs = t->pagemap.fd = -1;
+    t->walked = NEW_PASS;
+}
+
+void tracker_close(struct tracker *t)
+{
+    if (t->uffd >= 0)
+        sys(SYS_close, t->uffd);
+    if (t->clear_refs >= 0)
+        sys(SYS_close, t->clear_refs);
+    if (t->pagemap.fd >= 0)
+        pagemap_close(&t->pagemap);
+    reset(t, t->kind);
+}
+
+/* Does the page show up, alone unless everything does? */
+static bool reports(struct tracker *t, uintptr_t page, uintptr_t from, uintptr_t to)
+{
+    struct page_range out[4];
+    uintptr_t walked;
+    long n = tracker_scan(t, from, to, out, 4, &walked);
+    if (t->kind != TRACKER_COMPARE)
+        return n == 1 && out[0].start == page && out[0].end == page + PAGE_BYTES;
+    return n == 1 && out[0].start <= page && out[0].end > page;
+}
+
+/* A write by the kernel and a dropped page, in earnest: kernels have claimed more than they did. */
+static bool works(struct tracker *t)
+{
+    volatile uint8_t *scratch = window_alloc(2 * PAGE_BYTES);
+    uintptr_t first = (uintptr_t)scratch, second = first + PAGE_BYTES, end = second + PAGE_BYTES, walked;
+    struct page_range out[1];
+    if (!scratch)
+        return false;
+    scratch[0] = scratch[PAGE_BYTES] = 1;
+    if (tracker_add(t, first, end) < 0)
+        return false;
+    if (t->kind != TRACKER_COMPARE && tracker_scan(t, first, end, out, 1, &walked) != 0)
+        return false;
+    if (sys(SYS_getrandom, first, 16, 0) != 16 || !reports(t, first, first, end))
+        return false;
+    if (sys(SYS_madvise, second, PAGE_BYTES, MADV_DONTNEED) || !reports(t, second, first, end))
+        return false;
+    tracker_remove(t, first, end);
+    t->walked = NEW_PASS;
+    return true;
+}
+
+static int try_open(struct tracker *t, enum tracker_kind kind)
+{
+    reset(t, kind);
+    int r = pagemap_open(&t->pagemap);
+    if (!r && kind == TRACKER_UFFD)
+        r = uffd_open(t);
+    if (!r && kind == TRACKER_SOFTDIRTY)
+        r = softdirty_open(t);
+    if (!r && works(t))
+        return (int)kind;
+    tracker_close(t);
+    return r == -ENOMEM ? r : -EOPNOTSUPP;
+}
+
+int tracker_open(struct tracker *t, enum tracker_kind wanted)
+{
+    if (wanted != TRACKER_BEST)
+        return try_open(t, wanted);
+    int r = -EOPNOTSUPP;
+    for (int kind = TRACKER_UFFD; r < 0 && kind <= TRACKER_COMPARE; kind++)
+        r = try_open(t, (enum tracker_kind)kind);
+    return r;
+}
+
+int tracker_open_on(struct tracker *t, enum tracker_kind kind, int pagemap_fd, int clear_refs_fd)
+{
+    if (kind != TRACKER_SOFTDIRTY && kind != TRACKER_COMPARE)
+        return -EOPNOTSUPP;
+    reset(t, kind);
+    t->clear_refs = clear_refs_fd;
+    int r = pagemap_open_on(&t->pagemap, pagemap_fd);
+    return r ? r : (int)kind;
+}
+
+/* SOFTDIRTY and COMPARE */
+static int look(struct tracker *t)
+{
+    return t->kind == TRACKER_SOFTDIRTY ? softdirty_look(t) : compare_look(t);
+}
+
+static int forget(struct tracker *t, uintptr_t start, uintptr_t end)
+{
+    int r = pages_remove(&t->tracked, start, end);
+    if (!r)
+        r = pages_remove(&t->held, start, end);
+    return r ? r : pages_remove(&t->pending, start, end);
+}
+
+/* What holds memory from the beginning on, so that its being dropped is noticed. */
+static int hold(struct tracker *t, uintptr_t start, uintptr_t end)
+{
+    struct page_range out[64];
+    while (start < end) {
+        long n = pagemap_populated(&t->pagemap, start, end, out, 64, &start);
+        if (n < 0)
+            return (int)n;
+        for (long i = 0; i < n; i++)
+            if (pages_add(&t->held, out[i].start, out[i].end))
+                return -ENOMEM;
+    }
+    return 0;
+}
+
+int tracker_add(struct tracker *t, uintptr_t start, uintptr_t end)
+{
+    if (start >= end)
+        return 0;
+    if (t->kind == TRACKER_UFFD)
+        return uffd_add(t, start, end);
+    int r = forget(t, start, end);
+    /* Arming the range arms everything: what else was written must be read before. */
+    if (!r && t->kind == TRACKER_SOFTDIRTY)
+        r = look(t);
+    if (!r)
+        r = hold(t, start, end);
+    t->walked = NEW_PASS;
+    return r ? r : pages_add(&t->tracked, start, end);
+}
+
+int tracker_remove(struct tracker *t, uintptr_t start, uintptr_t end)
+{
+    if (start >= end)
+        return 0;
+    if (t->kind != TRACKER_UFFD)
+        return forget(t, start, end);
+    uffd_remove(t, start, end);
+    return 0;
+}
+
+int tracker_mark(struct tracker *t, uintptr_t start, uintptr_t end)
+{
+    return t->kind == TRACKER_UFFD ? 0 : pages_add_common(&t->pending, &t->tracked, start, end);
+}
+
+long tracker_scan(struct tracker *t, uintptr_t from, uintptr_t to, struct page_range *out, size_t capacity,
+                  uintptr_t *walk_end)
+{
+    if (t->kind == TRACKER_UFFD)
+        return uffd_scan(t, from, to, out, capacity, walk_end);
+    if (from < t->walked) {
+        int r = look(t);
+        if (r)
+            return r;
+    }
+    size_t n = pages_copy(&t->pending, from, to, out, capacity, walk_end);
+    pages_remove(&t->pending, from, *walk_end); /* when it fails they are reported twice: fine */
+    t->walked = *walk_end;
+    return (long)n;
+}
+
+long tracker_populated(struct tracker *t, uintptr_t from, uintptr_t to, struct page_range *out, size_t capacity,
+                       uintptr_t *walk_end)
+{
+    if (t->kind == TRACKER_UFFD)
+        return uffd_populated(t, from, to, out, capacity, walk_end);
+    return pagemap_populated(&t->pagemap, from, to, out, capacity, walk_end);
+}

@@ -1,0 +1,22 @@
+/* What a backend of the tracker does; for tracker.c only. Contracts: heap/tracker.h. */
+#ifndef KEN_HEAP_TRACKER_BACKEND_H
+#define KEN_HEAP_TRACKER_BACKEND_H
+
+#include "heap/tracker.h"
+
+/* The open functions return 0 or -errno and leave nothing open on errors. The pagemap is open already. */
+int uffd_open(struct tracker *);
+int uffd_add(struct tracker *, uintptr_t start, uintptr_t end);
+void uffd_remove(struct tracker *, uintptr_t start, uintptr_t end);
+long uffd_scan(struct tracker *, uintptr_t from, uintptr_t to, struct page_range *out, size_t capacity,
+               uintptr_t *walk_end);
+long uffd_populated(struct tracker *, uintptr_t from, uintptr_t to, struct page_range *out, size_t capacity,
+                    uintptr_t *walk_end);
+
+/* Looks at all that is tracked: what was written goes to `pending`, what holds private memory to `held`, and all of
+ * it counts as clean from then on. Returns 0 or -errno: then nothing of what was written is forgotten. */
+int softdirty_open(struct tracker *);
+int softdirty_look(struct tracker *);
+int compare_look(struct tracker *);
+
+#endif
