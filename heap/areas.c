@@ -1,0 +1,274 @@
+#include "heap/areas.h"
+#include "heap/mapping.h"
+#include "heap/say.h"
+#include "heap/session.h"
+#include "heap/sys.h"
+#include "heap/vdso.h"
+#include "heap/window.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+#define SPAN_MAX (1u << 18)
+#define SPARSE_BYTES (4UL << 30) /* larger ones are tracked only if they are well filled */
+
+struct session *session;
+
+int areas_open(struct areas *a)
+{
+    memset(a, 0, sizeof *a);
+    a->known = window_alloc(SPAN_MAX * sizeof *a->known);
+    a->sparse = window_alloc(SPAN_MAX * sizeof *a->sparse);
+    a->text = window_alloc(AREAS_TEXT_BYTES);
+    if (!a->known || !a->sparse || !a->text)
+        return -ENOMEM;
+    a->stale = true;
+    return 0;
+}
+
+/* The first known span that ends behind `address`. */
+static size_t known_from(const struct areas *a, uintptr_t address)
+{
+    size_t low = 0, high = a->known_count;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (a->known[middle].end > address)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low;
+}
+
+/* Replaces spans [from, to) by `with` (0 to 2 of them). */
+static bool known_splice(struct areas *a, size_t from, size_t to, const struct span *with, size_t count)
+{
+    if (a->known_count - (to - from) + count > SPAN_MAX)
+        return false;
+    memmove(&a->known[from + count], &a->known[to], (a->known_count - to) * sizeof *a->known);
+    memcpy(&a->known[from], with, count * sizeof *with);
+    a->known_count += count - (to - from);
+    return true;
+}
+
+static void known_add(struct areas *a, uintptr_t start, uintptr_t end)
+{
+    size_t from = known_from(a, start ? start - 1 : 0), to = from;
+    struct span joined = {start, end};
+    for (; to < a->known_count && a->known[to].start <= end; to++) {
+        if (a->known[to].start < joined.start)
+            joined.start = a->known[to].start;
+        if (a->known[to].end > joined.end)
+            joined.end = a->known[to].end;
+    }
+    known_splice(a, from, to, &joined, 1);
+}
+
+static void known_remove(struct areas *a, uintptr_t start, uintptr_t end)
+{
+    size_t from = known_from(a, start), to = from, rest = 0;
+    struct span left[2];
+    for (; to < a->known_count && a->known[to].start < end; to++) {
+        if (a->known[to].start < start)
+            left[rest++] = (struct span){a->known[to].start, start};
+        if (a->known[to].end > end)
+            left[rest++] = (struct span){end, a->known[to].end};
+    }
+    known_splice(a, from, to, left, rest);
+}
+
+void areas_forget(struct session *s, uintptr_t start, uintptr_t end)
+{
+    known_remove(&s->areas, start, end);
+    tracker_remove(&s->tracker, start, end);
+    image_drop(&s->image, start, end);
+    s->areas.stale = true;
+}
+
+/* Calls take() for the pages of [start, end) that hold private memory. */
+static int take_populated(struct session *s, uintptr_t start, uintptr_t end,
+                          int (*take)(struct session *, uintptr_t, uintptr_t))
+{
+    struct page_range ranges[128];
+    while (start < end) {
+        uintptr_t walked = end;
+        long n = tracker_populated(&s->tracker, start, end, ranges, 128, &walked);
+        if (n < 0)
+            return (int)n;
+        for (long i = 0; i < n; i++) {
+            int r = take(s, ranges[i].start, ranges[i].end);
+            if (r)
+                return r;
+        }
+        start = walked;
+    }
+    return 0;
+}
+
+static bool is_populated(struct session *s, uintptr_t start, uintptr_t end)
+{
+    struct page_range range;
+    uintptr_t walked = end;
+    return tracker_populated(&s->tracker, start, end, &range, 1, &walked) > 0;
+}
+
+/* Those parts of a private mapping that are not known yet. */
+static int track_new(struct session *s, const struct mapping_line *line,
+                     int (*take)(struct session *, uintptr_t, uintptr_t))
+{
+    struct areas *a = &s->areas;
+    if (line->end - line->start > SPARSE_BYTES && a->sparse_count < SPAN_MAX &&
+        known_from(a, line->start) == known_from(a, line->end)) {
+        a->sparse[a->sparse_count++] = (struct span){line->start, line->end};
+        return 0;
+    }
+    uintptr_t at = line->start;
+    while (at < line->end) {
+        size_t next = known_from(a, at);
+        bool have = next < a->known_count;
+        if (have && a->known[next].start <= at) {
+            at = a->known[next].end;
+            continue;
+        }
+        uintptr_t stop = have && a->known[next].start < line->end ? a->known[next].start : line->end;
+        /* An inaccessible reservation is left alone until something lies in it. */
+        if (line->prot == PROT_NONE && !is_populated(s, at, stop)) {
+            at = stop;
+            continue;
+        }
+        int r = tracker_add(&s->tracker, at, stop);
+        if (r < 0)
+            return r;
+        if ((r = take_populated(s, at, stop, take)))
+            return r;
+        known_add(a, at, stop);
+        at = stop;
+    }
+    return 0;
+}
+
+/* The file table's entry for the file behind the line; pinned in the store if it is mapped privately. */
+static int file_index(struct session *s, const struct mapping_line *line, uint32_t *index)
+{
+    struct image *i = &s->image;
+    for (uint32_t f = 0; f < i->meta->files; f++) {
+        struct file *file = &i->files[f];
+        if (file->device == line->device && file->inode == line->inode &&
+            (file->pin[0] || line->shared) && strlen(file->path) == line->name_length &&
+            !memcmp(file->path, line->name, line->name_length)) {
+            *index = f;
+            return 0;
+        }
+    }
+    struct file *file = &i->files[i->meta->files];
+    if (i->meta->files == FILE_MAX || line->name_length >= sizeof file->path)
+        return -ENAMETOOLONG;
+    memset(file, 0, sizeof *file);
+    file->device = line->device;
+    file->inode = line->inode;
+    memcpy(file->path, line->name, line->name_length);
+    if (!line->shared) {
+        int r = store_pin(&s->store, file->path, 0, line->inode, file->pin);
+        if (r) {
+            say("cannot pin %s in the store (%s); a restart will need it unchanged", file->path,
+                say_error(r));
+            file->pin[0] = '\0';
+        }
+    }
+    *index = i->meta->files++;
+    return 0;
+}
+
+static enum area_kind classify(const struct areas *a, const struct mapping_line *line)
+{
+    if (vdso_is_piece(line) || mapping_named(line, "[vsyscall]") ||
+        (line->name_length >= 10 && !memcmp(line->name, "anon_inode", 10)))
+        return 0;
+    if (line->shared)
+        return line->name_length >= 9 && !memcmp(line->name, "/dev/zero", 9) ? AREA_SHARED_ANONYMOUS
+                                                                             : AREA_FILE_SHARED;
+    if (line->inode == a->image_inode && line->device == a->image_device)
+        return AREA_ANONYMOUS;
+    if (mapping_named(line, "[stack]"))
+        return AREA_STACK;
+    return line->inode ? AREA_FILE_PRIVATE : AREA_ANONYMOUS;
+}
+
+static bool area_continues(const struct area *last, const struct area *next)
+{
+    bool is_memory = next->kind == AREA_ANONYMOUS;
+    return is_memory && last->kind == next->kind && last->end == next->start && last->prot == next->prot;
+}
+
+static int area_add(struct session *s, const struct mapping_line *line, enum area_kind kind)
+{
+    struct image *i = &s->image;
+    struct area area = {.start = line->start, .end = line->end, .prot = line->prot, .kind = (uint16_t)kind};
+    if (kind == AREA_FILE_PRIVATE || kind == AREA_FILE_SHARED) {
+        area.offset = line->offset;
+        int r = file_index(s, line, &area.file);
+        if (r)
+            return r;
+    }
+    if (kind == AREA_STACK)
+        s->areas.stack = (struct span){line->start, line->end};
+    struct area *last = i->meta->areas ? &i->areas[i->meta->areas - 1] : NULL;
+    if (last && area_continues(last, &area)) {
+        last->end = area.end;
+        return 0;
+    }
+    if (i->meta->areas == AREA_MAX)
+        return -ENOMEM;
+    i->areas[i->meta->areas++] = area;
+    return 0;
+}
+
+/* The main stack keeps its kind after a restore, when the kernel no longer calls it [stack]. */
+static bool is_stack(const struct session *s, const struct mapping_line *line)
+{
+    uintptr_t top = s->image.meta->start_stack;
+    return line->start <= top && top < line->end;
+}
+
+/* Which device and inode the kernel's list shows for the image; stat() may show another device. */
+static void find_image(struct areas *a, const char *text, const char *end)
+{
+    struct mapping_line line;
+    while (!a->image_inode && mapping_next(&text, end, &line)) {
+        if (line.start == (uintptr_t)window_twin(window_base())) {
+            a->image_device = line.device;
+            a->image_inode = line.inode;
+        }
+    }
+}
+
+int areas_refresh(struct session *s, int (*take)(struct session *, uintptr_t, uintptr_t))
+{
+    struct areas *a = &s->areas;
+    long length = mapping_read(s->maps_fd, a->text, AREAS_TEXT_BYTES);
+    if (length < 0)
+        return (int)length;
+    find_image(a, a->text, a->text + length);
+    if (!s->image.meta->vdso_pieces)
+        vdso_record(&s->image, a->text, a->text + length);
+    s->image.meta->areas = 0;
+    a->sparse_count = 0;
+    const char *cursor = a->text;
+    struct mapping_line line;
+    while (mapping_next(&cursor, a->text + length, &line)) {
+        bool ours = window_holds(line.start) || vdso_holds(s->image.meta, line.start);
+        enum area_kind kind = ours ? 0 : classify(a, &line);
+        if (!kind)
+            continue;
+        if (kind == AREA_ANONYMOUS && is_stack(s, &line))
+            kind = AREA_STACK;
+        int r = area_add(s, &line, kind);
+        if (!r && (kind == AREA_ANONYMOUS || kind == AREA_STACK || kind == AREA_FILE_PRIVATE))
+            r = track_new(s, &line, take);
+        if (r)
+            return r;
+    }
+    s->image.layout_changed = true;
+    a->stale = false;
+    return 0;
+}

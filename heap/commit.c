@@ -1,0 +1,135 @@
+#include "heap/commit.h"
+#include "heap/context.h"
+#include "heap/diff.h"
+#include "heap/say.h"
+#include "heap/sys.h"
+#include "heap/window.h"
+
+#include <time.h>
+
+#define RED_ZONE 128
+#define USER_END 0x7ffffffff000UL
+
+/* Puts what changed in one page into the record. */
+static int take_page(struct session *s, uintptr_t address)
+{
+    struct image *i = &s->image;
+    uint64_t offset = image_find(i, address);
+    bool present = offset && image_present(i, offset);
+    uint64_t changed = diff_page((const void *)address, present ? i->twin + offset : NULL);
+    if (!changed)
+        return 0;
+    if (!present) {
+        if (!offset && !(offset = image_place(i, address)))
+            return -ENOSPC;
+        image_set_present(i, offset);
+    }
+    return image_log_lines(&s->log, (const void *)address, offset, changed, present ? 0 : LOG_NEW);
+}
+
+/* What lies below the red zone of the main stack is dead. */
+static int take_range(struct session *s, uintptr_t from, uintptr_t to)
+{
+    const struct span *stack = &s->areas.stack;
+    uintptr_t live = PAGE_DOWN(s->image.meta->context.rsp - RED_ZONE);
+    bool on_stack = live >= stack->start && live < stack->end;
+    for (; from < to; from += PAGE_BYTES) {
+        if (on_stack && from >= stack->start && from < live)
+            continue;
+        int r = take_page(s, from);
+        if (r)
+            return r;
+    }
+    return 0;
+}
+
+static int take_written(struct session *s, uintptr_t from, uintptr_t to)
+{
+    struct page_range ranges[256];
+    while (from < to) {
+        uintptr_t walked = to;
+        long n = tracker_scan(&s->tracker, from, to, ranges, 256, &walked);
+        if (n < 0)
+            return (int)n;
+        for (long i = 0; i < n; i++) {
+            int r = take_range(s, ranges[i].start, ranges[i].end);
+            if (r)
+                return r;
+        }
+        from = walked;
+    }
+    return 0;
+}
+
+static int take_sparse(struct session *s)
+{
+    struct page_range ranges[256];
+    for (size_t k = 0; k < s->areas.sparse_count; k++) {
+        uintptr_t at = s->areas.sparse[k].start, end = s->areas.sparse[k].end, walked;
+        for (; at < end; at = walked) {
+            walked = end;
+            long n = tracker_populated(&s->tracker, at, end, ranges, 256, &walked);
+            for (long i = 0; i < n; i++) {
+                int r = take_range(s, ranges[i].start, ranges[i].end);
+                if (r)
+                    return r;
+            }
+            if (n < 0)
+                return (int)n;
+        }
+    }
+    return 0;
+}
+
+static int capture(struct session *s)
+{
+    struct meta *meta = s->image.meta;
+    uintptr_t base = window_base();
+    log_begin(&s->log);
+    if (meta->context.rsp < s->areas.stack.start && meta->context.rsp > s->areas.stack.start - (64UL << 20))
+        s->areas.stale = true; /* the stack has grown */
+    int r = image_log_punches(&s->image, &s->log);
+    if (!r && s->areas.stale)
+        r = areas_refresh(s, take_range);
+    if (!r)
+        r = take_written(s, PAGE_BYTES, base);
+    if (!r)
+        r = take_written(s, base + WINDOW_BYTES, USER_END);
+    if (!r)
+        r = take_sparse(s);
+    return r ? r : image_log_meta(&s->image, &s->log);
+}
+
+static __attribute__((noinline)) enum commit_result make_durable(struct session *s, enum run_state state)
+{
+    struct timespec now = {0, 0};
+    struct meta *meta = s->image.meta;
+    sys(SYS_clock_gettime, CLOCK_REALTIME, &now);
+    meta->committed_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    meta->state = state;
+    meta->turn++;
+    int r = capture(s);
+    uint64_t sequence = 0;
+    if (!r)
+        r = store_sync_pins(&s->store);
+    if (!r)
+        r = log_commit(&s->log, &sequence);
+    if (r)
+        say_die("cannot commit turn %lu (%s); the store keeps the turn before, start the same command again",
+                meta->turn, say_error(r));
+    return COMMIT_DONE;
+}
+
+enum commit_result commit(struct session *s, enum run_state state)
+{
+    if (context_save(&s->image.meta->context))
+        return COMMIT_RESUMED;
+    return make_durable(s, state);
+}
+
+void commit_apply(struct session *s)
+{
+    int r = log_apply(&s->log);
+    if (r)
+        say_die("cannot write the image (%s); start the same command again to recover", say_error(r));
+}

@@ -1,0 +1,309 @@
+#include "heap/image.h"
+#include "heap/diff.h"
+#include "heap/sys.h"
+#include "heap/window.h"
+
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#define INDEX_SLOTS (1u << 19) /* twice CHUNK_MAX, rounded down to a power of two */
+#define GROWTH (64UL << 20)
+
+_Static_assert(CHUNK_MAX < INDEX_SLOTS, "the index must never fill");
+
+static uint64_t slot_offset(uint32_t slot)
+{
+    return META_BYTES + ((uint64_t)slot << CHUNK_SHIFT);
+}
+
+static uint32_t hash(uint64_t number)
+{
+    return (uint32_t)((number * 0x9e3779b97f4a7c15UL) >> 45) & (INDEX_SLOTS - 1);
+}
+
+static void index_add(struct image *i, uint64_t number, uint32_t slot)
+{
+    uint32_t at = hash(number);
+    while (i->index[at])
+        at = (at + 1) & (INDEX_SLOTS - 1);
+    i->index[at] = slot + 1;
+}
+
+/* Returns the index position of the chunk, or of the empty place where its search ends. */
+static uint32_t index_find(struct image *i, uint64_t number)
+{
+    uint32_t at = hash(number);
+    while (i->index[at] && i->chunks[i->index[at] - 1].number != number)
+        at = (at + 1) & (INDEX_SLOTS - 1);
+    return at;
+}
+
+/* Linear probing has no tombstones: the entries behind the hole are put in again. */
+static void index_remove(struct image *i, uint32_t at)
+{
+    i->index[at] = 0;
+    for (at = (at + 1) & (INDEX_SLOTS - 1); i->index[at]; at = (at + 1) & (INDEX_SLOTS - 1)) {
+        uint32_t slot = i->index[at] - 1;
+        i->index[at] = 0;
+        index_add(i, i->chunks[slot].number, slot);
+    }
+}
+
+static int file_grow(struct image *i, uint64_t bytes)
+{
+    if (bytes <= i->file_bytes)
+        return 0;
+    bytes = (bytes + GROWTH - 1) / GROWTH * GROWTH;
+    long r = sys(SYS_ftruncate, i->fd, bytes);
+    if (sys_failed(r))
+        return (int)r;
+    i->file_bytes = bytes;
+    return 0;
+}
+
+static int load_exactly(int fd, void *to, size_t bytes, uint64_t offset)
+{
+    for (size_t done = 0; done < bytes;) {
+        long n = sys(SYS_pread64, fd, (char *)to + done, bytes - done, offset + done);
+        if (n == -EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? (int)n : -EBADMSG;
+        done += (size_t)n;
+    }
+    return 0;
+}
+
+static int meta_load(struct image *i)
+{
+    int r = load_exactly(i->fd, i->meta, PAGE_BYTES, 0);
+    if (r)
+        return r;
+    struct meta *m = i->meta;
+    if (m->magic != META_MAGIC || m->chunks > CHUNK_MAX || m->areas > AREA_MAX ||
+        m->files > FILE_MAX || m->vdso_bytes > META_BYTES - VDSO_AT)
+        return -EBADMSG;
+    if ((r = file_grow(i, slot_offset(m->chunks))) ||
+        (r = load_exactly(i->fd, i->chunks, m->chunks * sizeof *i->chunks, CHUNK_AT)) ||
+        (r = load_exactly(i->fd, i->areas, m->areas * sizeof *i->areas, AREA_AT)) ||
+        (r = load_exactly(i->fd, i->files, m->files * sizeof *i->files, FILE_AT)) ||
+        (r = load_exactly(i->fd, i->vdso, m->vdso_bytes, VDSO_AT)))
+        return r;
+    for (uint32_t slot = 0; slot < m->chunks; slot++) {
+        if (i->chunks[slot].number != CHUNK_FREE)
+            index_add(i, i->chunks[slot].number, slot);
+        else
+            i->free_slots[i->free_count++] = slot;
+    }
+    return 0;
+}
+
+int image_open(struct image *i, int fd, bool load)
+{
+    memset(i, 0, sizeof *i);
+    i->fd = fd;
+    i->punch_capacity = 1u << 20;
+    char *meta = window_alloc(META_BYTES);
+    i->index = window_alloc(INDEX_SLOTS * sizeof *i->index);
+    i->free_slots = window_alloc(CHUNK_MAX * sizeof *i->free_slots);
+    i->punches = window_alloc(i->punch_capacity * sizeof *i->punches);
+    if (!meta || !i->index || !i->free_slots || !i->punches)
+        return -ENOMEM;
+    i->meta = (struct meta *)meta;
+    i->chunks = (struct chunk *)(meta + CHUNK_AT);
+    i->areas = (struct area *)(meta + AREA_AT);
+    i->files = (struct file *)(meta + FILE_AT);
+    i->vdso = (uint8_t *)meta + VDSO_AT;
+    i->twin = window_twin(window_base());
+    struct stat status;
+    long r = sys(SYS_fstat, fd, &status);
+    if (sys_failed(r))
+        return (int)r;
+    i->file_bytes = (uint64_t)status.st_size;
+    r = file_grow(i, META_BYTES);
+    if (r)
+        return (int)r;
+    r = sys(SYS_mmap, i->twin, WINDOW_TWIN_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
+    if (sys_failed(r))
+        return (int)r;
+    if (load)
+        return meta_load(i);
+    i->meta->magic = META_MAGIC;
+    i->layout_changed = true;
+    return 0;
+}
+
+uint64_t image_find(struct image *i, uintptr_t address)
+{
+    uint64_t number = address >> CHUNK_SHIFT;
+    if (i->last >= i->meta->chunks || i->chunks[i->last].number != number) {
+        uint32_t at = index_find(i, number);
+        if (!i->index[at])
+            return 0;
+        i->last = i->index[at] - 1;
+    }
+    return slot_offset(i->last) + (PAGE_DOWN(address) & (CHUNK_BYTES - 1));
+}
+
+uint64_t image_place(struct image *i, uintptr_t address)
+{
+    uint64_t offset = image_find(i, address);
+    if (offset)
+        return offset;
+    uint32_t slot;
+    if (i->free_count)
+        slot = i->free_slots[--i->free_count];
+    else if (i->meta->chunks == CHUNK_MAX || file_grow(i, slot_offset(i->meta->chunks + 1)))
+        return 0;
+    else
+        slot = i->meta->chunks++;
+    memset(&i->chunks[slot], 0, sizeof i->chunks[slot]);
+    i->chunks[slot].number = address >> CHUNK_SHIFT;
+    index_add(i, i->chunks[slot].number, slot);
+    i->last = slot;
+    return slot_offset(slot) + (PAGE_DOWN(address) & (CHUNK_BYTES - 1));
+}
+
+static struct chunk *chunk_of(struct image *i, uint64_t offset, unsigned *page)
+{
+    offset -= META_BYTES;
+    *page = (unsigned)((offset & (CHUNK_BYTES - 1)) / PAGE_BYTES);
+    return &i->chunks[offset >> CHUNK_SHIFT];
+}
+
+bool image_present(struct image *i, uint64_t page_offset)
+{
+    unsigned page;
+    struct chunk *c = chunk_of(i, page_offset, &page);
+    return c->present[page / 64] >> (page % 64) & 1;
+}
+
+void image_set_present(struct image *i, uint64_t page_offset)
+{
+    unsigned page;
+    struct chunk *c = chunk_of(i, page_offset, &page);
+    uint64_t bit = 1UL << (page % 64);
+    if (!(c->present[page / 64] & bit)) {
+        c->present[page / 64] |= bit;
+        c->pages++;
+    }
+}
+
+static void punch_add(struct image *i, uint64_t offset, uint64_t bytes)
+{
+    struct punch *last = i->punch_count ? &i->punches[i->punch_count - 1] : NULL;
+    if (last && last->offset + last->bytes == offset)
+        last->bytes += bytes;
+    else if (i->punch_count < i->punch_capacity)
+        i->punches[i->punch_count++] = (struct punch){offset, bytes};
+}
+
+static void chunk_drop(struct image *i, uint32_t slot, unsigned from, unsigned to)
+{
+    struct chunk *c = &i->chunks[slot];
+    for (unsigned page = from; page < to; page++) {
+        uint64_t bit = 1UL << (page % 64);
+        if (!(c->present[page / 64] & bit))
+            continue;
+        c->present[page / 64] &= ~bit;
+        c->pages--;
+        punch_add(i, slot_offset(slot) + page * PAGE_BYTES, PAGE_BYTES);
+    }
+    if (c->pages)
+        return;
+    index_remove(i, index_find(i, c->number));
+    c->number = CHUNK_FREE;
+    i->free_slots[i->free_count++] = slot;
+}
+
+void image_drop(struct image *i, uintptr_t start, uintptr_t end)
+{
+    /* A range wider than all there is costs a walk over the table instead. */
+    if ((end - start) >> CHUNK_SHIFT > i->meta->chunks) {
+        for (uint32_t slot = 0; slot < i->meta->chunks; slot++) {
+            uintptr_t base = i->chunks[slot].number << CHUNK_SHIFT;
+            if (i->chunks[slot].number == CHUNK_FREE || base + CHUNK_BYTES <= start || base >= end)
+                continue;
+            unsigned from = start > base ? (unsigned)((start - base) / PAGE_BYTES) : 0;
+            unsigned to = end - base < CHUNK_BYTES ? (unsigned)((end - base) / PAGE_BYTES)
+                                                   : CHUNK_PAGES;
+            chunk_drop(i, slot, from, to);
+        }
+        return;
+    }
+    while (start < end) {
+        uintptr_t base = start & ~(CHUNK_BYTES - 1);
+        uintptr_t stop = base + CHUNK_BYTES < end ? base + CHUNK_BYTES : end;
+        if (image_find(i, start))
+            chunk_drop(i, i->last, (unsigned)((start - base) / PAGE_BYTES),
+                       (unsigned)((stop - base) / PAGE_BYTES));
+        start = stop;
+    }
+}
+
+uintptr_t image_run(struct image *i, uintptr_t address, uintptr_t end, uint64_t *offset)
+{
+    *offset = image_find(i, address);
+    uint64_t expected = *offset;
+    while (address < end) {
+        uintptr_t next = (address & ~(CHUNK_BYTES - 1)) + CHUNK_BYTES;
+        if (expected)
+            expected += next - address;
+        address = next < end ? next : end;
+        if (address < end && image_find(i, address) != expected)
+            break;
+    }
+    return address;
+}
+
+int image_log_lines(struct log *log, const void *page, uint64_t offset, uint64_t changed, unsigned flags)
+{
+    while (changed) {
+        unsigned first = (unsigned)__builtin_ctzl(changed);
+        uint64_t rest = ~(changed >> first);
+        unsigned lines = rest ? (unsigned)__builtin_ctzl(rest) : 64;
+        int r = log_lines(log, offset + first * 64, (const char *)page + first * 64, lines, flags);
+        if (r)
+            return r;
+        changed = first + lines >= 64 ? 0 : changed >> (first + lines) << (first + lines);
+    }
+    return 0;
+}
+
+static int log_range(struct image *i, struct log *log, uint64_t offset, uint64_t bytes)
+{
+    for (uint64_t end = offset + bytes; offset < end; offset += PAGE_BYTES) {
+        const uint8_t *now = (const uint8_t *)i->meta + offset;
+        uint64_t changed = diff_page(now, i->twin + offset);
+        int r = image_log_lines(log, now, offset, changed, LOG_NEW);
+        if (r)
+            return r;
+    }
+    return 0;
+}
+
+int image_log_punches(struct image *i, struct log *log)
+{
+    for (size_t p = 0; p < i->punch_count; p++) {
+        int r = log_punch(log, i->punches[p].offset, i->punches[p].bytes);
+        if (r)
+            return r;
+    }
+    i->punch_count = 0;
+    return 0;
+}
+
+int image_log_meta(struct image *i, struct log *log)
+{
+    int r = log_range(i, log, 0, PAGE_BYTES);
+    if (!r)
+        r = log_range(i, log, CHUNK_AT, i->meta->chunks * sizeof(struct chunk));
+    if (r || !i->layout_changed)
+        return r;
+    i->layout_changed = false;
+    if ((r = log_range(i, log, AREA_AT, i->meta->areas * sizeof(struct area))) ||
+        (r = log_range(i, log, FILE_AT, i->meta->files * sizeof(struct file))))
+        return r;
+    return log_range(i, log, VDSO_AT, i->meta->vdso_bytes);
+}

@@ -1,0 +1,70 @@
+/* The image: the committed memory of one program, in one flat file (format: layout_meta.h).
+ *
+ * `meta` and the tables behind it are this process's working copy of the file's first META_BYTES; they
+ * run ahead of the file between commits and reach it through the log. `twin` is the file itself, mapped
+ * shared: for each page of the program its committed twin.
+ * Lives in the window. Not thread-safe: used with the program stopped.
+ */
+#ifndef KEN_HEAP_IMAGE_H
+#define KEN_HEAP_IMAGE_H
+
+#include "heap/layout_meta.h"
+#include "heap/log.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct punch {
+    uint64_t offset, bytes;
+};
+
+struct image {
+    int fd;
+    uint64_t file_bytes; /* the file's size; what lies beyond must not be touched through twin */
+    uint8_t *twin;       /* WINDOW_TWIN_BYTES of the file, MAP_SHARED */
+    struct meta *meta;   /* META_BYTES in the window; the tables below point into it */
+    struct chunk *chunks;
+    struct area *areas;
+    struct file *files;
+    uint8_t *vdso;
+    uint32_t *index; /* open addressing: hash of chunk number -> slot + 1 */
+    uint32_t last;   /* the slot found last */
+    uint32_t *free_slots;
+    uint32_t free_count;
+    bool layout_changed; /* areas or files differ from the file's */
+    struct punch *punches;
+    size_t punch_count, punch_capacity;
+};
+
+/* Sets up the working copy for the image file `fd` (ownership passes). With `load` the metadata are read
+ * from the file, which the log must have brought up to date; else they start out empty.
+ * Returns 0 or -errno; -EBADMSG when the metadata are not what the format says. */
+int image_open(struct image *, int fd, bool load);
+
+/* Where the page of `address` lies in the file, or 0 when its chunk has no slot. */
+uint64_t image_find(struct image *, uintptr_t address);
+
+/* As image_find(), but gives the chunk a slot. 0 when the table is full or the file cannot grow. */
+uint64_t image_place(struct image *, uintptr_t address);
+
+bool image_present(struct image *, uint64_t page_offset);
+void image_set_present(struct image *, uint64_t page_offset);
+
+/* The pages of [start, end) lost their contents (unmapped, replaced, dropped): forget them. */
+void image_drop(struct image *, uintptr_t start, uintptr_t end);
+
+/* How many pages from `address` up to `end` on are alike in having or not having a slot in one file run:
+ * returns the end of that run; *offset is the file offset of its beginning, or 0 when there is none. */
+uintptr_t image_run(struct image *, uintptr_t address, uintptr_t end, uint64_t *offset);
+
+/* A commit's record is made in this order, which is also the order it is applied in. All return 0 or -errno.
+ * First the punches: a slot that was given up may be in use again, and its new lines come behind. */
+int image_log_punches(struct image *, struct log *);
+
+/* Then the changed 64-byte lines (a bit each) of the page at `offset`. Flags are the log's. */
+int image_log_lines(struct log *, const void *page, uint64_t offset, uint64_t changed, unsigned flags);
+
+/* Last the metadata, which the lines before may have changed. */
+int image_log_meta(struct image *, struct log *);
+
+#endif

@@ -1,0 +1,33 @@
+/* The session: all handles to the kernel that one incarnation of the process holds for libken.
+ *
+ * It is the first allocation of the window, hence at the same address in every incarnation, and it is
+ * filled anew by each: first by the boot code of the new process, then, behind the restorer, used by the
+ * code that came back with the image. Both are the same build (boot refuses otherwise), but they lie at
+ * different addresses: no pointers to code or to static data in here.
+ */
+#ifndef KEN_HEAP_SESSION_H
+#define KEN_HEAP_SESSION_H
+
+#include "heap/areas.h"
+#include "heap/image.h"
+#include "heap/log.h"
+#include "heap/store.h"
+#include "heap/tracker.h"
+
+struct session {
+    struct store store;
+    struct log log;
+    struct tracker tracker;
+    struct image image;
+    struct areas areas;
+    struct progress *progress; /* one page of the store's file `progress`, mapped shared: survives a SIGKILL */
+    int maps_fd;
+    int tracker_wanted; /* enum tracker_kind */
+    bool resumed;       /* this process continues an earlier one */
+    char kenctl[256]; /* the helper program, "" when there is none */
+};
+
+/* NULL when the program is not protected. The pointer itself is part of the image. */
+extern struct session *session;
+
+#endif

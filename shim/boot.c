@@ -1,0 +1,227 @@
+#include "shim/boot.h"
+#include "heap/commit.h"
+#include "heap/disk.h"
+#include "heap/region.h"
+#include "heap/restore.h"
+#include "heap/say.h"
+#include "heap/window.h"
+#include "net/fdtable.h"
+#include "shim/call_memory.h"
+#include "shim/call_signal.h"
+#include "shim/call_time.h"
+#include "shim/config.h"
+#include "shim/crash.h"
+#include "shim/identity.h"
+#include "shim/process.h"
+#include "shim/sigsys.h"
+#include "shim/thread.h"
+
+#include <asm/prctl.h>
+#include <fcntl.h>
+#include <linux/prctl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/rseq.h>
+#include <time.h>
+
+#define LOCK_WAIT_MS 5000
+#define RSEQ_BYTES 32
+
+static struct config config;
+
+static uint64_t clock_ns(int clock)
+{
+    struct timespec now = {0, 0};
+    sys(SYS_clock_gettime, clock, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* A store that cannot be used ends the program before it began: running on without what the operator asked
+ * for would lose what he relies on. */
+static _Noreturn void refuse(struct store *store, int error)
+{
+    char line[512];
+    store_explain(store, error, line, sizeof line);
+    say_die("%s", line);
+}
+
+static struct progress *map_progress(const struct store *store)
+{
+    long fd = sys(SYS_openat, store->directory_fd, "progress", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (sys_failed(fd))
+        return NULL;
+    void *page = window_alloc(PAGE_BYTES);
+    long at = sys(SYS_ftruncate, fd, PAGE_BYTES);
+    if (!sys_failed(at) && page)
+        at = sys(SYS_mmap, page, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
+    sys(SYS_close, fd);
+    return !page || sys_failed(at) ? NULL : page;
+}
+
+static void find_kenctl(struct session *s)
+{
+    if (config.kenctl)
+        say_format(s->kenctl, sizeof s->kenctl, "%s", config.kenctl);
+    else
+        identity_find_kenctl(s->kenctl, sizeof s->kenctl, config_library());
+    crash_helper(s->kenctl);
+}
+
+/* The window and the session in it: the same for a fresh run and a resumed one. */
+static struct session *open_session(const struct store *store, uint64_t base)
+{
+    long at = window_open(base);
+    struct session *s = sys_failed(at) ? NULL : window_alloc(sizeof *s);
+    if (!s)
+        say_die("cannot reserve the address space at 0x%lx (%s)", base, say_error(at));
+    s->store = *store;
+    s->tracker_wanted = config.tracker;
+    int r = tracker_open(&s->tracker, config.tracker);
+    if (r < 0)
+        say_die("this kernel cannot track dirty pages as asked (%s); unset KEN_TRACKER", say_error(r));
+    long maps = sys(SYS_open, "/proc/self/maps", O_RDONLY | O_CLOEXEC, 0);
+    if (sys_failed(maps))
+        say_die("cannot read /proc/self/maps (%s); mount /proc", say_error(maps));
+    s->maps_fd = (int)disk_high_fd(maps);
+    if (areas_open(&s->areas))
+        say_die("out of memory");
+    s->progress = map_progress(&s->store);
+    find_kenctl(s);
+    return s;
+}
+
+/* Opens the log and brings the image file up to it. */
+static void recover(struct session *s)
+{
+    const struct image_writer to_file = {.fd = s->store.image_fd};
+    long r = log_open(&s->log, &s->store, config.sync, s->store.image_fd);
+    if (!r)
+        r = log_recover(&s->log, &to_file);
+    if (r < 0)
+        refuse(&s->store, (int)r);
+}
+
+static void record_identity(struct session *s)
+{
+    struct meta *m = s->image.meta;
+    sys(SYS_arch_prctl, ARCH_GET_FS, &m->fs_base);
+    sys(SYS_arch_prctl, ARCH_GET_GS, &m->gs_base);
+    sys(SYS_prctl, PR_GET_TID_ADDRESS, &m->clear_child_tid);
+    sys(SYS_get_robust_list, 0, &m->robust_list, &m->robust_list_bytes);
+    m->rseq = __rseq_size ? m->fs_base + (uint64_t)__rseq_offset : 0;
+    m->rseq_bytes = RSEQ_BYTES;
+    m->rseq_signature = RSEQ_SIG;
+    identity_memory_map(m);
+    identity_program(m->program, sizeof m->program);
+}
+
+/* Whether the recovered image holds a process that goes on: a finished one, or one that never came to its
+ * first commit, does not. */
+static bool is_resumable(const struct session *s)
+{
+    struct meta m = {0};
+    long n = sys(SYS_pread64, s->store.image_fd, &m, sizeof m, 0);
+    return n == (long)sizeof m && m.magic == META_MAGIC && m.turn > 0 && m.state != RUN_FINISHED;
+}
+
+static _Noreturn void resume(struct session *s)
+{
+    char line[512];
+    if (!identity_matches(&s->store.super, line, sizeof line))
+        say_die("%s", line);
+    int r = image_open(&s->image, s->store.image_fd, true);
+    if (r)
+        say_die("the image in %s is damaged (%s); it was left as it is, --fresh starts over", s->store.path,
+                say_error(r));
+    log_use_twin(&s->log, s->image.twin);
+    s->resumed = true;
+    uint64_t all = ~0UL;
+    sys(SYS_rt_sigprocmask, SIG_SETMASK, &all, 0, 8);
+    struct restore_self self = {0, RSEQ_BYTES, RSEQ_SIG};
+    if (__rseq_size)
+        self.rseq = (uint64_t)__builtin_thread_pointer() + (uint64_t)__rseq_offset;
+    r = restore(s, &self);
+    say_die("cannot restore the process of %s (%s); the store is untouched", s->store.path, say_error(r));
+}
+
+void boot_resumed(void)
+{
+    struct session *s = session;
+    const struct meta *m = s->image.meta;
+    s->areas.known_count = 0;
+    s->areas.stale = true;
+    log_attach_after_restore(&s->log);
+    region_set_file_backed();
+    crash_helper(s->kenctl);
+    process_resume();
+    time_resume();
+    limits_resume();
+    if (!config.plt_only)
+        sigsys_on();
+    fd_reopen();
+    signal_resume();
+    uint64_t age = (clock_ns(CLOCK_REALTIME) - m->committed_ns) / 1000000;
+    say("%s resumed from %s: turn %lu, committed %lu.%lu%lu%lu s ago", m->program, s->store.path, m->turn,
+        age / 1000, age / 100 % 10, age / 10 % 10, age % 10);
+}
+
+static void begin(struct session *s, char **argv)
+{
+    struct store_birth birth = {.window_base = window_base()};
+    char command[2048];
+    identity_birth(&birth, argv, command, sizeof command);
+    int r = store_format(&s->store, &birth);
+    if (r)
+        refuse(&s->store, r);
+    recover(s);
+    if ((r = image_open(&s->image, s->store.image_fd, false)))
+        say_die("cannot set up the image in %s (%s)", s->store.path, say_error(r));
+    log_use_twin(&s->log, s->image.twin);
+    record_identity(s);
+    session = s;
+    region_on_drop(memory_dropped);
+    region_on_grow(memory_grown);
+    process_boot();
+    memory_boot();
+    fd_boot();
+    signal_boot();
+    limits_boot();
+    call_passive = false;
+    if (config.plt_only || !sigsys_on())
+        say("no Syscall User Dispatch: only calls that the program itself makes by name are seen; what libc does "
+            "inside stdio, getaddrinfo or dlopen is not covered");
+}
+
+void boot_give_up(const char *why)
+{
+    sigsys_off();
+    call_passive = true;
+    say("%s; %s goes on unprotected", why, session->image.meta->program);
+}
+
+__attribute__((constructor)) static void boot(int argc, char **argv, char **envp)
+{
+    struct store store = {0};
+    (void)argc;
+    config_find_library();
+    config_read(&config, argv, envp);
+    config_hide(envp);
+    if (config.error)
+        say_die("%s", config.error);
+    if (config.fresh) {
+        int r = store_set_aside(config.store);
+        if (r < 0)
+            refuse(&store, r);
+    }
+    int r = store_open(&store, config.store, LOCK_WAIT_MS);
+    if (r < 0)
+        refuse(&store, r);
+    struct session *s = open_session(&store, r == STORE_EXISTS ? store.super.window_base : 0);
+    if (r == STORE_EXISTS) {
+        recover(s);
+        if (is_resumable(s))
+            resume(s);
+        log_close(&s->log);
+    }
+    begin(s, argv);
+}

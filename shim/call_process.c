@@ -1,0 +1,138 @@
+#include "shim/call_process.h"
+#include "heap/say.h"
+#include "heap/session.h"
+#include "net/fdtable.h"
+#include "net/outbox.h"
+#include "shim/boot.h"
+#include "shim/call_signal.h"
+#include "shim/config.h"
+#include "shim/process.h"
+#include "shim/thread.h"
+#include "shim/turn.h"
+
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+
+long clone_raw(unsigned long flags, void *stack, long parent_tid, long child_tid, long tls);
+
+long clone_shared(unsigned long flags, unsigned long stack, long parent_tid, long child_tid, long tls,
+                  const ucontext_t *frame)
+{
+    static const int order[] = {REG_R15, REG_R14, REG_R13, REG_R12, REG_R10, REG_R9, REG_R8,
+                                REG_RDI, REG_RSI, REG_RBP, REG_RBX, REG_RDX, REG_RIP};
+    enum { COUNT = sizeof order / sizeof *order };
+    greg_t *saved = (greg_t *)stack - COUNT;
+    for (unsigned i = 0; i < COUNT; i++)
+        saved[i] = frame->uc_mcontext.gregs[order[i]];
+    return clone_raw(flags, saved, parent_tid, child_tid, tls);
+}
+
+/* What the parent emitted before must not come out behind what the child emits. */
+static void before_child(void)
+{
+    if (outbox_held())
+        turn_end(TURN_FLUSH);
+}
+
+static long after_child(long pid)
+{
+    if (pid > 0) {
+        children_add(pid);
+        fd_forked();
+    }
+    return pid;
+}
+
+/* A child with a copy of the memory: it may return through the handler. */
+static long fork_copy(struct call *c, unsigned long flags, unsigned long stack)
+{
+    before_child();
+    long pid = sys(SYS_clone, flags, 0, c->arg[2], c->arg[3], c->arg[4]);
+    if (pid != 0)
+        return after_child(pid);
+    call_passive = true;
+    signal_forked();
+    if (stack && c->frame)
+        c->frame->uc_mcontext.gregs[REG_RSP] = (greg_t)stack;
+    return 0;
+}
+
+long call_fork(struct call *c)
+{
+    struct call plain = {.frame = c->frame};
+    return fork_copy(&plain, SIGCHLD, 0);
+}
+
+/* The child of a vfork borrows its parent's stack, in which the parent's handler now sits: so it gets a copy of
+ * the memory instead, and the parent waits all the same. */
+long call_vfork(struct call *c)
+{
+    struct call plain = {.frame = c->frame};
+    return fork_copy(&plain, CLONE_VFORK | SIGCHLD, 0);
+}
+
+long call_clone(struct call *c)
+{
+    unsigned long flags = (unsigned long)c->arg[0], stack = (unsigned long)c->arg[1];
+    if (!(flags & CLONE_VM) || !c->frame || !stack)
+        return fork_copy(c, flags & ~(unsigned long)CLONE_VM, stack);
+    before_child();
+    if (flags & CLONE_THREAD)
+        boot_give_up("programs that start threads cannot be protected yet");
+    long pid = clone_shared(flags, stack, c->arg[2], c->arg[3], c->arg[4], c->frame);
+    return flags & CLONE_THREAD ? pid : after_child(pid);
+}
+
+/* glibc and others fall back to clone(2). */
+long call_clone3(struct call *c)
+{
+    (void)c;
+    return -ENOSYS;
+}
+
+static bool has_prefix(const char *text, const char *prefix)
+{
+    return !strncmp(text, prefix, strlen(prefix));
+}
+
+#define ENVIRONMENT_MAX 4096
+
+/* The environment for the new program: libken first in LD_PRELOAD, the store of this one. */
+static char **protected_environment(char **from)
+{
+    static char *list[ENVIRONMENT_MAX + 3];
+    static char preload[4096], store[STORE_PATH_BYTES + 16];
+    unsigned count = 0;
+    say_format(preload, sizeof preload, "LD_PRELOAD=%s", config_library());
+    say_format(store, sizeof store, "KEN_STORE=%s", session->store.path);
+    for (; from && *from && count < ENVIRONMENT_MAX; from++) {
+        if (has_prefix(*from, "LD_PRELOAD="))
+            say_format(preload, sizeof preload, "LD_PRELOAD=%s:%s", config_library(), *from + 11);
+        else if (!has_prefix(*from, "KEN_STORE=") && !has_prefix(*from, "KEN_FRESH="))
+            list[count++] = *from;
+    }
+    list[count++] = preload;
+    list[count++] = store;
+    list[count] = NULL;
+    return list;
+}
+
+/* The store is marked finished first: what this program was is over when the new one begins. If the new one cannot be
+ * started, the next commit says that this one runs. */
+long call_execve(struct call *c)
+{
+    struct call with = *c;
+    long *environment = &with.arg[c->nr == SYS_execveat ? 3 : 2];
+    *environment = (long)protected_environment((char **)*environment);
+    turn_finish(0);
+    long r = call_raw(&with);
+    turn_go_on();
+    return r;
+}
+
+long call_exit(struct call *c)
+{
+    turn_finish((int)c->arg[0]);
+    return sys(SYS_exit_group, session->image.meta->exit_status);
+}

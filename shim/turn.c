@@ -1,0 +1,81 @@
+/* The machine that ends a turn. Its order, told once:
+ *
+ *   1. capture     descriptors, signals, timers, limits write what the kernel knows into memory
+ *   2. commit      memory and context become durable, with one write
+ *   3. release     the outputs of the turn leave, in order
+ *   4. apply       the image file follows the log
+ *
+ * A crash before 2 is done: the turn never happened, and nobody saw anything of it.
+ * A crash after it: the next incarnation comes back out of commit(), makes the kernel's side again, and
+ * goes on with 3.
+ */
+#include "shim/turn.h"
+#include "heap/commit.h"
+#include "heap/say.h"
+#include "net/fdtable.h"
+#include "net/outbox.h"
+#include "shim/boot.h"
+#include "shim/call_memory.h"
+#include "shim/call_signal.h"
+#include "shim/call_time.h"
+
+static enum run_state state = RUN_RUNNING;
+static bool resumed;
+
+uint64_t turn_number(void)
+{
+    return session ? session->image.meta->turn : 0;
+}
+
+bool turn_resumed(void)
+{
+    bool was = resumed;
+    resumed = false;
+    return was;
+}
+
+static void capture(void)
+{
+    outbox_compact();
+    fd_capture();
+    signal_capture();
+    limits_capture();
+    time_capture();
+}
+
+static void commit_and_release(enum run_state to)
+{
+    capture();
+    if (commit(session, to) == COMMIT_RESUMED) {
+        boot_resumed();
+        resumed = true;
+    }
+    if (to != RUN_FINISHED)
+        outbox_release();
+    commit_apply(session);
+}
+
+void turn_end(enum turn_reason reason)
+{
+    if (!session || call_passive)
+        return;
+    if (reason == TURN_EXIT)
+        state = RUN_EXITING;
+    commit_and_release(state);
+}
+
+void turn_finish(int status)
+{
+    session->image.meta->exit_status = status;
+    turn_end(TURN_EXIT);
+    /* In a later incarnation as well: the status of the first one, which is in the image. */
+    session->image.meta->exit_status = status;
+    commit_and_release(RUN_FINISHED);
+    log_sync(&session->log);
+}
+
+void turn_go_on(void)
+{
+    state = RUN_RUNNING;
+    turn_end(TURN_FLUSH);
+}
