@@ -1,6 +1,6 @@
 #include "shim/call_signal.h"
+#include "shim/children.h"
 #include "shim/process.h"
-#include "shim/turn.h"
 
 #include <string.h>
 
@@ -116,4 +116,147 @@ long call_rt_sigprocmask(struct call *c)
     if (old && !fault_copy(old, &was, MASK_BYTES))
         return -EFAULT;
     return 0;
+}
+
+/* What is queued was not blocked, so it is not what the program calls pending; the kernel's set may
+ * hold signals that are blocked only because something is queued. */
+long call_rt_sigpending(struct call *c)
+{
+    uint64_t pending;
+    if ((unsigned long)c->arg[1] > MASK_BYTES)
+        return -EINVAL;
+    long result = sys(SYS_rt_sigpending, &pending, MASK_BYTES);
+    if (sys_failed(result))
+        return result;
+    pending &= signal_mask_current(c);
+    return fault_copy((void *)c->arg[0], &pending, (size_t)c->arg[1]) ? 0 : -EFAULT;
+}
+
+/* The alternate stack. The program's, as it set it; while it has none the kernel has libken's, so that
+ * a stack overflow can be reported. */
+static stack_t altstack = {.ss_flags = SS_DISABLE};
+static char overflow_stack[64 << 10] __attribute__((aligned(4096)));
+
+bool signal_has_altstack(void)
+{
+    return !(altstack.ss_flags & SS_DISABLE);
+}
+
+static stack_t kernel_altstack(void)
+{
+    if (signal_has_altstack())
+        return altstack;
+    return (stack_t){.ss_sp = overflow_stack, .ss_size = sizeof overflow_stack};
+}
+
+static void install_on_stack(void)
+{
+    for (int signal = 1; signal < SIGNAL_COUNT; signal++)
+        if (signal != SIGSYS && (signal_action(signal)->flags & SA_ONSTACK))
+            signal_install(signal);
+}
+
+static long altstack_set(const struct call *c, const stack_t *wanted)
+{
+    stack_t before = altstack;
+    bool had = signal_has_altstack();
+    altstack = *wanted;
+    stack_t kernels = kernel_altstack();
+    /* Asked with the program's own when it gives one, so that the kernel judges it. */
+    long result = sys(SYS_sigaltstack, &kernels, NULL);
+    if (sys_failed(result)) {
+        altstack = before;
+        return result;
+    }
+    if (c->frame)
+        c->frame->uc_stack = kernels; /* its return sets it once more */
+    if (had != signal_has_altstack())
+        install_on_stack();
+    return 0;
+}
+
+long call_sigaltstack(struct call *c)
+{
+    stack_t now, wanted;
+    sys(SYS_sigaltstack, NULL, &now);
+    /* An on-stack flag that belongs to libken's own is none of the program's. */
+    if (!signal_has_altstack())
+        now = (stack_t){.ss_flags = SS_DISABLE};
+    if (c->arg[0]) {
+        if (!fault_copy(&wanted, (void *)c->arg[0], sizeof wanted))
+            return -EFAULT;
+        wanted.ss_flags &= ~SS_ONSTACK; /* the kernel takes it for nothing */
+        long result = altstack_set(c, &wanted);
+        if (sys_failed(result))
+            return result;
+    }
+    if (c->arg[1] && !fault_copy((void *)c->arg[1], &now, sizeof now))
+        return -EFAULT;
+    return 0;
+}
+
+void signal_boot(void)
+{
+    uint64_t net = SIGNAL_BIT(SIGSYS);
+    process_boot();
+    sys(SYS_sigaltstack, NULL, &altstack);
+    altstack.ss_flags &= ~SS_ONSTACK;
+    stack_t kernels = kernel_altstack();
+    sys(SYS_sigaltstack, &kernels, NULL);
+    for (int signal = 1; signal < SIGNAL_COUNT; signal++) {
+        /* Objects that were initialised before libken may have handlers already. */
+        sys(SYS_rt_sigaction, signal, NULL, signal_action(signal), MASK_BYTES);
+        if (signal != SIGSYS &&
+            signal_kernel_action(signal).handler != signal_action(signal)->handler)
+            signal_install(signal);
+    }
+    sys(SYS_rt_sigprocmask, SIG_UNBLOCK, &net, NULL, MASK_BYTES);
+}
+
+/* As of the last commit. The kernel's mask: with something queued that is SIGNAL_DEFERRED, and the
+ * program's is in the queue, which is image like this. */
+static uint64_t captured_mask, captured_pending;
+
+void signal_capture(void)
+{
+    uint64_t mask = 0, pending = 0;
+    sys(SYS_rt_sigprocmask, SIG_SETMASK, NULL, &mask, MASK_BYTES);
+    if (mask)
+        sys(SYS_rt_sigpending, &pending, MASK_BYTES);
+    if (mask != captured_mask) /* an unchanged line stays clean */
+        captured_mask = mask;
+    if (pending != captured_pending)
+        captured_pending = pending;
+}
+
+void signal_resume(void)
+{
+    uint64_t all = SIGNAL_DEFERRED, mask = captured_mask & ~SIGNAL_BIT(SIGSYS);
+    sys(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, MASK_BYTES);
+    stack_t kernels = kernel_altstack();
+    sys(SYS_sigaltstack, &kernels, NULL);
+    for (int signal = 1; signal < SIGNAL_COUNT; signal++)
+        if (signal != SIGKILL && signal != SIGSTOP && signal != SIGSYS)
+            signal_install(signal);
+    process_resume();
+    const struct signal_action *child = signal_action(SIGCHLD);
+    bool reaped = child->handler == (uintptr_t)SIG_IGN || (child->flags & SA_NOCLDWAIT);
+    if (children_resume(reaped))
+        captured_pending |= SIGNAL_BIT(SIGCHLD);
+    long pid = sys(SYS_getpid);
+    for (int signal = 1; signal < SIGNAL_COUNT; signal++)
+        if (captured_pending & SIGNAL_BIT(signal) & ~SIGNAL_BIT(SIGSYS))
+            sys(SYS_kill, pid, signal);
+    sys(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, MASK_BYTES);
+}
+
+/* Signals that wait belong to the parent. */
+void signal_forked(void)
+{
+    struct signal_thread *t = &thread_self()->signals;
+    uint64_t mask = t->mask;
+    if (!t->queued)
+        return;
+    t->queued = 0;
+    sys(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, MASK_BYTES);
 }

@@ -8,7 +8,8 @@
  *   - signal_boot() before Syscall User Dispatch is on; signal_capture() before each commit;
  *     signal_resume() in the new process, with `inside` raised;
  *   - the SIGSYS net is installed with SA_SIGINFO | SA_NODEFER | SA_RESTORER, an empty mask and
- *     signal_restorer, so that within it the kernel's mask is the program's;
+ *     signal_restorer, so that within it the kernel's mask is the program's. Not SA_ONSTACK: where the
+ *     program has no alternate stack there is a small one of libken's, for stack overflows only;
  *   - call_dispatch(): `if (--thread_self()->inside == 0 && signal_waiting()) signal_leave(c);`
  *   - signal_forked() in a child of fork;
  *   - masks that calls carry (ppoll, pselect6, epoll_pwait) go through signal_mask_read().
@@ -19,10 +20,13 @@
 #include "shim/call.h"
 #include "shim/thread.h"
 
-void signal_boot(void);    /* adopts what the process inherited; catches fatal signals */
+void signal_boot(void);    /* adopts what the process inherited; catches fatal signals; process_boot() */
 void signal_capture(void); /* remembers the mask, and which blocked signals are pending */
-void signal_resume(void);  /* gives the new process all of it back */
+void signal_resume(void);  /* gives the new process all of it back; process_, children_resume() */
 void signal_forked(void);  /* in the child: nothing is queued there */
+
+/* Before exec: has what is queued delivered, so that the new program starts with the right mask. */
+void signal_exec(void);
 
 /* True when signals wait for libken to leave. One load: the fast path's whole cost. */
 static inline bool signal_waiting(void)
@@ -57,6 +61,9 @@ long signal_mask_read(uint64_t *to, const void *from, size_t size);
 /* The mask the program's code runs with. Source: the frame of the call, if it has one. */
 uint64_t signal_mask_current(const struct call *c);
 
+/* True when the program has set an alternate stack: else its SA_ONSTACK means nothing. */
+bool signal_has_altstack(void);
+
 /* Gives the kernel the action for `signal` that fits signal_action(signal). 0 or -errno. */
 long signal_install(int signal);
 
@@ -66,6 +73,5 @@ void signal_restorer(void);
 
 call_handler call_rt_sigaction, call_rt_sigprocmask, call_rt_sigpending, call_rt_sigsuspend,
     call_rt_sigtimedwait, call_pause, call_sigaltstack;
-call_handler call_kill, call_tkill, call_tgkill, call_rt_sigqueueinfo, call_rt_tgsigqueueinfo;
 
 #endif

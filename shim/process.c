@@ -1,16 +1,7 @@
 #include "shim/process.h"
 
-#include <string.h>
-
 /* All of it is image: real_pid is put right in each incarnation. */
 static long virtual_pid, real_pid;
-
-struct child {
-    int pid;
-    bool dead; /* ended with the incarnation that made it; not yet reported */
-};
-static struct child children[CHILDREN_MAX];
-static int child_count;
 
 void process_boot(void)
 {
@@ -20,8 +11,6 @@ void process_boot(void)
 void process_resume(void)
 {
     real_pid = sys(SYS_getpid);
-    for (int i = 0; i < child_count; i++)
-        children[i].dead = true;
 }
 
 long process_virtual_pid(void)
@@ -86,38 +75,32 @@ long call_pid_second(struct call *c)
     return call_raw(c);
 }
 
-void children_add(long pid)
+/* A child that ended with the last incarnation is a zombie to the program: a signal to it does
+ * nothing. Its number may be someone else's by now. */
+long call_kill(struct call *c)
 {
-    if (child_count < CHILDREN_MAX)
-        children[child_count++] = (struct child){.pid = (int)pid};
-}
-
-static int child_find(long pid, bool dead_only)
-{
-    for (int i = 0; i < child_count; i++)
-        if ((pid == -1 || children[i].pid == pid) && (children[i].dead || !dead_only))
-            return i;
-    return -1;
-}
-
-void children_remove(long pid)
-{
-    int at = child_find(pid, false);
-    if (at >= 0)
-        memmove(&children[at], &children[at + 1], sizeof children[0] * (size_t)(--child_count - at));
-}
-
-bool children_dead(long pid)
-{
-    return child_find(pid, true) >= 0;
-}
-
-long children_take_dead(long pid)
-{
-    int at = child_find(pid, true);
-    if (at < 0)
+    if (children_dead(c->arg[0]))
         return 0;
-    long dead = children[at].pid;
-    memmove(&children[at], &children[at + 1], sizeof children[0] * (size_t)(--child_count - at));
-    return dead;
+    return call_pid_first(c);
+}
+
+long call_tkill(struct call *c)
+{
+    return call_kill(c);
+}
+
+long call_tgkill(struct call *c)
+{
+    c->arg[1] = process_real_pid(c->arg[1]);
+    return call_kill(c);
+}
+
+long call_rt_sigqueueinfo(struct call *c)
+{
+    return call_kill(c);
+}
+
+long call_rt_tgsigqueueinfo(struct call *c)
+{
+    return call_tgkill(c);
 }

@@ -37,8 +37,8 @@ signal_block_ran:
 
 /* bool fault_copy(void *to, const void *from, size_t bytes)
  *
- * A fault between fault_copy_begin and fault_copy_end makes it return false. The string instruction
- * keeps no state outside its registers, so it can be left at any byte. */
+ * A fault at fault_copy_begin makes it return false: the string instruction keeps no state outside its
+ * registers, so it can be left at any byte. */
     .globl fault_copy
     .hidden fault_copy
     .type fault_copy, @function
@@ -48,9 +48,6 @@ fault_copy:
     .hidden fault_copy_begin
 fault_copy_begin:
     rep movsb
-    .globl fault_copy_end
-    .hidden fault_copy_end
-fault_copy_end:
     movl $1, %eax
     ret
     .globl fault_copy_failed

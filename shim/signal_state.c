@@ -32,6 +32,8 @@ struct signal_action signal_kernel_action(int signal)
         return a;
     }
     a.flags = (a.flags & FLAGS_PASSED) | SA_SIGINFO | FLAG_RESTORER;
+    if (!signal_has_altstack())
+        a.flags &= ~(unsigned long)SA_ONSTACK; /* libken's own is for stack overflows only */
     if (crash)
         a.flags |= SA_ONSTACK;
     a.handler = (uintptr_t)signal_wrapper;

@@ -9,6 +9,7 @@
 #define _GNU_SOURCE /* REG_RIP */
 #endif
 #include "shim/call_signal.h"
+#include "shim/call_time.h"
 #include "shim/crash.h"
 #include "shim/process.h"
 #include "shim/turn.h"
@@ -16,7 +17,7 @@
 #include <string.h>
 
 extern char signal_block_begin[], signal_block_syscall[], signal_block_ran[];
-extern char fault_copy_begin[], fault_copy_end[], fault_copy_failed[];
+extern char fault_copy_begin[], fault_copy_failed[];
 long signal_block_enter(long nr, const long arg[6], int *inside, const int *queued);
 
 #define BLOCK_RAN (-600L) /* signal_block.S: nothing was done, look again */
@@ -61,6 +62,7 @@ static void deliver(int signal, siginfo_t *info, ucontext_t *uc)
         signal_install(signal);
     }
     process_correct_sender(info);
+    time_correct_timer(info);
     ((void (*)(int, siginfo_t *, void *))a.handler)(signal, info, uc);
     *frame_mask(uc) &= ~SIGNAL_BIT(SIGSYS); /* the handler may have changed it */
     if (between(uc, signal_block_begin, signal_block_syscall))
@@ -72,7 +74,7 @@ void signal_wrapper(int signal, siginfo_t *info, void *context)
     ucontext_t *uc = context;
     struct thread *me = thread_self();
     if (is_fault(signal, info)) {
-        if (between(uc, fault_copy_begin, fault_copy_end - 1)) {
+        if (between(uc, fault_copy_begin, fault_copy_begin)) {
             go_to(uc, fault_copy_failed);
             return;
         }
@@ -116,6 +118,17 @@ void signal_leave(struct call *c)
         requeue(t); /* its return brings the program's mask back */
     else
         release(t);
+}
+
+void signal_exec(void)
+{
+    struct thread *me = thread_self();
+    int depth = me->inside;
+    while (me->signals.queued) {
+        me->inside = 0;
+        release(&me->signals);
+        me->inside = depth;
+    }
 }
 
 long signal_block_once(struct call *c)

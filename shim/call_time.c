@@ -1,0 +1,175 @@
+#include "shim/call_time.h"
+#include "shim/call_signal.h"
+#include "shim/time_timers.h"
+#include "shim/turn.h"
+
+#include <string.h>
+#include <sys/time.h>
+
+/* Image: the offset, and the program's monotonic time at the last commit. */
+static int64_t offset, last_commit;
+
+static int64_t kernel_ns(long clock)
+{
+    struct timespec now = {0, 0};
+    sys(SYS_clock_gettime, clock, &now);
+    return time_ns(&now);
+}
+
+int64_t time_offset_ns(long clock)
+{
+    switch (clock) {
+    case CLOCK_MONOTONIC:
+    case CLOCK_MONOTONIC_RAW:
+    case CLOCK_MONOTONIC_COARSE:
+    case CLOCK_BOOTTIME:
+    case CLOCK_BOOTTIME_ALARM:
+        return offset;
+    default:
+        return 0;
+    }
+}
+
+int64_t time_monotonic_ns(void)
+{
+    return kernel_ns(CLOCK_MONOTONIC) + offset;
+}
+
+long time_read(struct timespec *to, const void *from)
+{
+    if (!fault_copy(to, from, sizeof *to))
+        return -EFAULT;
+    bool valid = to->tv_sec >= 0 && to->tv_nsec >= 0 && to->tv_nsec < 1000000000;
+    return valid ? 0 : -EINVAL;
+}
+
+long call_clock_gettime(struct call *c)
+{
+    struct timespec now;
+    int64_t add = time_offset_ns(c->arg[0]);
+    if (!add)
+        return call_raw(c);
+    long result = sys(SYS_clock_gettime, c->arg[0], &now);
+    if (sys_failed(result))
+        return result;
+    now = time_spec(time_ns(&now) + add);
+    return fault_copy((void *)c->arg[1], &now, sizeof now) ? 0 : -EFAULT;
+}
+
+/* Sleeps until `deadline` of `clock` as the program sees it; 0 or -EINTR. The kernel is given the
+ * deadline, not a duration: what libken does meanwhile, a restart too, is part of the sleep. */
+static long sleep_until(long clock, int64_t deadline)
+{
+    long result;
+    do {
+        turn_end(TURN_WAIT); /* may end in another incarnation, with another offset */
+        int64_t kernels = deadline == INT64_MAX ? deadline : deadline - time_offset_ns(clock);
+        struct timespec until = time_spec(kernels);
+        struct call inner = {.nr = SYS_clock_nanosleep,
+                             .arg = {clock, TIMER_ABSTIME, (long)&until, 0}};
+        result = signal_block_once(&inner);
+    } while (result == SIGNAL_AGAIN);
+    return result;
+}
+
+static long sleep_for(long clock, const struct timespec *wanted, void *remaining)
+{
+    int64_t now = kernel_ns(clock) + time_offset_ns(clock);
+    int64_t deadline = time_after(now, time_ns(wanted));
+    long result = sleep_until(clock, deadline);
+    if (result == -EINTR && remaining) {
+        struct timespec left =
+            time_spec(deadline - kernel_ns(clock) - time_offset_ns(clock));
+        if (!fault_copy(remaining, &left, sizeof left))
+            return -EFAULT;
+    }
+    return result;
+}
+
+long call_nanosleep(struct call *c)
+{
+    struct timespec wanted;
+    long result = time_read(&wanted, (void *)c->arg[0]);
+    if (sys_failed(result))
+        return result;
+    return sleep_for(CLOCK_MONOTONIC, &wanted, (void *)c->arg[1]);
+}
+
+long call_clock_nanosleep(struct call *c)
+{
+    struct timespec wanted, now;
+    long clock = c->arg[0];
+    bool absolute = c->arg[1] & TIMER_ABSTIME;
+    long result = sys(SYS_clock_gettime, clock, &now); /* is there such a clock? */
+    if (sys_failed(result))
+        return result;
+    result = time_read(&wanted, (void *)c->arg[2]);
+    if (sys_failed(result))
+        return result;
+    /* A relative sleep does not follow changes of the wall clock. */
+    if (clock == CLOCK_REALTIME && !absolute)
+        clock = CLOCK_MONOTONIC;
+    if (absolute)
+        return sleep_until(clock, time_ns(&wanted));
+    return sleep_for(clock, &wanted, (void *)c->arg[3]);
+}
+
+/* The three interval timers. The kernel runs them; we only know which one may be running. */
+static bool itimer_used[3];
+static struct itimerval itimer_left[3]; /* as of the last commit */
+
+long call_setitimer(struct call *c)
+{
+    long result = call_raw(c);
+    if (!sys_failed(result) && c->arg[1] && c->arg[0] >= 0 && c->arg[0] < 3)
+        itimer_used[c->arg[0]] = true;
+    return result;
+}
+
+long call_getitimer(struct call *c)
+{
+    return call_raw(c);
+}
+
+long call_alarm(struct call *c)
+{
+    itimer_used[ITIMER_REAL] = true;
+    return call_raw(c);
+}
+
+static void itimers_capture(void)
+{
+    for (int which = 0; which < 3; which++) {
+        if (!itimer_used[which])
+            continue;
+        struct itimerval left;
+        sys(SYS_getitimer, which, &left);
+        if (memcmp(&left, &itimer_left[which], sizeof left) != 0)
+            itimer_left[which] = left;
+        itimer_used[which] = left.it_value.tv_sec || left.it_value.tv_usec;
+    }
+}
+
+/* With nothing left there is nothing to arm, and setting zeros does nothing. */
+static void itimers_resume(void)
+{
+    for (int which = 0; which < 3; which++)
+        if (itimer_used[which])
+            sys(SYS_setitimer, which, &itimer_left[which], NULL);
+}
+
+void time_capture(void)
+{
+    itimers_capture();
+    timers_capture();
+    last_commit = time_monotonic_ns();
+}
+
+void time_resume(void)
+{
+    int64_t now = time_monotonic_ns();
+    if (now < last_commit)
+        offset += last_commit - now;
+    itimers_resume();
+    timers_resume();
+}

@@ -1,0 +1,58 @@
+/* Clocks, sleeps and timers. Times are int64_t nanoseconds; the program's clocks are virtual.
+ *
+ * The monotonic clocks start at 0 with each boot of the machine; the program never sees them go back:
+ * virtual = kernel's + an offset, which is 0 until a restore finds the kernel's clock behind.
+ */
+#ifndef KEN_SHIM_CALL_TIME_H
+#define KEN_SHIM_CALL_TIME_H
+
+#include "shim/call.h"
+#include "shim/call_limits.h"
+
+#include <signal.h>
+#include <time.h>
+
+/* CLOCK_MONOTONIC as the program sees it. */
+int64_t time_monotonic_ns(void);
+
+/* What to add to the kernel's time of `clock` to get the program's; 0 for those that are not monotonic. A
+ * deadline that goes to the kernel (timerfd, futex) has it taken off. */
+int64_t time_offset_ns(long clock);
+
+void time_capture(void); /* before each commit: the clock, and what armed timers have left */
+void time_resume(void);  /* adapts the offset, arms the timers again; signals still blocked, or after
+                            signal_resume() */
+
+/* In a siginfo of a POSIX timer: its id as the program knows it. */
+void time_correct_timer(siginfo_t *info);
+
+static inline int64_t time_ns(const struct timespec *t)
+{
+    if (t->tv_sec >= INT64_MAX / 1000000000)
+        return INT64_MAX;
+    return t->tv_sec * 1000000000 + t->tv_nsec;
+}
+
+/* Not below 0. */
+static inline struct timespec time_spec(int64_t ns)
+{
+    if (ns < 0)
+        ns = 0;
+    return (struct timespec){.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
+}
+
+/* The sum of two times >= 0, INT64_MAX when it is beyond. */
+static inline int64_t time_after(int64_t now, int64_t ns)
+{
+    return ns > INT64_MAX - now ? INT64_MAX : now + ns;
+}
+
+/* Copies a timespec of the program; -EFAULT, or -EINVAL as the kernel judges. */
+long time_read(struct timespec *to, const void *from);
+
+call_handler call_nanosleep, call_clock_nanosleep, call_clock_gettime, call_alarm, call_setitimer,
+    call_getitimer;
+call_handler call_timer_create, call_timer_settime, call_timer_gettime, call_timer_getoverrun,
+    call_timer_delete;
+
+#endif

@@ -1,0 +1,29 @@
+/* The program's children, and waiting for them.
+ *
+ * Children are plain processes. Those that run when the process dies are nobody's afterwards: in the
+ * next incarnation wait4() reports each as killed by SIGKILL.
+ */
+#ifndef KEN_SHIM_CHILDREN_H
+#define KEN_SHIM_CHILDREN_H
+
+#include "shim/call.h"
+
+#define CHILDREN_MAX 256
+
+/* The core's fork handler calls it in the parent. When the table is full, further children are not known
+ * after a restart: wait4 says ECHILD then. */
+void children_add(long pid);
+
+/* Called when one was reported as ended. */
+void children_remove(long pid);
+
+/* In the new process: all are dead. `ignored`: the program lets the kernel reap, so forget them.
+ * True when the program should hear a SIGCHLD. */
+bool children_resume(bool ignored);
+
+/* The pid of a dead one that waits to be reported: this pid, or any for -1; 0 when there is none. */
+long children_dead(long pid);
+
+call_handler call_wait4, call_waitid;
+
+#endif

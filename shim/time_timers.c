@@ -1,0 +1,144 @@
+#include "shim/time_timers.h"
+#include "shim/call_signal.h"
+#include "shim/call_time.h"
+#include "shim/process.h"
+
+#include "heap/say.h"
+
+#include <string.h>
+
+/* Image. `left` is as of the last commit. */
+static struct timer {
+    bool used, armed;
+    int kernel_id;
+    long clock;
+    struct sigevent event;
+    struct itimerspec left;
+} timers[TIMERS_MAX];
+
+static struct timer *timer_at(long id)
+{
+    return id >= 0 && id < TIMERS_MAX && timers[id].used ? &timers[id] : NULL;
+}
+
+static long create_in_kernel(struct timer *t)
+{
+    struct sigevent event = t->event;
+    if (event.sigev_notify == SIGEV_THREAD_ID)
+        event._sigev_un._tid = (pid_t)process_real_pid(event._sigev_un._tid);
+    return sys(SYS_timer_create, t->clock, &event, &t->kernel_id);
+}
+
+long call_timer_create(struct call *c)
+{
+    int id = 0;
+    while (id < TIMERS_MAX && timers[id].used)
+        id++;
+    if (id == TIMERS_MAX)
+        return -EAGAIN;
+    struct timer t = {.used = true, .clock = c->arg[0]};
+    if (!c->arg[1]) { /* the default names the timer by its id, which must be ours */
+        t.event.sigev_notify = SIGEV_SIGNAL;
+        t.event.sigev_signo = SIGALRM;
+        t.event.sigev_value.sival_int = id;
+    } else if (!fault_copy(&t.event, (void *)c->arg[1], sizeof t.event)) {
+        return -EFAULT;
+    }
+    long result = create_in_kernel(&t);
+    if (sys_failed(result))
+        return result;
+    if (!fault_copy((void *)c->arg[2], &id, sizeof id)) {
+        sys(SYS_timer_delete, t.kernel_id);
+        return -EFAULT;
+    }
+    timers[id] = t;
+    return 0;
+}
+
+long call_timer_settime(struct call *c)
+{
+    struct timer *t = timer_at(c->arg[0]);
+    struct itimerspec wanted, old;
+    if (!t || !c->arg[2])
+        return -EINVAL;
+    if (!fault_copy(&wanted, (void *)c->arg[2], sizeof wanted))
+        return -EFAULT;
+    bool arms = wanted.it_value.tv_sec || wanted.it_value.tv_nsec;
+    if (arms && (c->arg[1] & TIMER_ABSTIME) && time_offset_ns(t->clock)) {
+        int64_t at = time_ns(&wanted.it_value) - time_offset_ns(t->clock);
+        wanted.it_value = time_spec(at > 0 ? at : 1); /* 0 would disarm; the past fires at once */
+    }
+    long result = sys(SYS_timer_settime, t->kernel_id, c->arg[1], &wanted, &old);
+    if (sys_failed(result))
+        return result;
+    t->armed = arms;
+    return !c->arg[3] || fault_copy((void *)c->arg[3], &old, sizeof old) ? 0 : -EFAULT;
+}
+
+/* The rest of a timer's calls differ only in its number. */
+static long with_kernel_id(struct call *c)
+{
+    struct timer *t = timer_at(c->arg[0]);
+    if (!t)
+        return -EINVAL;
+    c->arg[0] = t->kernel_id;
+    return call_raw(c);
+}
+
+long call_timer_gettime(struct call *c)
+{
+    return with_kernel_id(c);
+}
+
+long call_timer_getoverrun(struct call *c)
+{
+    return with_kernel_id(c);
+}
+
+long call_timer_delete(struct call *c)
+{
+    struct timer *t = timer_at(c->arg[0]);
+    long result = with_kernel_id(c);
+    if (t)
+        t->used = false;
+    return result;
+}
+
+void time_correct_timer(siginfo_t *info)
+{
+    if (info->si_code != SI_TIMER)
+        return;
+    for (int id = 0; id < TIMERS_MAX; id++)
+        if (timers[id].used && timers[id].kernel_id == info->si_timerid) {
+            info->si_timerid = id;
+            return;
+        }
+}
+
+void timers_capture(void)
+{
+    for (int id = 0; id < TIMERS_MAX; id++) {
+        struct timer *t = &timers[id];
+        struct itimerspec left;
+        if (!t->used || !t->armed)
+            continue;
+        sys(SYS_timer_gettime, t->kernel_id, &left);
+        if (memcmp(&left, &t->left, sizeof left) != 0)
+            t->left = left;
+        t->armed = left.it_value.tv_sec || left.it_value.tv_nsec;
+    }
+}
+
+void timers_resume(void)
+{
+    for (int id = 0; id < TIMERS_MAX; id++) {
+        struct timer *t = &timers[id];
+        if (!t->used)
+            continue;
+        long result = create_in_kernel(t);
+        if (!sys_failed(result) && t->armed)
+            result = sys(SYS_timer_settime, t->kernel_id, 0, &t->left, NULL);
+        if (sys_failed(result))
+            say("a timer could not be made again: %s", say_error(result));
+    }
+}

@@ -1,0 +1,11 @@
+/* POSIX timers. The program's ids are places in a table; the kernel's differ in each incarnation. */
+#ifndef KEN_SHIM_TIME_TIMERS_H
+#define KEN_SHIM_TIME_TIMERS_H
+
+/* More of them fail with EAGAIN, as beyond RLIMIT_SIGPENDING. */
+#define TIMERS_MAX 64
+
+void timers_capture(void);
+void timers_resume(void);
+
+#endif
