@@ -126,9 +126,9 @@ static int look(struct tracker *t)
 static int forget(struct tracker *t, uintptr_t start, uintptr_t end)
 {
     int r = pages_remove(&t->tracked, start, end);
-    if (!r)
+    if (!r && t->held.count)
         r = pages_remove(&t->held, start, end);
-    return r ? r : pages_remove(&t->pending, start, end);
+    return r || !t->pending.count ? r : pages_remove(&t->pending, start, end);
 }
 
 /* What holds memory from the beginning on, so that its being dropped is noticed. */
@@ -150,13 +150,11 @@ int tracker_add(struct tracker *t, uintptr_t start, uintptr_t end)
 {
     if (start >= end)
         return 0;
-    if (t->kind == TRACKER_UFFD)
-        return uffd_add(t, start, end);
-    int r = forget(t, start, end);
+    int r = t->kind == TRACKER_UFFD ? uffd_add(t, start, end) : forget(t, start, end);
     /* Arming the range arms everything: what else was written must be read before. */
     if (!r && t->kind == TRACKER_SOFTDIRTY)
         r = look(t);
-    if (!r)
+    if (!r && t->kind != TRACKER_UFFD)
         r = hold(t, start, end);
     t->walked = NEW_PASS;
     return r ? r : pages_add(&t->tracked, start, end);
@@ -166,15 +164,23 @@ int tracker_remove(struct tracker *t, uintptr_t start, uintptr_t end)
 {
     if (start >= end)
         return 0;
-    if (t->kind != TRACKER_UFFD)
-        return forget(t, start, end);
-    uffd_remove(t, start, end);
-    return 0;
+    if (t->kind == TRACKER_UFFD)
+        uffd_remove(t, start, end);
+    return forget(t, start, end);
 }
 
 int tracker_mark(struct tracker *t, uintptr_t start, uintptr_t end)
 {
-    return t->kind == TRACKER_UFFD ? 0 : pages_add_common(&t->pending, &t->tracked, start, end);
+    int r = 0;
+    if (t->kind != TRACKER_UFFD)
+        return pages_add_common(&t->pending, &t->tracked, start, end);
+    for (size_t i = pages_find(&t->tracked, start); i < t->tracked.count; i++) {
+        const struct page_range *range = &t->tracked.at[i];
+        if (r || range->start >= end)
+            break;
+        r = uffd_mark(t, range->start > start ? range->start : start, range->end < end ? range->end : end);
+    }
+    return r;
 }
 
 long tracker_scan(struct tracker *t, uintptr_t from, uintptr_t to, struct page_range *out, size_t capacity,

@@ -15,8 +15,9 @@
  *   brk, new mappings   add them                      add them                       add them
  *   stack growth        tracked and reported          add the new part               add the new part
  *   mprotect            nothing; stays tracked        nothing                        nothing
- *   MADV_DONTNEED       the pages, once               the pages that held memory of their own, once
- *     and read again    the pages, once               NOT reported: tracker_mark()   the pages, once
+ *   MADV_DONTNEED       call tracker_mark() for the range, on all of them. Without it these would be found, once:
+ *                       anonymous pages               pages that held memory        pages that held memory
+ *                                                     and were not read since
  *   fork                parent: nothing, stays tracked. Child: nothing is tracked, and the descriptors look at the
  *                       parent: it must not use the tracker
  *
@@ -40,8 +41,8 @@ struct tracker {
     int uffd;               /* UFFD, else -1 */
     int clear_refs;         /* SOFTDIRTY, else -1 */
     struct pagemap pagemap; /* all */
+    struct pages tracked;   /* what was added; all */
     /* SOFTDIRTY and COMPARE only: */
-    struct pages tracked; /* what was added */
     struct pages held;    /* which of it held private memory when the last pass began */
     struct pages fresh;   /* scratch: the next `held` */
     struct pages pending; /* written, not handed out yet */
@@ -72,8 +73,9 @@ int tracker_add(struct tracker *, uintptr_t start, uintptr_t end);
 /* The range was unmapped or replaced, or is of no interest any more. Returns 0 or -ENOMEM. */
 int tracker_remove(struct tracker *, uintptr_t start, uintptr_t end);
 
-/* The tracked pages in [start, end) count as written: the next pass reports them. For what no backend can see; see the
- * table. Returns 0 or -ENOMEM. */
+/* The tracked pages in [start, end) count as written: the next pass reports them. To be called, before or after, for
+ * what the program drops by madvise() (MADV_DONTNEED, MADV_FREE, MADV_REMOVE, ...); any range will do.
+ * Returns 0 or -errno. */
 int tracker_mark(struct tracker *, uintptr_t start, uintptr_t end);
 
 /* Puts the tracked pages in [from, to) that were written since the last scan of them into `out` and takes them for

@@ -7,6 +7,7 @@
 /* The open functions return 0 or -errno and leave nothing open on errors. The pagemap is open already. */
 int uffd_open(struct tracker *);
 int uffd_add(struct tracker *, uintptr_t start, uintptr_t end);
+int uffd_mark(struct tracker *, uintptr_t start, uintptr_t end);
 void uffd_remove(struct tracker *, uintptr_t start, uintptr_t end);
 long uffd_scan(struct tracker *, uintptr_t from, uintptr_t to, struct page_range *out, size_t capacity,
                uintptr_t *walk_end);

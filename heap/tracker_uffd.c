@@ -2,7 +2,9 @@
  * its own writes included, and PAGEMAP_SCAN finds such pages and puts it back, in one call.
  *
  * The kernel keeps all the state, with the mappings. A page that is absent is clean if a marker stands in its page
- * table entry; a page that was dropped (MADV_DONTNEED) has none and reads as written.
+ * table entry. A page of anonymous memory that was dropped (MADV_DONTNEED) has none and reads as written; in a file
+ * mapping dropping a clean page leaves a marker behind, although the page is the file's again and may be
+ * another one: hence tracker_mark().
  */
 #include "heap/sys.h"
 #include "heap/tracker_backend.h"
@@ -61,6 +63,11 @@ int uffd_add(struct tracker *t, uintptr_t start, uintptr_t end)
                                   .mode = UFFDIO_REGISTER_MODE_WP};
     long r = sys(SYS_ioctl, t->uffd, UFFDIO_REGISTER, &reg);
     return (int)(r < 0 ? r : protect(t, start, end, true));
+}
+
+int uffd_mark(struct tracker *t, uintptr_t start, uintptr_t end)
+{
+    return (int)protect(t, start, end, false);
 }
 
 void uffd_remove(struct tracker *t, uintptr_t start, uintptr_t end)
