@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -52,6 +53,21 @@ __attribute__((noinline)) int endless_step(volatile int *depth)
     return endless_step(here) + here[0];
 }
 
+/* A way back from handlers of its own, in the short form that debuggers do not know. */
+__asm__(".text\n.type own_return, @function\n nop\nown_return: movl $15, %eax\n syscall\n.size own_return, . - own_return\n");
+void own_return(void);
+
+static void install_raw(int signal_number)
+{
+    struct {
+        void (*handler)(int);
+        unsigned long flags;
+        void (*restorer)(void);
+        unsigned long mask;
+    } action = {on_fatal, SA_ONSTACK | SA_NODEFER | 0x04000000 /* SA_RESTORER */, own_return, 0};
+    syscall(SYS_rt_sigaction, signal_number, &action, NULL, 8);
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 3)
@@ -67,6 +83,11 @@ int main(int argc, char **argv)
         return endless_step(&argc);
     if (strcmp(argv[2], "wild") == 0)
         ((void (*)(void))0x1234)();
+    void (*volatile nothing)(void) = NULL;
+    if (strcmp(argv[2], "null") == 0)
+        nothing();
+    if (strcmp(argv[2], "raw") == 0)
+        install_raw(SIGSEGV);
     qsort(list, 2, sizeof *list, middle_step);
     return 0;
 }

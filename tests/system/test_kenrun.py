@@ -523,12 +523,13 @@ def in_order(names, wanted):
 
 @case
 def a_crash_shows_the_way_to_the_fault(t):
-    code, lines, names = crash(t, "segv")
-    check(code == -signal.SIGSEGV, f"it did not die of its signal: {code}")
-    check(re.match(r"ken: SIGSEGV in turn 12, program crash \(pid \d+\)$", lines[0]), lines[0])
-    check(names[:2] == ["innermost_step", "middle_step"], f"the innermost frames are {names}")
-    check(in_order(names, ["innermost_step", "middle_step", "main", "_start"]), f"frames {names}")
-    check("on_fatal" not in names, "the handler's own frames are shown")
+    for how in ("segv", "raw"):
+        code, lines, names = crash(t, how)
+        check(code == -signal.SIGSEGV, f"it did not die of its signal: {code}")
+        check(re.match(r"ken: SIGSEGV in turn 12, program crash \(pid \d+\)$", lines[0]), lines[0])
+        check(names[:2] == ["innermost_step", "middle_step"], f"{how}: the innermost frames are {names}")
+        check(in_order(names, ["innermost_step", "middle_step", "main", "_start"]), f"{how}: frames {names}")
+        check("on_fatal" not in names, "the handler's own frames are shown")
     code, lines, names = crash(t, "abort")
     check(code == -signal.SIGABRT and lines[0].startswith("ken: SIGABRT"), f"{code} {lines}")
     check(in_order(names, ["abort", "innermost_step", "middle_step", "main"]), f"frames {names}")
@@ -537,8 +538,10 @@ def a_crash_shows_the_way_to_the_fault(t):
 
 @case
 def a_crash_by_a_wild_jump_or_an_endless_recursion(t):
-    code, lines, names = crash(t, "wild")
-    check(code == -signal.SIGSEGV and "main" in names, f"{code} {lines}")
+    for how, address in (("wild", "0x1234"), ("null", "0x0")):
+        code, lines, names = crash(t, how)
+        check(code == -signal.SIGSEGV and names[0] == "main", f"{code} {lines}")
+        check(lines[1] == f"ken:   #0 {address}", f"the wild address is not shown: {lines}")
     code, lines, names = crash(t, "endless")
     check(code == -signal.SIGSEGV and names == ["endless_step"] * 64, f"{code} {len(names)} {names[:3]}")
     check("and more" in lines[-1], lines[-1])

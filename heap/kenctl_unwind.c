@@ -1,0 +1,153 @@
+#include "heap/kenctl_unwind.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+/* What a signal handler returns to: mov $15, %rax; syscall. libunwind knows this form only. */
+static const unsigned char known_form[16] = {0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05};
+/* The shorter mov $15, %eax; syscall does the same. */
+static const unsigned char short_form[7] = {0xb8, 15, 0, 0, 0, 0x0f, 0x05};
+
+static struct {
+    unw_accessors_t access, original;
+    unw_word_t return_at; /* where a signal handler returns to, in the current frame; or 0 */
+} walk;
+
+/* Shows either form of that code as the one that libunwind knows. */
+
+static int access_mem(unw_addr_space_t space, unw_word_t address, unw_word_t *value, int write,
+                      void *argument)
+{
+    if (write)
+        return -UNW_EREADONLYREG;
+    if (walk.return_at && address - walk.return_at < sizeof known_form - sizeof *value + 1) {
+        memcpy(value, known_form + (address - walk.return_at), sizeof *value);
+        return 0;
+    }
+    return walk.original.access_mem(space, address, value, 0, argument);
+}
+
+/* libunwind recognises that code only where no table describes it, and some versions take the table's entry
+ * of the function before. */
+static int find_proc_info(unw_addr_space_t space, unw_word_t ip, unw_proc_info_t *info, int need,
+                          void *argument)
+{
+    if (walk.return_at && ip - (walk.return_at - 1) <= sizeof known_form)
+        return -UNW_ENOINFO;
+    int result = walk.original.find_proc_info(space, ip, info, need, argument);
+    if (result >= 0 && (ip < info->start_ip || ip >= info->end_ip)) {
+        if (need)
+            walk.original.put_unwind_info(space, info, argument);
+        return -UNW_ENOINFO;
+    }
+    return result;
+}
+
+/* (unw_is_signal_frame() means this frame in some versions of libunwind, and the one that was interrupted in
+ * others.) */
+static bool is_signal_return(unw_addr_space_t space, void *argument, unw_word_t ip)
+{
+    unw_word_t code[2];
+    walk.return_at = 0;
+    if (access_mem(space, ip, &code[0], 0, argument) < 0 ||
+        access_mem(space, ip + sizeof code[0], &code[1], 0, argument) < 0)
+        return false;
+    if (memcmp(code, short_form, sizeof short_form) == 0 || memcmp(code, known_form, 9) == 0)
+        walk.return_at = ip;
+    return walk.return_at != 0;
+}
+
+static int walk_frames(struct stack *stack, unw_addr_space_t space, void *argument)
+{
+    unw_cursor_t cursor;
+    int result = unw_init_remote(&cursor, space, argument);
+    unw_word_t last_ip = 0, last_sp = 0;
+    bool exact = true;
+    while (result >= 0 && stack->count < sizeof stack->frames / sizeof *stack->frames) {
+        unw_word_t ip = 0, sp = 0;
+        if (unw_get_reg(&cursor, UNW_REG_IP, &ip) < 0 || unw_get_reg(&cursor, UNW_REG_SP, &sp) < 0)
+            break;
+        /* Address 0 is the end, or just below a signal a call of a null pointer. */
+        stack->whole = (ip == 0 && !exact) || (stack->count && ip == last_ip && sp == last_sp);
+        if (stack->whole)
+            break;
+        bool signal = is_signal_return(space, argument, ip);
+        stack->frames[stack->count++] =
+            (struct frame){.ip = ip, .exact = exact || signal, .signal = signal};
+        exact = signal;
+        last_ip = ip;
+        last_sp = sp;
+        result = unw_step(&cursor);
+        stack->whole = result == 0;
+        if (result == 0)
+            break;
+    }
+    return stack->count ? 0 : result;
+}
+
+int stack_walk(struct stack *stack, const unw_accessors_t *access, void *argument)
+{
+    memset(&walk, 0, sizeof walk);
+    walk.access = walk.original = *access;
+    walk.access.access_mem = access_mem;
+    walk.access.find_proc_info = find_proc_info;
+    unw_addr_space_t space = unw_create_addr_space(&walk.access, 0);
+    if (!space)
+        return -UNW_ENOMEM;
+    unw_set_caching_policy(space, UNW_CACHE_GLOBAL);
+    int result = walk_frames(stack, space, argument);
+    unw_destroy_addr_space(space);
+    return result;
+}
+
+static bool in_libken(const struct frame *frame, const struct objects *objects)
+{
+    const struct object *object = objects_find(objects, frame->ip);
+    return object && strncmp(object->name, "libken.so", strlen("libken.so")) == 0;
+}
+
+/* After abort() there may be a second layer of libken under the handler: raise() made a system call,
+ * which libken carried out within its SIGSYS handler. A fault *in* libken keeps its frames. */
+size_t stack_below_signal(const struct stack *stack, const struct objects *objects, int signal)
+{
+    size_t first = 0;
+    while (first < stack->count && !stack->frames[first].signal)
+        first++;
+    if (first == stack->count)
+        return 0;
+    first++;
+    if (signal != SIGABRT && signal != SIGSYS)
+        return first;
+    for (size_t i = first; i < stack->count; i++) {
+        if (stack->frames[i].signal)
+            return i + 1;
+        if (!in_libken(&stack->frames[i], objects))
+            break;
+    }
+    return first;
+}
+
+/* By way of SIGSYS the program's own frame follows, in libc. By way of the PLT, libken's outermost frame is the
+ * function that the program called (recv, poll, ...): that one stays. */
+size_t stack_below_libken(const struct stack *stack, const struct objects *objects)
+{
+    size_t first = 0;
+    while (first < stack->count &&
+           (stack->frames[first].signal || in_libken(&stack->frames[first], objects)))
+        first++;
+    if (first == stack->count)
+        return 0;
+    return first && !stack->frames[first - 1].signal ? first - 1 : first;
+}
+
+void stack_print(int fd, const char *prefix, const struct stack *stack, size_t first,
+                 const struct objects *objects)
+{
+    size_t i;
+    for (i = first; i < stack->count && i - first < FRAMES_MOST; i++)
+        frame_print(fd, prefix, (unsigned)(i - first), &stack->frames[i], objects);
+    if (i < stack->count || (!stack->whole && i - first >= FRAMES_MOST))
+        dprintf(fd, "%s  (and more)\n", prefix);
+}
