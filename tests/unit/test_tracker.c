@@ -6,6 +6,7 @@
 
 #include <criterion/criterion.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -591,6 +592,17 @@ Test(tracker, best_is_one_that_works)
     int fd = t->pagemap.fd;
     tracker_close(t);
     cr_assert_eq(fcntl(fd, F_GETFD), -1);
+}
+
+Test(tracker, the_missing_ones_are_named)
+{
+    for (int kind = TRACKER_UFFD; kind <= TRACKER_COMPARE; kind++) {
+        struct tracker *t = window_alloc(sizeof *t);
+        int r = tracker_open(t, (enum tracker_kind)kind);
+        cr_assert(r == kind || r == -EOPNOTSUPP, "%d", r);
+        fprintf(stderr, "%s tracker: %s\n", tracker_name((enum tracker_kind)kind),
+                r == kind ? "tested" : "SKIP, this kernel has none");
+    }
 }
 
 Test(tracker, names_go_both_ways)
