@@ -1,0 +1,153 @@
+/* Finding out what a descriptor is that nobody told us about. */
+#define _GNU_SOURCE
+#include "net/adopt.h"
+#include "net/inbox.h"
+#include "heap/say.h"
+#include "heap/sys.h"
+
+#include <asm/termbits.h>
+#include <asm/ioctls.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+struct directory_entry {
+    uint64_t inode;
+    int64_t offset;
+    uint16_t length;
+    uint8_t type;
+    char name[];
+};
+
+long fd_link(int fd, char *text, size_t size)
+{
+    char name[32];
+    say_format(name, sizeof name, "/proc/self/fd/%d", fd);
+    long n = sys(SYS_readlink, name, text, size - 1);
+    text[n < 0 ? 0 : n] = '\0';
+    return n;
+}
+
+static enum fd_kind kind_of_nameless(int fd)
+{
+    static const struct {
+        const char *name;
+        enum fd_kind kind;
+    } names[] = {
+        {"anon_inode:[eventpoll]", FD_EPOLL}, {"anon_inode:[eventfd]", FD_EVENT},
+        {"anon_inode:[timerfd]", FD_TIMER},   {"anon_inode:[signalfd]", FD_SIGNAL},
+        {"anon_inode:inotify", FD_INOTIFY},   {"anon_inode:[pidfd]", FD_PIDFD},
+    };
+    char text[64];
+    fd_link(fd, text, sizeof text);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strcmp(text, names[i].name))
+            return names[i].kind;
+    return FD_OTHER;
+}
+
+enum fd_kind fd_kind_of(int fd, const struct stat *s)
+{
+    struct termios t;
+    switch (s->st_mode & S_IFMT) {
+    case S_IFREG:
+        return FD_FILE;
+    case S_IFDIR:
+        return FD_DIR;
+    case S_IFIFO:
+        return FD_FIFO;
+    case S_IFSOCK:
+        return FD_SOCKET;
+    case S_IFCHR:
+        return sys(SYS_ioctl, fd, TCGETS, &t) == 0 ? FD_TTY : FD_DEVICE;
+    case S_IFBLK:
+        return FD_DEVICE;
+    default:
+        return kind_of_nameless(fd);
+    }
+}
+
+static int option(int fd, int name)
+{
+    int value = 0;
+    socklen_t length = sizeof value;
+    sys(SYS_getsockopt, fd, SOL_SOCKET, name, &value, &length);
+    return value;
+}
+
+void fd_read_socket(int fd, struct description *d)
+{
+    struct fd_socket *s = fd_socket(d);
+    if (!s)
+        return;
+    struct sock_address a;
+    s->domain = (int16_t)option(fd, SO_DOMAIN);
+    s->type = (int16_t)option(fd, SO_TYPE);
+    s->protocol = (int16_t)option(fd, SO_PROTOCOL);
+    a.length = sizeof a.at;
+    if (option(fd, SO_ACCEPTCONN))
+        s->state = SOCK_LISTENING;
+    else if (sys(SYS_getpeername, fd, &a.at, &a.length) == 0)
+        s->state = SOCK_CONNECTED;
+}
+
+/* A description that another slot shares already: fd 1 and 2 of a terminal, for instance. kcmp(2) tells,
+ * but it may be forbidden, and nothing depends on it for inherited ones: they are adopted by number. */
+struct description *fd_adopt(int fd, uint16_t bits)
+{
+    struct stat s;
+    if (sys(SYS_fstat, fd, &s) < 0)
+        return NULL;
+    long flags = sys(SYS_fcntl, fd, F_GETFL, 0);
+    long closing = sys(SYS_fcntl, fd, F_GETFD, 0);
+    enum fd_kind kind = fd_kind_of(fd, &s);
+    struct description *d =
+        fd_enter(fd, kind, (uint32_t)flags | (closing & FD_CLOEXEC ? O_CLOEXEC : 0));
+    if (!d)
+        return NULL;
+    d->bits |= bits;
+    if (bits & FD_INHERITED)
+        d->origin = fd;
+    if (kind == FD_SOCKET)
+        fd_read_socket(fd, d);
+    fd_touch(d);
+    inbox_attach(d, fd);
+    return d;
+}
+
+void fd_each_open(void (*visit)(int fd, void *context), void *context)
+{
+    char buffer[2048] __attribute__((aligned(8)));
+    long directory = sys(SYS_open, "/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    if (directory < 0) {
+        for (int fd = 0; fd < 1024; fd++)
+            if (sys(SYS_fcntl, fd, F_GETFD, 0) >= 0)
+                visit(fd, context);
+        return;
+    }
+    long n;
+    while ((n = sys(SYS_getdents64, directory, buffer, sizeof buffer)) > 0) {
+        for (long at = 0; at < n;) {
+            struct directory_entry *e = (struct directory_entry *)(buffer + at);
+            at += e->length;
+            int fd = 0;
+            const char *p = e->name;
+            while (*p >= '0' && *p <= '9')
+                fd = fd * 10 + (*p++ - '0');
+            if (p != e->name && fd != directory)
+                visit(fd, context);
+        }
+    }
+    sys(SYS_close, directory);
+}
+
+static void adopt_inherited(int fd, void *context)
+{
+    if (!fd_is_ours(fd) && !fd_peek(fd))
+        fd_adopt(fd, (uint16_t)(FD_INHERITED | (fd == 2 ? FD_EXEMPT : 0)));
+}
+
+void fd_boot(void)
+{
+    fd_each_open(adopt_inherited, NULL);
+}

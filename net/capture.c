@@ -1,0 +1,259 @@
+/* Before a commit: what the kernel knows about touched descriptors is written down. */
+#define _GNU_SOURCE
+#include "net/adopt.h"
+#include "net/host.h"
+#include "net/outbox.h"
+#include "net/pool.h"
+#include "heap/say.h"
+#include "heap/sys.h"
+
+#include <asm/ioctls.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/timerfd.h>
+#include <time.h>
+
+static int32_t touched[256]; /* descriptions; beyond that all are looked at */
+static uint32_t touched_count;
+
+void fd_touch(struct description *d)
+{
+    if (d->bits & FD_TOUCHED)
+        return;
+    d->bits |= FD_TOUCHED;
+    if (touched_count < sizeof touched / sizeof *touched)
+        touched[touched_count] = fd_index(d);
+    touched_count++;
+}
+
+static void name_file(int fd, struct description *d)
+{
+    struct stat s;
+    char path[4200];
+    long n = fd_link(fd, path, sizeof path);
+    if (d->file || n < 0 || sys(SYS_fstat, fd, &s) < 0)
+        return;
+    struct fd_file *f = pool_take(sizeof *f);
+    if (!f)
+        return;
+    static const char deleted[] = " (deleted)";
+    *f = (struct fd_file){.device = s.st_dev, .inode = s.st_ino};
+    f->deleted = !s.st_nlink;
+    if (f->deleted && n > (long)sizeof deleted - 1)
+        path[n -= (long)sizeof deleted - 1] = '\0';
+    f->path = pool_copy(path, (size_t)n + 1);
+    d->file = f;
+    d->bits |= FD_NAMED;
+    d->flags &= ~(uint32_t)(O_CREAT | O_EXCL | O_TRUNC);
+}
+
+void fd_note_lock(int fd, struct description *d, long operation)
+{
+    name_file(fd, d);
+    if (d->file)
+        d->file->lock = operation == 8 /* LOCK_UN */ ? 0 : (uint8_t)operation;
+}
+
+static void capture_file(int fd, struct description *d)
+{
+    name_file(fd, d);
+    long at = sys(SYS_lseek, fd, 0, SEEK_CUR);
+    if (at >= 0)
+        d->offset = at;
+}
+
+static void keep_content(struct description *d, const void *bytes, size_t count)
+{
+    pool_give(d->content);
+    d->content = count ? pool_copy(bytes, count) : NULL;
+    d->content_bytes = d->content ? (uint32_t)count : 0;
+    if (count && !d->content)
+        say("%lu bytes in a pipe are too many to be kept; a restart loses them", (unsigned long)count);
+}
+
+/* tee(2) copies a pipe's pages into another pipe without consuming them. */
+static void capture_pipe(int fd, struct description *d)
+{
+    int waiting = 0;
+    if ((d->flags & O_ACCMODE) != O_RDONLY || !(d->bits & FD_INTERNAL) || (d->bits & FD_SHARED))
+        return;
+    sys(SYS_ioctl, fd, FIONREAD, &waiting);
+    if (!waiting) {
+        keep_content(d, NULL, 0);
+        return;
+    }
+    int scratch[2];
+    char *buffer = pool_take((size_t)waiting);
+    if (!buffer || sys(SYS_pipe2, scratch, O_NONBLOCK | O_CLOEXEC) < 0) {
+        say("cannot keep %d bytes of a pipe", waiting);
+        pool_give(buffer);
+        return;
+    }
+    sys(SYS_fcntl, scratch[1], F_SETPIPE_SZ, sys(SYS_fcntl, fd, F_GETPIPE_SZ, 0));
+    long n = sys(SYS_tee, fd, scratch[1], waiting, SPLICE_F_NONBLOCK);
+    n = n > 0 ? sys(SYS_read, scratch[0], buffer, n) : 0;
+    keep_content(d, buffer, n > 0 ? (size_t)n : 0);
+    pool_give(buffer);
+    sys(SYS_close, scratch[0]);
+    sys(SYS_close, scratch[1]);
+}
+
+/* One end of a socketpair. Of a datagram pair every message is kept with its length before it. */
+static void capture_socket(int fd, struct description *d)
+{
+    int waiting = 0, offset = 0;
+    if (!(d->bits & FD_INTERNAL) || (d->bits & FD_SHARED) || !d->socket)
+        return;
+    sys(SYS_ioctl, fd, FIONREAD, &waiting);
+    if (!waiting) {
+        keep_content(d, NULL, 0);
+        return;
+    }
+    size_t room = POOL_BLOCK_MAX, used = 0;
+    char *buffer = pool_take(room);
+    if (!buffer)
+        return;
+    bool stream = d->socket->type == SOCK_STREAM;
+    sys(SYS_setsockopt, fd, SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof offset);
+    while (used + 4 < room) {
+        size_t head = stream ? 0 : 4;
+        long n = sys(SYS_recvfrom, fd, buffer + used + head, room - used - head,
+                     MSG_PEEK | MSG_DONTWAIT, NULL, NULL);
+        if (n <= 0)
+            break;
+        uint32_t length = (uint32_t)n;
+        if (head)
+            memcpy(buffer + used, &length, sizeof length);
+        used += head + (size_t)n;
+    }
+    offset = -1;
+    sys(SYS_setsockopt, fd, SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof offset);
+    keep_content(d, buffer, used);
+    pool_give(buffer);
+}
+
+/* A field of /proc/self/fdinfo/N, hexadecimal. */
+static uint64_t fdinfo_hex(int fd, const char *field)
+{
+    char text[1024], name[40];
+    say_format(name, sizeof name, "/proc/self/fdinfo/%d", fd);
+    long file = sys(SYS_open, name, O_RDONLY | O_CLOEXEC, 0);
+    if (file < 0)
+        return 0;
+    long n = sys(SYS_read, file, text, sizeof text - 1);
+    sys(SYS_close, file);
+    text[n > 0 ? n : 0] = '\0';
+    const char *p = strstr(text, field);
+    uint64_t value = 0;
+    for (p = p ? p + strlen(field) : ""; *p == ' ' || *p == '\t'; p++)
+        ;
+    for (;; p++) {
+        unsigned digit = (unsigned)(*p >= '0' && *p <= '9' ? *p - '0' : *p >= 'a' && *p <= 'f' ? *p - 'a' + 10 : 16);
+        if (digit == 16)
+            return value;
+        value = value * 16 + digit;
+    }
+}
+
+/* A timer is kept as the program's monotonic time at which it is due. */
+static void capture_timer(int fd, struct description *d)
+{
+    struct itimerspec t;
+    struct timespec now;
+    struct fd_event *e = fd_event(d);
+    if (!e || sys(SYS_timerfd_gettime, fd, &t) < 0)
+        return;
+    sys(SYS_clock_gettime, CLOCK_MONOTONIC, &now);
+    int64_t left = t.it_value.tv_sec * 1000000000L + t.it_value.tv_nsec;
+    e->interval_ns = t.it_interval.tv_sec * 1000000000L + t.it_interval.tv_nsec;
+    e->due_ns = left ? now.tv_sec * 1000000000L + now.tv_nsec + turn_clock_offset_ns() + left : 0;
+    e->count = fdinfo_hex(fd, "ticks:");
+}
+
+static void capture_memfd(int fd, struct description *d)
+{
+    struct stat s;
+    d->offset = sys(SYS_lseek, fd, 0, SEEK_CUR);
+    if (sys(SYS_fstat, fd, &s) < 0)
+        return;
+    if ((size_t)s.st_size > POOL_BLOCK_MAX) {
+        if (!(d->bits & FD_BROKEN))
+            say("a memfd of %ld bytes is too long to be kept; a restart loses its content", (long)s.st_size);
+        d->bits |= FD_BROKEN;
+        keep_content(d, NULL, 0);
+        return;
+    }
+    d->bits &= (uint16_t)~FD_BROKEN;
+    char *buffer = s.st_size ? pool_take((size_t)s.st_size) : NULL;
+    long n = buffer ? sys(SYS_pread64, fd, buffer, s.st_size, 0) : 0;
+    keep_content(d, buffer, n > 0 ? (size_t)n : 0);
+    pool_give(buffer);
+}
+
+static void capture(int fd, struct description *d)
+{
+    switch (d->kind) {
+    case FD_FILE:
+    case FD_DIR:
+        capture_file(fd, d);
+        break;
+    case FD_DEVICE:
+    case FD_TTY:
+    case FD_FIFO:
+        name_file(fd, d);
+        break;
+    case FD_PIPE:
+        capture_pipe(fd, d);
+        break;
+    case FD_SOCKET:
+        capture_socket(fd, d);
+        break;
+    case FD_EVENT:
+        if (fd_event(d))
+            d->event->count = fdinfo_hex(fd, "eventfd-count:");
+        break;
+    case FD_TIMER:
+        capture_timer(fd, d);
+        break;
+    case FD_MEMFD:
+        capture_memfd(fd, d);
+        break;
+    default:
+        break;
+    }
+    d->bits &= (uint16_t)~FD_TOUCHED;
+}
+
+/* What is written at one end waits at the other. */
+static void touch_other_end(struct description *d)
+{
+    struct description *other = d->pair >= 0 ? fd_description(d->pair) : NULL;
+    if (other && (d->bits & FD_INTERNAL))
+        fd_touch(other);
+}
+
+static bool wanted(struct description *d)
+{
+    return d->kind != FD_FREE && (d->bits & FD_TOUCHED);
+}
+
+void fd_capture(void)
+{
+    outbox_compact();
+    if (!touched_count)
+        return;
+    bool few = touched_count <= sizeof touched / sizeof *touched;
+    for (uint32_t i = 0, n = touched_count; few && i < n; i++)
+        touch_other_end(fd_description(touched[i]));
+    if (!few)
+        for (int fd = 0; fd <= fd_highest; fd++)
+            if (fd_peek(fd) && wanted(fd_peek(fd)))
+                touch_other_end(fd_peek(fd));
+    for (int fd = 0; fd <= fd_highest; fd++) {
+        struct description *d = fd_peek(fd);
+        if (d && wanted(d))
+            capture(fd, d);
+    }
+    touched_count = 0;
+}

@@ -1,0 +1,28 @@
+/* What net/ asks of the room above it. The shim answers; unit tests answer with stubs. */
+#ifndef KEN_NET_HOST_H
+#define KEN_NET_HOST_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* True for the descriptors that libken keeps for itself (store, log, tracker, ...). */
+bool session_owns_fd(int fd);
+
+/* The store's directory, or -1 when there is none. The callee keeps ownership. */
+int session_store_dirfd(void);
+
+/* The shared page of the store that survives a SIGKILL; NULL without one. One page long: release.c
+ * lays its own structure over it. */
+struct progress;
+struct progress *session_progress(void);
+
+/* net/ has mapped memory or changed a protection: the list of areas is to be read again. */
+void session_layout_changed(void);
+
+/* Counts commits; the same before and after a resume. */
+uint64_t turn_number(void);
+
+/* What to add to CLOCK_MONOTONIC so that the program never sees it go back after a reboot. */
+int64_t turn_clock_offset_ns(void);
+
+#endif

@@ -1,0 +1,91 @@
+#include "net/pool.h"
+#include "net/host.h"
+#include "heap/sys.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+#define POOL_BYTES (512UL << 20)
+#define STEP (64UL << 10) /* how far the high-water mark moves at least */
+#define CLASSES 16        /* 32 bytes << class */
+
+struct block {
+    uint32_t class;
+    uint32_t taken;
+    struct block *next; /* of the free list; the block's own bytes begin at 16 */
+};
+
+static struct {
+    char *base;
+    size_t used, ready;
+    struct block *free[CLASSES];
+} pool;
+
+void *pool_reserve(size_t bytes)
+{
+    long at = sys(SYS_mmap, 0, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (sys_failed(at))
+        return NULL;
+    session_layout_changed();
+    return (void *)at;
+}
+
+int pool_open(void *at, size_t bytes)
+{
+    long r = sys(SYS_mprotect, at, bytes, PROT_READ | PROT_WRITE);
+    session_layout_changed();
+    return (int)r;
+}
+
+static struct block *carve(size_t bytes)
+{
+    if (!pool.base && !(pool.base = pool_reserve(POOL_BYTES)))
+        return NULL;
+    if (pool.used + bytes > POOL_BYTES)
+        return NULL;
+    while (pool.used + bytes > pool.ready) {
+        size_t step = bytes > STEP ? bytes : STEP;
+        if (pool.ready + step > POOL_BYTES)
+            step = POOL_BYTES - pool.ready;
+        if (pool_open(pool.base + pool.ready, step) < 0)
+            return NULL;
+        pool.ready += step;
+    }
+    struct block *b = (struct block *)(pool.base + pool.used);
+    pool.used += bytes;
+    return b;
+}
+
+void *pool_take(size_t bytes)
+{
+    uint32_t class = 0;
+    while (class < CLASSES && (32UL << class) < bytes + sizeof(struct block))
+        class++;
+    if (class == CLASSES)
+        return NULL;
+    struct block *b = pool.free[class];
+    if (b)
+        pool.free[class] = b->next;
+    else if (!(b = carve(32UL << class)))
+        return NULL;
+    *b = (struct block){.class = class, .taken = 1};
+    return b + 1;
+}
+
+void *pool_copy(const void *from, size_t bytes)
+{
+    void *at = pool_take(bytes);
+    return at ? memcpy(at, from, bytes) : NULL;
+}
+
+void pool_give(void *at)
+{
+    if (!at)
+        return;
+    struct block *b = (struct block *)at - 1;
+    if (!b->taken)
+        return;
+    b->taken = 0;
+    b->next = pool.free[b->class];
+    pool.free[b->class] = b;
+}

@@ -1,0 +1,255 @@
+/* Making every descriptor again, in a new process that holds the old memory.
+ *
+ * The order: the inherited descriptors of the new process are moved out of the way, all other foreign numbers are
+ * closed; each description is made once and put at every number that leads to it; interest lists come last.
+ */
+#define _GNU_SOURCE
+#include "net/reopen.h"
+#include "net/adopt.h"
+#include "net/inbox.h"
+#include "heap/say.h"
+#include "heap/sys.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#define INHERITED_MAX 64 /* numbers that may be inherited again */
+
+static int parked[INHERITED_MAX]; /* where the new process's inherited descriptors wait; -1: none */
+
+static void close_foreign(int fd, void *context)
+{
+    if (!fd_is_ours(fd))
+        sys(SYS_close, fd);
+}
+
+static bool inherits(int number)
+{
+    for (int i = 0; i < fd_descriptions(); i++) {
+        struct description *d = fd_description(i);
+        if (d->kind != FD_FREE && (d->bits & FD_INHERITED) && d->origin == number)
+            return true;
+    }
+    return false;
+}
+
+static void close_unless_parked(int fd, void *context)
+{
+    for (int i = 0; i < INHERITED_MAX; i++)
+        if (parked[i] == fd)
+            return;
+    close_foreign(fd, NULL);
+}
+
+/* Parked above every number that the program uses. */
+static int park(void)
+{
+    for (int number = 0; number < INHERITED_MAX; number++) {
+        parked[number] = -1;
+        if (fd_is_ours(number) || !inherits(number))
+            continue;
+        long at = sys(SYS_fcntl, number, F_DUPFD_CLOEXEC, fd_highest + 1 > 3 ? fd_highest + 1 : 3);
+        if (at == -EBADF)
+            continue;
+        if (at < 0) {
+            say("no room for descriptors: %s", say_error(at));
+            return (int)at;
+        }
+        parked[number] = (int)at;
+    }
+    fd_each_open(close_unless_parked, NULL);
+    return 0;
+}
+
+/* The same file goes on where it was; anything else is what the new process was given. */
+static long adopt_again(struct description *d)
+{
+    int fd = d->origin >= 0 && d->origin < INHERITED_MAX ? parked[d->origin] : -1;
+    struct stat s;
+    if (fd < 0 || sys(SYS_fstat, fd, &s) < 0) {
+        long null = sys(SYS_open, "/dev/null", O_RDWR | O_CLOEXEC, 0);
+        return null;
+    }
+    parked[d->origin] = -1;
+    enum fd_kind kind = fd_kind_of(fd, &s);
+    bool same = kind == FD_FILE && d->kind == FD_FILE && d->file && d->file->device == s.st_dev &&
+                d->file->inode == s.st_ino;
+    if (same)
+        sys(SYS_lseek, fd, d->offset, SEEK_SET);
+    d->flags = (uint32_t)sys(SYS_fcntl, fd, F_GETFL, 0) | (d->flags & O_NONBLOCK);
+    if (kind != d->kind && d->kind != FD_SOCKET && kind != FD_SOCKET) {
+        d->kind = (uint8_t)kind;
+        d->file = NULL;
+        d->bits &= (uint16_t)~FD_NAMED;
+    } else if (kind != d->kind) {
+        d->socket = NULL;
+        d->kind = (uint8_t)kind;
+        d->bits &= (uint16_t)~FD_NAMED;
+    }
+    if (kind == FD_SOCKET)
+        fd_read_socket(fd, d);
+    if (d->flags & O_NONBLOCK)
+        sys(SYS_fcntl, fd, F_SETFL, d->flags);
+    fd_touch(d);
+    return fd;
+}
+
+long reopen_nothing(void)
+{
+    return sys(SYS_open, "/", O_PATH | O_CLOEXEC, 0);
+}
+
+static void lock_again(int fd, const struct description *d)
+{
+    for (int attempt = 0; d->file->lock && attempt < 500; attempt++) {
+        if (sys(SYS_flock, fd, d->file->lock | LOCK_NB) != -EAGAIN)
+            return;
+        struct timespec moment = {0, 10000000};
+        sys(SYS_nanosleep, &moment, NULL);
+    }
+    if (d->file->lock)
+        say("%s is locked by another process now", d->file->path);
+}
+
+long reopen_file(struct description *d)
+{
+    if (!d->file || !d->file->path)
+        return reopen_nothing();
+    uint32_t flags = d->flags & ~(uint32_t)(O_CREAT | O_EXCL | O_TRUNC | O_TMPFILE);
+    if (d->kind == FD_DIR)
+        flags |= O_DIRECTORY;
+    bool fifo = d->kind == FD_FIFO && (flags & O_ACCMODE) != O_RDWR;
+    if (fifo && (flags & O_ACCMODE) == O_WRONLY)
+        flags = (flags & ~(uint32_t)O_ACCMODE) | O_RDWR; /* never waits for a reader */
+    long fd = d->file->deleted
+                  ? -ENOENT
+                  : sys(SYS_open, d->file->path, flags | O_CLOEXEC | O_NOCTTY | (fifo ? O_NONBLOCK : 0), 0);
+    if (fd < 0) {
+        say(d->file->deleted ? "%s was deleted while open; it reads as closed now (%s)"
+                             : "cannot open %s again: %s; it reads as closed now",
+            d->file->path, say_error(fd));
+        return reopen_nothing();
+    }
+    struct stat s;
+    if (sys(SYS_fstat, fd, &s) == 0 && (s.st_ino != d->file->inode || s.st_dev != d->file->device)) {
+        if (d->kind == FD_FILE)
+            say("%s is another file now", d->file->path);
+        d->file->inode = s.st_ino;
+        d->file->device = s.st_dev;
+    }
+    if (fifo && !(d->flags & O_NONBLOCK))
+        sys(SYS_fcntl, fd, F_SETFL, d->flags);
+    if (d->kind == FD_FILE || d->kind == FD_DIR)
+        sys(SYS_lseek, fd, d->offset, SEEK_SET);
+    lock_again((int)fd, d);
+    return fd;
+}
+
+static long make(struct description *d, int ends[2])
+{
+    if (d->bits & FD_INHERITED)
+        return adopt_again(d);
+    switch (d->kind) {
+    case FD_FILE:
+    case FD_DIR:
+    case FD_DEVICE:
+    case FD_TTY:
+    case FD_FIFO:
+        return reopen_file(d);
+    case FD_PIPE:
+        return reopen_pipe(d, ends);
+    case FD_SOCKET:
+        return d->bits & FD_INTERNAL ? reopen_socketpair(d, ends) : reopen_socket(d);
+    case FD_EPOLL:
+    case FD_EVENT:
+    case FD_TIMER:
+    case FD_SIGNAL:
+    case FD_INOTIFY:
+    case FD_MEMFD:
+        return reopen_event(d);
+    default:
+        say("a descriptor of an unknown kind cannot be made again; it reads as closed now");
+        return reopen_nothing();
+    }
+}
+
+/* Puts the new descriptor at every number of its description. */
+static int place(const struct description *d, int made)
+{
+    int index = fd_index(d) + 1;
+    bool at_home = false;
+    for (int fd = 0; fd <= fd_highest; fd++) {
+        if (fd_slots[fd].description != index)
+            continue;
+        uint32_t closing = fd_slots[fd].close_on_exec;
+        long r;
+        if (fd == made) {
+            r = sys(SYS_fcntl, fd, F_SETFD, closing ? FD_CLOEXEC : 0);
+            at_home = true;
+        } else {
+            r = sys(SYS_dup3, made, fd, closing ? O_CLOEXEC : 0);
+        }
+        if (r < 0) {
+            say("descriptor %d cannot be made again: %s", fd, say_error(r));
+            return (int)r;
+        }
+    }
+    if (!at_home)
+        sys(SYS_close, made);
+    return 0;
+}
+
+/* A new descriptor may have got a number at which another one, made before it, belongs: never, since those are taken; or
+ * one that belongs to a later one: that one replaces it after this one has moved on. But the second end of a pair
+ * waits for its turn, so it is moved above all numbers. */
+static long above(long fd)
+{
+    long high = sys(SYS_fcntl, fd, F_DUPFD_CLOEXEC, fd_highest + 1);
+    if (high >= 0)
+        sys(SYS_close, fd);
+    return high;
+}
+
+static int remake(struct description *d)
+{
+    int ends[2] = {-1, -1};
+    struct description *other = d->pair >= 0 ? fd_description(d->pair) : NULL;
+    long made = make(d, ends);
+    if (made < 0) {
+        say("a descriptor cannot be made again: %s", say_error(made));
+        return (int)made;
+    }
+    if (ends[1] >= 0) {
+        long high = above(ends[1]);
+        int r = high < 0 ? (int)high : place(d, (int)made);
+        if (r == 0 && other && other->kind != FD_FREE)
+            return place(other, (int)high);
+        if (high >= 0)
+            sys(SYS_close, high);
+        return r;
+    }
+    return place(d, (int)made);
+}
+
+int fd_reopen(void)
+{
+    int r = inbox_reopen();
+    if (r == 0)
+        r = park();
+    for (int i = 0; r == 0 && i < fd_descriptions(); i++) {
+        struct description *d = fd_description(i);
+        bool second = d->kind != FD_FREE && d->pair >= 0 && d->pair < i;
+        if (d->kind != FD_FREE && !second)
+            r = remake(d);
+    }
+    for (int i = 0; i < INHERITED_MAX; i++)
+        if (parked[i] >= 0)
+            sys(SYS_close, parked[i]);
+    reopen_socket_done();
+    if (r == 0)
+        reopen_watches();
+    return r;
+}

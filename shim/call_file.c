@@ -1,0 +1,140 @@
+/* Opening files, offsets, locks, device control. */
+#define _GNU_SOURCE
+#include "net/adopt.h"
+#include "net/inbox.h"
+#include "shim/call_net.h"
+#include "shim/call_wait.h"
+#include "shim/turn.h"
+
+#include <asm/ioctls.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+/* Opening a FIFO waits for its other end. */
+static bool opens_fifo(long directory, const char *path, uint64_t flags)
+{
+    struct stat s;
+    if ((flags & (O_NONBLOCK | O_PATH)) || (flags & O_ACCMODE) == O_RDWR || (uintptr_t)path < PAGE_BYTES)
+        return false;
+    return sys(SYS_newfstatat, directory, path, &s, 0) == 0 && S_ISFIFO(s.st_mode);
+}
+
+static long entered(long fd, uint64_t flags)
+{
+    struct stat s;
+    if (fd < 0 || sys(SYS_fstat, fd, &s) < 0)
+        return fd;
+    struct description *d = fd_enter((int)fd, fd_kind_of((int)fd, &s), (uint32_t)flags);
+    if (!d)
+        return fd;
+    fd_touch(d);
+    if (d->kind == FD_FIFO || d->kind == FD_TTY)
+        inbox_attach(d, (int)fd);
+    return fd;
+}
+
+static long open_as(struct call *c, long directory, const char *path, uint64_t flags)
+{
+    if (!opens_fifo(directory, path, flags))
+        return entered(call_raw(c), flags);
+    turn_end(TURN_WAIT);
+    return entered(wait_kernel(c), flags);
+}
+
+long call_open(struct call *c)
+{
+    return open_as(c, AT_FDCWD, (const char *)c->arg[0], (uint64_t)(unsigned)c->arg[1]);
+}
+
+long call_openat(struct call *c)
+{
+    return open_as(c, c->arg[0], (const char *)c->arg[1], (uint64_t)(unsigned)c->arg[2]);
+}
+
+long call_openat2(struct call *c)
+{
+    const struct open_how *how = (const struct open_how *)c->arg[2];
+    if ((uintptr_t)how < PAGE_BYTES)
+        return call_raw(c);
+    return open_as(c, c->arg[0], (const char *)c->arg[1], how->flags);
+}
+
+long call_creat(struct call *c)
+{
+    return open_as(c, AT_FDCWD, (const char *)c->arg[0], O_CREAT | O_WRONLY | O_TRUNC);
+}
+
+static void touch(int fd)
+{
+    struct description *d = fd_find(fd);
+    if (d && !(d->bits & FD_TOUCHED))
+        fd_touch(d);
+}
+
+long call_lseek(struct call *c)
+{
+    touch((int)c->arg[0]);
+    return call_raw(c);
+}
+
+long call_getdents64(struct call *c)
+{
+    touch((int)c->arg[0]);
+    return call_raw(c);
+}
+
+long call_flock(struct call *c)
+{
+    struct call attempt = *c;
+    attempt.arg[1] |= LOCK_NB;
+    long r = call_raw(&attempt);
+    if (r == -EAGAIN && !(c->arg[1] & LOCK_NB)) {
+        turn_end(TURN_WAIT);
+        r = wait_kernel(c);
+    }
+    struct description *d = r == 0 ? fd_find((int)c->arg[0]) : NULL;
+    if (d && (d->kind == FD_FILE || d->kind == FD_DIR))
+        fd_note_lock((int)c->arg[0], d, c->arg[1] & ~LOCK_NB);
+    return r;
+}
+
+static long set_nonblocking(struct call *c, struct description *d)
+{
+    long r = call_raw(c);
+    if (r == 0 && d && (uintptr_t)c->arg[2] >= PAGE_BYTES)
+        d->flags = *(const int *)c->arg[2] ? d->flags | O_NONBLOCK : d->flags & ~(uint32_t)O_NONBLOCK;
+    return r;
+}
+
+long call_ioctl(struct call *c)
+{
+    int fd = (int)c->arg[0];
+    if (fd_is_ours(fd))
+        return -EBADF;
+    struct description *d = fd_find(fd);
+    long r;
+    switch ((unsigned)c->arg[1]) {
+    case FIONBIO:
+        return set_nonblocking(c, d);
+    case FIONREAD:
+        r = call_raw(c);
+        if (r == 0 && d && d->inbox)
+            *(int *)c->arg[2] += (int)inbox_unread(d->inbox);
+        return r;
+    case FIOCLEX:
+    case FIONCLEX:
+        r = call_raw(c);
+        if (r == 0)
+            fd_set_close_on_exec(fd, (unsigned)c->arg[1] == FIOCLEX);
+        return r;
+    default:
+        return call_raw(c);
+    }
+}
+
+long call_io_uring_setup(struct call *c)
+{
+    return -ENOSYS;
+}

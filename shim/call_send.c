@@ -1,0 +1,226 @@
+/* Sends: outputs are checked as the kernel would, then held until the turn is durable. */
+#define _GNU_SOURCE
+#include "shim/call_net.h"
+#include "shim/call_wait.h"
+#include "shim/turn.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#define DATAGRAM_MAX_4 65507
+#define DATAGRAM_MAX_6 65527
+#define RW_COUNT_MAX 0x7ffff000UL
+#define LOWEST_ADDRESS 4096 /* a pointer below it is the kernel's to refuse */
+
+/* Flags that change what is sent in ways an entry cannot carry. */
+#define UNHELD (MSG_OOB | MSG_FASTOPEN | MSG_ZEROCOPY | MSG_ERRQUEUE | MSG_PROXY)
+
+long vector_bytes(const struct iovec *v, long count)
+{
+    size_t total = 0;
+    if (count < 0 || count > IOV_MAX)
+        return -EINVAL;
+    for (long i = 0; i < count; i++) {
+        if ((ssize_t)v[i].iov_len < 0)
+            return -EINVAL;
+        if (v[i].iov_len && (uintptr_t)v[i].iov_base < LOWEST_ADDRESS)
+            return -EFAULT;
+        total += v[i].iov_len;
+        if (total > RW_COUNT_MAX)
+            total = RW_COUNT_MAX;
+    }
+    return (long)total;
+}
+
+static void raise_pipe(void)
+{
+    sys(SYS_tgkill, sys(SYS_getpid), sys(SYS_gettid), SIGPIPE);
+}
+
+/* An error that a release met is told here. A cut stream socket stays cut; a datagram socket, a FIFO or a terminal
+ * may do better next time. */
+static long tell_error(struct description *d, long flags)
+{
+    int error = d->error;
+    bool lasting = d->kind == FD_SOCKET && fd_is_stream(d);
+    d->error = lasting ? EPIPE : 0;
+    if (error == EPIPE && !(flags & MSG_NOSIGNAL) && (lasting || d->kind != FD_SOCKET))
+        raise_pipe();
+    return -error;
+}
+
+/* The kernel would refuse it, or not take it now: 0 when it would take it. One poll for the first output of a turn to a
+ * stream. */
+static long check_stream(struct call *c, int fd, struct description *d, bool nonblocking)
+{
+    if (d->kind == FD_SOCKET && (!d->socket || (d->socket->shut & 2)))
+        return wait_flushed(c);
+    if (d->held)
+        return 0;
+    long ready = wait_peek(fd, POLLOUT);
+    if (ready < 0)
+        return ready;
+    if (ready & (POLLERR | POLLHUP | POLLNVAL))
+        return wait_flushed(c);
+    return nonblocking && !(ready & POLLOUT) ? wait_refused(-EAGAIN) : 0;
+}
+
+static long hold_stream(int fd, struct description *d, const struct iovec *v, int count, size_t total,
+                        long flags, bool nonblocking)
+{
+    enum output_kind kind = d->kind == FD_SOCKET ? OUTPUT_STREAM : OUTPUT_WRITE;
+    size_t done = 0;
+    bool ended = false;
+    while (done < total) {
+        size_t n = outbox_room();
+        if (nonblocking && n > OUTBOX_STREAM - d->held)
+            n = d->held < OUTBOX_STREAM ? OUTBOX_STREAM - d->held : 0;
+        if (n > total - done)
+            n = total - done;
+        if (n && outbox_hold(fd, d, kind, (int)flags, NULL, 0, v, count, done, n) == 0) {
+            done += n;
+            ended = false;
+            continue;
+        }
+        if (nonblocking && (done || ended))
+            break;
+        if (ended)
+            return done ? (long)done : -ENOMEM;
+        turn_end(TURN_FLUSH);
+        ended = true;
+        if (d->error)
+            return done ? (long)done : tell_error(d, flags);
+    }
+    return done || !total ? (long)done : -EAGAIN;
+}
+
+/* The kernel binds an unbound datagram socket at its first send. Done here, at once, so that getsockname() answers and
+ * the same port comes back in a new process: answers to what was sent go there. */
+static void bind_early(int fd, struct description *d)
+{
+    struct fd_socket *s = d->socket;
+    struct sock_address any = {.length = s->domain == AF_INET6 ? sizeof(struct sockaddr_in6)
+                                                               : sizeof(struct sockaddr_in)};
+    if (s->domain != AF_INET && s->domain != AF_INET6)
+        return;
+    any.at.ss_family = (sa_family_t)s->domain;
+    sys(SYS_bind, fd, &any.at, any.length);
+    fd_note_bound(fd, d);
+}
+
+static long hold_datagram(struct call *c, int fd, struct description *d, const struct iovec *v,
+                          int count, size_t total, long flags, const void *address,
+                          size_t address_length)
+{
+    struct fd_socket *s = d->socket;
+    size_t most = s->domain == AF_INET ? DATAGRAM_MAX_4 : DATAGRAM_MAX_6;
+    bool inet = s->domain == AF_INET || s->domain == AF_INET6;
+    if (inet && total > most)
+        return -EMSGSIZE;
+    if (address ? address_length < sizeof(sa_family_t) || address_length > sizeof(struct sockaddr_storage) ||
+                      ((const struct sockaddr *)address)->sa_family != s->domain
+                : s->state != SOCK_CONNECTED)
+        return wait_flushed(c);
+    if (!inet && total > (1 << 18))
+        return wait_flushed(c);
+    if (!s->bound && s->state != SOCK_CONNECTED)
+        bind_early(fd, d);
+    if (!outbox_room())
+        turn_end(TURN_FLUSH);
+    if (outbox_hold(fd, d, OUTPUT_DATAGRAM, (int)flags, address, address ? address_length : 0, v,
+                    count, 0, total) < 0) {
+        turn_end(TURN_FLUSH);
+        if (outbox_hold(fd, d, OUTPUT_DATAGRAM, (int)flags, address, address ? address_length : 0,
+                        v, count, 0, total) < 0)
+            return -ENOBUFS;
+    }
+    return (long)total;
+}
+
+static bool holdable_datagram(const struct fd_socket *s)
+{
+    return (s->type == SOCK_DGRAM || s->type == SOCK_SEQPACKET) &&
+           (s->domain == AF_INET || s->domain == AF_INET6 || s->domain == AF_UNIX);
+}
+
+long send_held(struct call *c, int fd, struct description *d, const struct iovec *v, int count,
+               long flags, const void *address, size_t address_length)
+{
+    long total = vector_bytes(v, count);
+    bool nonblocking = (d->flags & O_NONBLOCK) || (flags & MSG_DONTWAIT);
+    if (total < 0)
+        return total;
+    if (d->error)
+        return tell_error(d, flags);
+    if (flags & UNHELD)
+        return wait_flushed(c);
+    if (!fd_is_stream(d)) {
+        if (!holdable_datagram(d->socket))
+            return wait_flushed(c);
+        return hold_datagram(c, fd, d, v, count, (size_t)total, flags, address, address_length);
+    }
+    if ((d->flags & O_ACCMODE) == O_RDONLY || !total)
+        return call_raw(c);
+    long r = check_stream(c, fd, d, nonblocking);
+    return r ? r : hold_stream(fd, d, v, count, (size_t)total, flags, nonblocking);
+}
+
+long call_sendto(struct call *c)
+{
+    int fd = (int)c->arg[0];
+    struct description *d = fd_find(fd);
+    struct iovec v = {(void *)c->arg[1], (size_t)c->arg[2]};
+    if (!d || d->kind != FD_SOCKET)
+        return call_raw(c);
+    if (fd_is_external(d))
+        return send_held(c, fd, d, &v, 1, c->arg[3], (const void *)c->arg[4], (size_t)c->arg[5]);
+    if (d->bits & FD_INTERNAL)
+        fd_touch(d);
+    return wait_kernel(c);
+}
+
+/* Control data (descriptors, packet info) go with the bytes: not held, but only after the turn is durable. */
+static long send_message(struct call *c, int fd, struct description *d, struct msghdr *m, long flags)
+{
+    if (m->msg_controllen)
+        return wait_flushed(c);
+    return send_held(c, fd, d, m->msg_iov, (int)m->msg_iovlen, flags,
+                     m->msg_namelen ? m->msg_name : NULL, m->msg_namelen);
+}
+
+long call_sendmsg(struct call *c)
+{
+    int fd = (int)c->arg[0];
+    struct description *d = fd_find(fd);
+    if (!d || d->kind != FD_SOCKET || (unsigned long)c->arg[1] < LOWEST_ADDRESS)
+        return call_raw(c);
+    if (fd_is_external(d))
+        return send_message(c, fd, d, (struct msghdr *)c->arg[1], c->arg[2]);
+    if (d->bits & FD_INTERNAL)
+        fd_touch(d);
+    return wait_kernel(c);
+}
+
+long call_sendmmsg(struct call *c)
+{
+    int fd = (int)c->arg[0];
+    struct description *d = fd_find(fd);
+    struct mmsghdr *m = (struct mmsghdr *)c->arg[1];
+    if (!d || d->kind != FD_SOCKET || !fd_is_external(d) || (unsigned long)c->arg[1] < LOWEST_ADDRESS)
+        return wait_kernel(c);
+    long sent = 0;
+    for (; sent < c->arg[2] && sent < IOV_MAX; sent++) {
+        struct call one = {.nr = SYS_sendmsg,
+                           .arg = {fd, (long)&m[sent].msg_hdr, c->arg[3], 0, 0, 0},
+                           .frame = c->frame};
+        long r = send_message(&one, fd, d, &m[sent].msg_hdr, c->arg[3]);
+        if (r < 0)
+            return sent ? sent : r;
+        m[sent].msg_len = (unsigned)r;
+    }
+    return sent;
+}

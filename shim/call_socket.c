@@ -1,0 +1,177 @@
+/* Sockets: making, naming, connecting, accepting, options. */
+#define _GNU_SOURCE
+#include "net/pool.h"
+#include "shim/call_net.h"
+#include "shim/call_wait.h"
+#include "shim/turn.h"
+
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+
+static uint32_t status_flags(long type)
+{
+    return O_RDWR | (type & SOCK_NONBLOCK ? O_NONBLOCK : 0) | (type & SOCK_CLOEXEC ? O_CLOEXEC : 0);
+}
+
+static struct fd_socket *enter(int fd, long domain, long type, long protocol)
+{
+    struct description *d = fd_enter(fd, FD_SOCKET, status_flags(type));
+    struct fd_socket *s = d ? fd_socket(d) : NULL;
+    if (s) {
+        s->domain = (int16_t)domain;
+        s->type = (int16_t)(type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC));
+        s->protocol = (int16_t)protocol;
+    }
+    return s;
+}
+
+long call_socket(struct call *c)
+{
+    long fd = call_raw(c);
+    if (fd >= 0)
+        enter((int)fd, c->arg[0], c->arg[1], c->arg[2]);
+    return fd;
+}
+
+long call_socketpair(struct call *c)
+{
+    long r = call_raw(c);
+    const int *ends = (const int *)c->arg[3];
+    if (r < 0)
+        return r;
+    for (int i = 0; i < 2; i++) {
+        struct fd_socket *s = enter(ends[i], c->arg[0], c->arg[1], c->arg[2]);
+        if (s)
+            s->state = SOCK_CONNECTED;
+    }
+    fd_pair(ends[0], ends[1]);
+    return r;
+}
+
+static struct description *socket_of(struct call *c)
+{
+    struct description *d = fd_find((int)c->arg[0]);
+    return d && d->kind == FD_SOCKET && fd_socket(d) ? d : NULL;
+}
+
+long call_bind(struct call *c)
+{
+    struct description *d = socket_of(c);
+    long r = call_raw(c);
+    if (d && r == 0) {
+        fd_note_bound((int)c->arg[0], d);
+        if (d->socket->state == SOCK_NEW)
+            d->socket->state = SOCK_BOUND;
+    }
+    return r;
+}
+
+long call_listen(struct call *c)
+{
+    struct description *d = socket_of(c);
+    long r = call_raw(c);
+    if (d && r == 0) {
+        d->socket->state = SOCK_LISTENING;
+        d->socket->backlog = (int32_t)c->arg[1];
+        fd_note_bound((int)c->arg[0], d);
+    }
+    return r;
+}
+
+/* A stream that connects waits for the outside; the turn ends first. -EISCONN after an interrupted or restored wait
+ * is what the kernel would say, too. */
+long call_connect(struct call *c)
+{
+    int fd = (int)c->arg[0];
+    struct description *d = socket_of(c);
+    if (!d)
+        return call_raw(c);
+    wait_drain(fd);
+    bool waits = fd_is_stream(d) && !(d->flags & O_NONBLOCK);
+    if (waits)
+        turn_end(TURN_WAIT);
+    long r = waits ? wait_kernel(c) : call_raw(c);
+    if (r == 0 || r == -EINPROGRESS)
+        fd_note_connected(fd, d, (const void *)c->arg[1], (size_t)c->arg[2]);
+    return r;
+}
+
+static long try_accept(struct call *c)
+{
+    long ready = wait_peek((int)c->arg[0], POLLIN);
+    if (ready <= 0)
+        return ready ? ready : -EAGAIN;
+    return call_raw(c);
+}
+
+static long accept_as(struct call *c, long flags)
+{
+    struct description *d = socket_of(c);
+    if (!d)
+        return call_raw(c);
+    struct waiting w = {
+        .fd = (int)c->arg[0],
+        .events = POLLIN,
+        .nonblocking = d->flags & O_NONBLOCK,
+        .timeout_ns = d->socket->receive_timeout_ns,
+        .attempt = d->flags & O_NONBLOCK ? call_attempt : try_accept,
+        .blocking = c,
+    };
+    long fd = wait_rhythm(c, &w);
+    if (fd >= 0) {
+        d = fd_peek((int)c->arg[0]);
+        struct fd_socket *s = d && d->socket
+                                  ? enter((int)fd, d->socket->domain, d->socket->type | flags,
+                                          d->socket->protocol)
+                                  : NULL;
+        if (s)
+            s->state = SOCK_CONNECTED;
+    }
+    return fd;
+}
+
+long call_accept(struct call *c)
+{
+    return accept_as(c, 0);
+}
+
+long call_accept4(struct call *c)
+{
+    return accept_as(c, c->arg[3]);
+}
+
+long call_shutdown(struct call *c)
+{
+    struct description *d = socket_of(c);
+    if (d)
+        wait_drain((int)c->arg[0]);
+    long r = call_raw(c);
+    if (d && r == 0)
+        d->socket->shut |= c->arg[1] == SHUT_RDWR ? 3 : (uint8_t)(1 << c->arg[1]);
+    return r;
+}
+
+static int64_t timeout_of(struct call *c)
+{
+    const struct timeval *t = (const struct timeval *)c->arg[3];
+    if ((size_t)c->arg[4] < sizeof *t)
+        return 0;
+    return t->tv_sec * 1000000000L + t->tv_usec * 1000L;
+}
+
+long call_setsockopt(struct call *c)
+{
+    struct description *d = socket_of(c);
+    long r = call_raw(c);
+    if (!d || r < 0)
+        return r;
+    if (c->arg[1] == SOL_SOCKET && c->arg[2] == SO_RCVTIMEO)
+        d->socket->receive_timeout_ns = timeout_of(c);
+    if (c->arg[1] == SOL_SOCKET && c->arg[2] == SO_SNDTIMEO)
+        d->socket->send_timeout_ns = timeout_of(c);
+    fd_note_option(d, (int)c->arg[1], (int)c->arg[2], (const void *)c->arg[3], (size_t)c->arg[4]);
+    return r;
+}

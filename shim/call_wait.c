@@ -1,0 +1,146 @@
+#define _GNU_SOURCE
+#include "shim/call_wait.h"
+#include "net/host.h"
+#include "shim/call_signal.h"
+#include "shim/turn.h"
+
+static int64_t now_ns(void)
+{
+    struct timespec t = {0, 0};
+    sys(SYS_clock_gettime, CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000000000L + t.tv_nsec;
+}
+
+struct deadline wait_until(int64_t ns)
+{
+    if (ns < 0)
+        return (struct deadline){INT64_MAX};
+    int64_t now = now_ns() + turn_clock_offset_ns();
+    return (struct deadline){ns < INT64_MAX - now ? now + ns : INT64_MAX};
+}
+
+int64_t wait_left(const struct deadline *d)
+{
+    if (d->at == INT64_MAX)
+        return -1;
+    int64_t left = d->at - (now_ns() + turn_clock_offset_ns());
+    return left > 0 ? left : 0;
+}
+
+struct timespec *wait_timespec(const struct deadline *d, struct timespec *t)
+{
+    int64_t left = wait_left(d);
+    if (left < 0)
+        return NULL;
+    *t = (struct timespec){left / 1000000000L, left % 1000000000L};
+    return t;
+}
+
+static bool held_for_long(void)
+{
+    if (outbox.count - outbox.committed > WAIT_HELD_ENTRIES)
+        return true;
+    int64_t now = now_ns();
+    if (!outbox.first_ns)
+        outbox.first_ns = now;
+    return now - outbox.first_ns > WAIT_HELD_NS || now < outbox.first_ns;
+}
+
+long wait_answer(long result)
+{
+    if (outbox_held() && held_for_long())
+        turn_end(TURN_FLUSH);
+    return result;
+}
+
+long wait_refused(long result)
+{
+    if (outbox_held())
+        turn_end(TURN_FLUSH);
+    else
+        outbox_retry();
+    return result;
+}
+
+bool wait_settle(int fd, short events)
+{
+    if (!outbox_held()) {
+        struct pollfd p = {fd, events, 0};
+        if (sys(SYS_poll, &p, 1, WAIT_SHARE_MS) > 0)
+            return true;
+    }
+    turn_end(TURN_WAIT);
+    return false;
+}
+
+long wait_kernel(struct call *c)
+{
+    return signal_block(c);
+}
+
+long wait_peek(int fd, short events)
+{
+    struct pollfd p = {fd, events, 0};
+    long r = sys(SYS_poll, &p, 1, 0);
+    return r < 0 ? r : p.revents;
+}
+
+static long wait_once(struct pollfd *p, int count, const struct deadline *until)
+{
+    struct timespec t;
+    struct call c = {.nr = SYS_ppoll, .arg = {(long)p, count, (long)wait_timespec(until, &t), 0, 8, 0}};
+    return signal_block(&c);
+}
+
+long wait_ready(int fd, short events, const struct deadline *until)
+{
+    for (;;) {
+        struct pollfd p[1 + WAIT_TAILS];
+        int tails[WAIT_TAILS];
+        int n = outbox.tails ? outbox_tails(tails, WAIT_TAILS) : 0;
+        p[0] = (struct pollfd){fd, events, 0};
+        for (int i = 0; i < n; i++)
+            p[1 + i] = (struct pollfd){tails[i], POLLOUT, 0};
+        long r = wait_once(p, 1 + n, until);
+        if (r < 0)
+            return r;
+        outbox_retry();
+        if (p[0].revents)
+            return 1;
+        if (r == 0 && wait_left(until) == 0)
+            return 0;
+    }
+}
+
+long wait_rhythm(struct call *c, const struct waiting *w)
+{
+    struct deadline until = wait_until(w->timeout_ns ? w->timeout_ns : -1);
+    bool ended = false;
+    for (;;) {
+        long r = w->attempt(c);
+        if (r != -EAGAIN)
+            return wait_answer(r);
+        if (w->nonblocking)
+            return wait_refused(r);
+        if (!ended && wait_settle(w->fd, w->events))
+            continue;
+        ended = true;
+        if (w->blocking && !w->timeout_ns && !outbox.tails)
+            return signal_block(w->blocking);
+        r = wait_ready(w->fd, w->events, &until);
+        if (r <= 0)
+            return r ? r : -EAGAIN;
+    }
+}
+
+long wait_flushed(struct call *c)
+{
+    turn_end(TURN_FLUSH);
+    return signal_block(c);
+}
+
+void wait_drain(int fd)
+{
+    if (outbox.count && outbox_holds(fd))
+        turn_end(TURN_FLUSH);
+}

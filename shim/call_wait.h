@@ -1,0 +1,79 @@
+/* Waiting for the outside: the rhythm that every blocking handler of descriptors keeps.
+ *
+ *     try without blocking      an answer: return it (outputs held for long are let go first)
+ *     non-blocking caller       "would block" with outputs held is a boundary as well
+ *     outputs held              end the turn now
+ *     nothing held              wait up to WAIT_SHARE_MS for input, only then end the turn
+ *     block
+ *
+ * turn_end() may return in a new process: what a handler needs after it lies on its stack or in libken's
+ * memory, and deadlines are kept in the program's monotonic time, which a reboot does not set back.
+ */
+#ifndef KEN_SHIM_CALL_WAIT_H
+#define KEN_SHIM_CALL_WAIT_H
+
+#include "net/outbox.h"
+#include "shim/call.h"
+
+#include <poll.h>
+#include <time.h>
+
+#define WAIT_SHARE_MS 5          /* turns without outputs share a commit for so long */
+#define WAIT_HELD_NS 1000000L    /* outputs are held for at most this while answers keep coming */
+#define WAIT_HELD_ENTRIES 64
+#define WAIT_TAILS 16            /* tails that a wait looks after at a time */
+#define WAIT_AGAIN (-600L)       /* something moved: look again */
+
+struct deadline {
+    int64_t at; /* program's monotonic time in ns; INT64_MAX: never */
+};
+
+/* The deadline `ns` from now; negative: never. */
+struct deadline wait_until(int64_t ns);
+
+/* What remains in ns: 0 when passed, -1 for never. */
+int64_t wait_left(const struct deadline *);
+
+/* The remaining time as a timespec for the kernel; NULL for never. */
+struct timespec *wait_timespec(const struct deadline *, struct timespec *);
+
+/* A time limit of a call in ns: -1 for NULL, -EINVAL when it is none. */
+int64_t wait_ns(const struct timespec *);
+
+/* There is an answer: returns it, after the outputs left if they were held for long. */
+long wait_answer(long result);
+
+/* There is none and the caller does not wait: the held outputs leave, then the result is returned. */
+long wait_refused(long result);
+
+/* About to block. True: input came while the turn was kept open, try again; false: the turn has ended. */
+bool wait_settle(int fd, short events);
+
+/* One blocking kernel wait with the program's signals deliverable; the result or -EINTR. */
+long wait_kernel(struct call *);
+
+/* Blocks until the descriptor is ready, serving tails meanwhile. 1 ready, 0 too late, or -EINTR. */
+long wait_ready(int fd, short events, const struct deadline *);
+
+struct waiting {
+    int fd;
+    short events;
+    bool nonblocking;
+    int64_t timeout_ns; /* 0: none (SO_RCVTIMEO and its like) */
+    long (*attempt)(struct call *);
+    struct call *blocking; /* what to call when nothing but the descriptor is waited for; NULL: poll, then attempt */
+};
+
+/* The whole rhythm for one descriptor. */
+long wait_rhythm(struct call *, const struct waiting *);
+
+/* The outputs leave before the call is made: for everything that cannot be held. */
+long wait_flushed(struct call *);
+
+/* Ends the turn if the descriptor has outputs that did not leave. */
+void wait_drain(int fd);
+
+/* Polls one descriptor without waiting: its revents, or -errno. */
+long wait_peek(int fd, short events);
+
+#endif

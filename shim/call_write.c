@@ -1,0 +1,107 @@
+/* Writes: to the outside they are held (call_send.c), to the program's own objects and to files they pass. */
+#define _GNU_SOURCE
+#include "net/inbox.h"
+#include "shim/call_net.h"
+#include "shim/call_wait.h"
+
+#include <fcntl.h>
+
+/* An object of the program's own: a full pipe or counter blocks until another descriptor of the same program is read, or
+ * a signal comes. */
+static long write_inside(struct call *c, struct description *d)
+{
+    if (!(d->bits & FD_TOUCHED))
+        fd_touch(d);
+    if (d->kind != FD_PIPE && d->kind != FD_SOCKET && d->kind != FD_EVENT)
+        return call_raw(c);
+    if (d->flags & O_NONBLOCK)
+        return call_raw(c);
+    long ready = wait_peek((int)c->arg[0], POLLOUT);
+    if (ready > 0 && c->arg[2] <= 4096)
+        return call_raw(c);
+    return wait_flushed(c);
+}
+
+long call_write(struct call *c)
+{
+    int fd = (int)c->arg[0];
+    struct description *d = fd_find(fd);
+    if (!d)
+        return call_raw(c);
+    if (!fd_is_external(d))
+        return write_inside(c, d);
+    struct iovec v = {(void *)c->arg[1], (size_t)c->arg[2]};
+    return send_held(c, fd, d, &v, 1, 0, NULL, 0);
+}
+
+long call_writev(struct call *c)
+{
+    int fd = (int)c->arg[0];
+    struct description *d = fd_find(fd);
+    if (!d)
+        return call_raw(c);
+    if (!fd_is_external(d) || (unsigned long)c->arg[1] < PAGE_BYTES)
+        return write_inside(c, d);
+    return send_held(c, fd, d, (const struct iovec *)c->arg[1], (int)c->arg[2], 0, NULL, 0);
+}
+
+static bool external(int fd)
+{
+    struct description *d = fd_find(fd);
+    if (d)
+        fd_touch(d);
+    return d && fd_is_external(d);
+}
+
+/* Copies inside the kernel cannot be held; they go when the state that asks for them is durable. */
+long call_sendfile(struct call *c)
+{
+    external((int)c->arg[1]);
+    return external((int)c->arg[0]) ? wait_flushed(c) : call_raw(c);
+}
+
+/* Input that a journal holds has to come first. */
+static long splice_journal(struct call *c, struct description *from)
+{
+    char piece[4096];
+    struct iovec v = {piece, (size_t)c->arg[4] < sizeof piece ? (size_t)c->arg[4] : sizeof piece};
+    long n = inbox_take(from->inbox, &v, 1);
+    if (n <= 0)
+        return n;
+    struct call write = {.nr = SYS_write, .arg = {c->arg[2], (long)piece, n, 0, 0, 0}, .frame = c->frame};
+    if (c->arg[3]) {
+        int64_t *at = (int64_t *)c->arg[3];
+        n = sys(SYS_pwrite64, c->arg[2], piece, n, *at);
+        *at += n > 0 ? n : 0;
+        return n;
+    }
+    return call_write(&write);
+}
+
+long call_splice(struct call *c)
+{
+    struct description *from = fd_find((int)c->arg[0]);
+    if (from && from->inbox && inbox_unread(from->inbox))
+        return splice_journal(c, from);
+    external((int)c->arg[0]);
+    external((int)c->arg[2]);
+    return wait_flushed(c);
+}
+
+long call_tee(struct call *c)
+{
+    external((int)c->arg[1]);
+    return wait_flushed(c);
+}
+
+long call_vmsplice(struct call *c)
+{
+    return external((int)c->arg[0]) ? wait_flushed(c) : wait_kernel(c);
+}
+
+long call_copy_file_range(struct call *c)
+{
+    external((int)c->arg[0]);
+    external((int)c->arg[2]);
+    return call_raw(c);
+}
