@@ -1,0 +1,193 @@
+/* What the allocator's files share: spans, heaps, the map. Nobody else includes this (but region.c,
+ * for the sizes).
+ *
+ * A span is a run of pages: one large block, or equal small objects, or free. Its state says which
+ * fields count. Spans are named by their index (0 is "none"); map[page] names the span of a page:
+ *   small spans     on every page
+ *   large, free run on the first and the last page; 0 between
+ *   above the top   0
+ *
+ * Who writes what:
+ *   free[], freed, state of a small span: the owner only (a dead heap's: whoever holds the lock)
+ *   rest.remote, remote_count, pending_next: any thread, atomically
+ *   everything else: under the lock, or by the owner in its slow path (prev/next of its partial
+ * lists) A thread that frees another's object sets its bit in `remote`, then raises remote_count;
+ * who raised it from 0 pushes the span onto the owner's `pending` stack. The owner takes the count
+ * first, then the bits. `balance` is bits taken less counts taken: while it is not 0 somebody is
+ * between the two steps and will still push the span, so that it must not be retired.
+ */
+#ifndef KEN_HEAP_ALLOC_SPAN_H
+#define KEN_HEAP_ALLOC_SPAN_H
+
+#include "heap/alloc.h"
+#include "heap/alloc_class.h"
+#include "heap/alloc_lock.h"
+#include "heap/region.h"
+#include "heap/sys.h"
+
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+#define HEAPS 65536UL /* live threads that allocate */
+
+enum span_state {
+    SPAN_UNUSED,  /* the structure is on the list of unused ones, or being changed under the lock */
+    SPAN_RUN,     /* a free run of pages, in a bin */
+    SPAN_LARGE,   /* one block */
+    SPAN_FULL,    /* small objects, none free when last looked at; in no list */
+    SPAN_PARTIAL, /* small objects; in its heap's partial list */
+    SPAN_CURRENT, /* small objects; its heap's current one of the class */
+};
+
+enum span_content {
+    CONTENT_DIRTY,   /* resident, anything */
+    CONTENT_DROPPED, /* given back, may read as anything */
+    CONTENT_ZERO,    /* given back or never used: reads as zero */
+};
+
+/* The hot line: all that malloc and free of a small object read and write. */
+struct span {
+    uintptr_t start;
+    uint64_t free[CLASS_MOST_OBJECTS / 64]; /* 1: free */
+    struct heap *owner;                     /* HEAP_NONE unless small */
+    uint32_t magic;                         /* 2^32 / size, rounded up */
+    uint32_t size;                          /* of an object */
+    uint16_t capacity;                      /* objects */
+    uint16_t freed;                         /* no object from here on was ever freed */
+    uint8_t class;
+    uint8_t state;
+    uint8_t content; /* of the pages when the span was made */
+};
+
+struct rest {
+    uint64_t remote[CLASS_MOST_OBJECTS / 64];
+    uint32_t remote_count;
+    uint32_t pending_next;
+    uint32_t prev, next;   /* partial list, bin, or list of unused structures */
+    uint32_t older, newer; /* dirty runs by age */
+    uint32_t pages;
+    union {
+        uint32_t balance; /* small */
+        uint32_t used;    /* large: pages asked for; the others are room to grow */
+    };
+};
+
+enum heap_state { HEAP_LIVE, HEAP_DEAD /* its thread ended, or was left behind by fork */ };
+
+struct heap {
+    struct span *current[CLASSES];
+    uint32_t partial[CLASSES];
+    uint32_t state;
+    struct heap *next; /* of the dead ones */
+    uint32_t pending __attribute__((aligned(64)));
+};
+
+#define HEAP_NONE ((struct heap *)1) /* differs from every thread's heap, and from having none */
+
+_Static_assert(sizeof(struct span) == 64 && sizeof(struct rest) == 64, "one line each");
+_Static_assert(sizeof(struct heap) % 64 == 0, "heaps share no line");
+
+extern struct lock alloc_lock;
+extern const struct span alloc_no_span; /* has nothing free */
+extern __thread struct heap *alloc_heap __attribute__((tls_model("initial-exec")));
+
+static inline struct span *span_at(uint32_t id)
+{
+    return (struct span *)region.extent[REGION_SPANS].start + id;
+}
+
+static inline struct rest *rest_at(uint32_t id)
+{
+    return (struct rest *)region.extent[REGION_RESTS].start + id;
+}
+
+static inline uint32_t span_id(const struct span *s)
+{
+    return (uint32_t)(s - (struct span *)region.extent[REGION_SPANS].start);
+}
+
+static inline struct rest *span_rest(const struct span *s)
+{
+    return rest_at(span_id(s));
+}
+
+static inline uint32_t *map_entry(size_t page)
+{
+    return (uint32_t *)region.extent[REGION_MAP].start + page;
+}
+
+static inline size_t page_of(uintptr_t address)
+{
+    return (address - region.extent[REGION_OBJECTS].start) / PAGE_BYTES;
+}
+
+/* The span at an address, or span 0 (whose state is SPAN_UNUSED), or NULL outside the region. */
+static inline struct span *span_of(uintptr_t address)
+{
+    const struct region_extent *e = &region.extent[REGION_OBJECTS];
+    if (unlikely(address - e->start >= e->end - e->start))
+        return NULL;
+    return span_at(*map_entry(page_of(address)));
+}
+
+static inline bool span_is_small(const struct span *s)
+{
+    return s->state >= SPAN_FULL;
+}
+
+/* The bits that word w of the bitmap has when everything is free. */
+static inline uint64_t span_all(const struct span *s, unsigned w)
+{
+    unsigned objects = s->capacity > w * 64 ? s->capacity - w * 64U : 0;
+    return objects >= 64 ? ~0UL : (1UL << objects) - 1;
+}
+
+static inline bool span_is_empty(const struct span *s)
+{
+    for (unsigned w = 0; w < CLASS_MOST_OBJECTS / 64; w++)
+        if (s->free[w] != span_all(s, w))
+            return false;
+    return true;
+}
+
+static inline bool span_has_free(const struct span *s)
+{
+    uint64_t any = 0;
+    for (unsigned w = 0; w < CLASS_MOST_OBJECTS / 64; w++)
+        any |= s->free[w];
+    return any != 0;
+}
+
+/* alloc_runs.c: runs of pages; the lock is held. runs_take returns a span in state SPAN_UNUSED (0:
+ * no memory), which the caller fills in and maps; runs_give unmaps it and takes it back. */
+int runs_open(void); /* the region and span 0; 0 or -errno */
+uint32_t runs_take(size_t pages, size_t align_pages);
+void runs_give(uint32_t id);
+bool runs_extend(uint32_t id, size_t pages); /* grows a large one in place */
+void runs_shrink(uint32_t id, size_t pages); /* cuts a large one */
+void runs_map(uint32_t id); /* enters a span's pages into the map, as its state demands */
+uint32_t runs_spans(void);  /* span structures made so far, span 0 included */
+void runs_stats(struct alloc_stats *);
+int runs_check(void);
+
+/* alloc_heap.c */
+struct heap *alloc_heap_mine(void); /* makes or adopts one; NULL: no memory */
+struct span *alloc_heap_refill(struct heap *,
+                               unsigned class); /* a current span with something free */
+void alloc_heap_settle(struct heap *,
+                       struct span *); /* after a free in a span that is not current */
+void alloc_heap_free_remote(struct span *, uintptr_t);
+void alloc_heap_adopt_all(void); /* in a fork child: the other threads are gone; lock held */
+size_t alloc_heap_count(void);
+int alloc_heap_check(void);
+
+/* alloc_large.c */
+void *large_malloc(size_t bytes, size_t alignment, bool *zero);
+void large_free(struct span *, uintptr_t);
+void *large_realloc(struct span *, void *, size_t bytes);
+
+/* alloc_abort.c: one line, then SIGABRT. The lock must not be held: the program may have a handler.
+ */
+_Noreturn void alloc_abort_pointer(const char *doing, uintptr_t);
+
+#endif
