@@ -1,41 +1,32 @@
 #include "heap/kenctl_unwind.h"
 
-#include <errno.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
-
-/* What a signal handler returns to: mov $15, %rax; syscall. libunwind knows this form only. */
-static const unsigned char known_form[16] = {0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05};
-/* The shorter mov $15, %eax; syscall does the same. */
-static const unsigned char short_form[7] = {0xb8, 15, 0, 0, 0, 0x0f, 0x05};
+#include <ucontext.h>
 
 static struct {
     unw_accessors_t access, original;
-    unw_word_t return_at; /* where a signal handler returns to, in the current frame; or 0 */
+    bool interrupted;        /* `registers` count, not the original ones */
+    unw_word_t registers[17]; /* by libunwind's numbers */
 } walk;
 
-/* Shows either form of that code as the one that libunwind knows. */
-
-static int access_mem(unw_addr_space_t space, unw_word_t address, unw_word_t *value, int write,
+static int access_reg(unw_addr_space_t space, unw_regnum_t number, unw_word_t *value, int write,
                       void *argument)
 {
-    if (write)
-        return -UNW_EREADONLYREG;
-    if (walk.return_at && address - walk.return_at < sizeof known_form - sizeof *value + 1) {
-        memcpy(value, known_form + (address - walk.return_at), sizeof *value);
-        return 0;
-    }
-    return walk.original.access_mem(space, address, value, 0, argument);
+    if (!walk.interrupted)
+        return walk.original.access_reg(space, number, value, write, argument);
+    if (write || number < 0 || number > UNW_X86_64_RIP)
+        return -UNW_EBADREG;
+    *value = walk.registers[number];
+    return 0;
 }
 
-/* libunwind recognises that code only where no table describes it, and some versions take the table's entry
- * of the function before. */
+/* Some versions of libunwind take the entry of the function before for code that no table describes. */
 static int find_proc_info(unw_addr_space_t space, unw_word_t ip, unw_proc_info_t *info, int need,
                           void *argument)
 {
-    if (walk.return_at && ip - (walk.return_at - 1) <= sizeof known_form)
-        return -UNW_ENOINFO;
     int result = walk.original.find_proc_info(space, ip, info, need, argument);
     if (result >= 0 && (ip < info->start_ip || ip >= info->end_ip)) {
         if (need)
@@ -45,18 +36,41 @@ static int find_proc_info(unw_addr_space_t space, unw_word_t ip, unw_proc_info_t
     return result;
 }
 
-/* (unw_is_signal_frame() means this frame in some versions of libunwind, and the one that was interrupted in
- * others.) */
+/* A signal handler returns to mov $15, %rax (or %eax); syscall. libunwind steps over that only with the
+ * unwind table that glibc has for its own, and its versions differ in which frame they call the signal's. */
 static bool is_signal_return(unw_addr_space_t space, void *argument, unw_word_t ip)
 {
+    static const unsigned char form[] = {0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05};
+    static const unsigned char short_form[] = {0xb8, 15, 0, 0, 0, 0x0f, 0x05};
     unw_word_t code[2];
-    walk.return_at = 0;
-    if (access_mem(space, ip, &code[0], 0, argument) < 0 ||
-        access_mem(space, ip + sizeof code[0], &code[1], 0, argument) < 0)
+    if (walk.original.access_mem(space, ip, &code[0], 0, argument) < 0)
         return false;
-    if (memcmp(code, short_form, sizeof short_form) == 0 || memcmp(code, known_form, 9) == 0)
-        walk.return_at = ip;
-    return walk.return_at != 0;
+    if (memcmp(code, short_form, sizeof short_form) == 0)
+        return true;
+    return walk.original.access_mem(space, ip + sizeof code[0], &code[1], 0, argument) >= 0 &&
+           memcmp(code, form, sizeof form) == 0;
+}
+
+/* There the stack pointer is at the kernel's struct ucontext: the walk starts anew with the registers in it.
+ * Source: arch/x86/include/asm/sigframe.h, struct rt_sigframe. */
+static int enter_interrupted(unw_cursor_t *cursor, unw_addr_space_t space, void *argument,
+                             unw_word_t sp)
+{
+    static const unsigned char number[] = {
+        UNW_X86_64_R8,  UNW_X86_64_R9,  UNW_X86_64_R10, UNW_X86_64_R11, UNW_X86_64_R12,
+        UNW_X86_64_R13, UNW_X86_64_R14, UNW_X86_64_R15, UNW_X86_64_RDI, UNW_X86_64_RSI,
+        UNW_X86_64_RBP, UNW_X86_64_RBX, UNW_X86_64_RDX, UNW_X86_64_RAX, UNW_X86_64_RCX,
+        UNW_X86_64_RSP, UNW_X86_64_RIP};
+    unw_word_t registers = sp + offsetof(ucontext_t, uc_mcontext);
+    for (size_t i = 0; i < sizeof number; i++) {
+        int result = walk.original.access_mem(space, registers + i * sizeof sp,
+                                              &walk.registers[number[i]], 0, argument);
+        if (result < 0)
+            return result;
+    }
+    walk.interrupted = true;
+    int result = unw_init_remote(cursor, space, argument);
+    return result < 0 ? result : 1;
 }
 
 static int walk_frames(struct stack *stack, unw_addr_space_t space, void *argument)
@@ -79,7 +93,7 @@ static int walk_frames(struct stack *stack, unw_addr_space_t space, void *argume
         exact = signal;
         last_ip = ip;
         last_sp = sp;
-        result = unw_step(&cursor);
+        result = signal ? enter_interrupted(&cursor, space, argument, sp) : unw_step(&cursor);
         stack->whole = result == 0;
         if (result == 0)
             break;
@@ -91,7 +105,7 @@ int stack_walk(struct stack *stack, const unw_accessors_t *access, void *argumen
 {
     memset(&walk, 0, sizeof walk);
     walk.access = walk.original = *access;
-    walk.access.access_mem = access_mem;
+    walk.access.access_reg = access_reg;
     walk.access.find_proc_info = find_proc_info;
     unw_addr_space_t space = unw_create_addr_space(&walk.access, 0);
     if (!space)
