@@ -1,7 +1,8 @@
 /* Making every descriptor again, in a new process that holds the old memory.
  *
- * The order: the inherited descriptors of the new process are moved out of the way, all other foreign numbers are
- * closed; each description is made once and put at every number that leads to it; interest lists come last.
+ * The order: the inherited descriptors of the new process get duplicates out of the way; each description is made once
+ * and put at every number that leads to it, over whatever is there; numbers that the program does not use are closed;
+ * interest lists come last. Messages can be written all the time: 2 is replaced in one step.
  */
 #define _GNU_SOURCE
 #include "net/reopen.h"
@@ -20,12 +21,6 @@
 
 static int parked[INHERITED_MAX]; /* where the new process's inherited descriptors wait; -1: none */
 
-static void close_foreign(int fd, void *context)
-{
-    if (!fd_is_ours(fd))
-        sys(SYS_close, fd);
-}
-
 static bool inherits(int number)
 {
     for (int i = 0; i < fd_descriptions(); i++) {
@@ -36,12 +31,10 @@ static bool inherits(int number)
     return false;
 }
 
-static void close_unless_parked(int fd, void *context)
+static void close_foreign(int fd, void *context)
 {
-    for (int i = 0; i < INHERITED_MAX; i++)
-        if (parked[i] == fd)
-            return;
-    close_foreign(fd, NULL);
+    if (!fd_is_ours(fd) && !fd_peek(fd))
+        sys(SYS_close, fd);
 }
 
 /* Parked above every number that the program uses. */
@@ -60,7 +53,6 @@ static int park(void)
         }
         parked[number] = (int)at;
     }
-    fd_each_open(close_unless_parked, NULL);
     return 0;
 }
 
@@ -245,10 +237,8 @@ int fd_reopen(void)
         if (d->kind != FD_FREE && !second)
             r = remake(d);
     }
-    for (int i = 0; i < INHERITED_MAX; i++)
-        if (parked[i] >= 0)
-            sys(SYS_close, parked[i]);
     reopen_socket_done();
+    fd_each_open(close_foreign, NULL); /* the rest of the parked ones, too */
     if (r == 0)
         reopen_watches();
     return r;
