@@ -1,0 +1,43 @@
+/* What the signal side needs of the core, for tests that link it alone: turns that count. */
+#ifndef KEN_TESTS_SHIM_SIGNALS_H
+#define KEN_TESTS_SHIM_SIGNALS_H
+
+#include "shim/call_signal.h"
+#include "shim/turn.h"
+
+#include <criterion/criterion.h>
+
+bool call_passive;
+static int turns_ended;
+
+void turn_end(enum turn_reason reason)
+{
+    (void)reason;
+    turns_ended++;
+}
+
+uint64_t turn_number(void)
+{
+    return 42;
+}
+
+/* As call_dispatch() does it. */
+static inline long run(call_handler *handler, struct call *c)
+{
+    struct thread *self = thread_self();
+    self->inside++;
+    long result = handler(c);
+    if (--self->inside == 0 && signal_waiting())
+        signal_leave(c);
+    return result;
+}
+
+#define RUN(handler, number, ...) run(handler, &(struct call){.nr = number, .arg = {__VA_ARGS__}})
+
+static inline void handle(int signal, void (*handler)(int, siginfo_t *, void *), int flags)
+{
+    struct signal_action a = {.handler = (uintptr_t)handler, .flags = SA_SIGINFO | (unsigned)flags};
+    cr_assert_eq(RUN(call_rt_sigaction, SYS_rt_sigaction, signal, (long)&a, 0, 8), 0);
+}
+
+#endif
