@@ -100,7 +100,8 @@ static int capture(struct session *s)
     return r ? r : image_log_meta(&s->image, &s->log);
 }
 
-static __attribute__((noinline)) enum commit_result make_durable(struct session *s, enum run_state state)
+static __attribute__((noinline)) enum commit_result make_durable(struct session *s, enum run_state state,
+                                                                   void (*captured)(void))
 {
     struct timespec now = {0, 0};
     struct meta *meta = s->image.meta;
@@ -109,22 +110,22 @@ static __attribute__((noinline)) enum commit_result make_durable(struct session 
     meta->state = state;
     meta->turn++;
     int r = capture(s);
-    uint64_t sequence = 0;
+    captured();
     if (!r)
         r = store_sync_pins(&s->store);
     if (!r)
-        r = log_commit(&s->log, &sequence);
+        r = log_commit(&s->log, NULL);
     if (r)
         say_die("cannot commit turn %lu (%s); the store keeps the turn before, start the same command again",
                 meta->turn, say_error(r));
     return COMMIT_DONE;
 }
 
-enum commit_result commit(struct session *s, enum run_state state)
+enum commit_result commit(struct session *s, enum run_state state, void (*captured)(void))
 {
     if (context_save(&s->image.meta->context))
         return COMMIT_RESUMED;
-    return make_durable(s, state);
+    return make_durable(s, state, captured);
 }
 
 void commit_apply(struct session *s)

@@ -208,6 +208,8 @@ int restore(struct session *s, const struct restore_self *self)
         return -ENOMEM;
     for (uint32_t f = 0; f < meta->files; f++)
         b.fds[f] = -1;
+    s->mapped_fds = b.fds;
+    s->mapped_count = meta->files;
     for (uint32_t a = 0; a < meta->areas; a++)
         add_area(&b, &s->image.areas[a]);
     fill_registers(b.plan, meta, self);
@@ -220,4 +222,12 @@ int restore(struct session *s, const struct restore_self *self)
     if (sys_failed(r))
         return (int)r;
     jump(b.plan, blob, stack);
+}
+
+void restore_done(struct session *s)
+{
+    for (uint32_t f = 0; f < s->mapped_count; f++)
+        if (s->mapped_fds[f] >= 0)
+            sys(SYS_close, s->mapped_fds[f]);
+    s->mapped_count = 0;
 }

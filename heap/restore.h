@@ -17,4 +17,7 @@ struct restore_self {
  * and then nothing was changed yet. All signals must be blocked. */
 int restore(struct session *, const struct restore_self *);
 
+/* To be called behind the restorer: closes the files that were opened to be mapped. */
+void restore_done(struct session *);
+
 #endif

@@ -22,7 +22,10 @@ struct session {
     struct areas areas;
     struct progress *progress; /* one page of the store's file `progress`, mapped shared: survives a SIGKILL */
     int maps_fd;
+    int *mapped_fds; /* files that restore() opened to map them; closed behind the restorer */
+    uint32_t mapped_count;
     int tracker_wanted; /* enum tracker_kind */
+    bool sigsys;            /* the net is spread */
     bool resumed;       /* this process continues an earlier one */
     char kenctl[256]; /* the helper program, "" when there is none */
 };

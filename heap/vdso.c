@@ -81,6 +81,12 @@ static uintptr_t find_function(const struct symbols *s, const char *name)
     return 0;
 }
 
+uintptr_t vdso_function(const uint8_t *elf, const char *name)
+{
+    struct symbols symbols;
+    return find_symbols(elf, &symbols) ? find_function(&symbols, name) : 0;
+}
+
 int vdso_patch(uint8_t *old, size_t bytes, const uint8_t *now, uintptr_t target)
 {
     struct symbols old_symbols, new_symbols;

@@ -23,6 +23,9 @@ void vdso_record(struct image *, const char *maps, const char *end);
 /* Plans how the vdso gets to its old place. Returns 0 or -errno after a message. */
 int vdso_plan(struct session *, struct plan *);
 
+/* The offset of a function in a vdso image; 0 when it is not there. */
+uintptr_t vdso_function(const uint8_t *elf, const char *name);
+
 /* Patches the functions of the vdso image `old` (writable copy of `bytes`) to jump to those of the same
  * name in the vdso mapped at `target`, whose contents are `now`. Returns how many were patched. */
 int vdso_patch(uint8_t *old, size_t bytes, const uint8_t *now, uintptr_t target);

@@ -6,6 +6,7 @@
 #include "heap/say.h"
 #include "heap/window.h"
 #include "net/fdtable.h"
+#include "shim/call_limits.h"
 #include "shim/call_memory.h"
 #include "shim/call_signal.h"
 #include "shim/call_time.h"
@@ -14,7 +15,7 @@
 #include "shim/identity.h"
 #include "shim/process.h"
 #include "shim/sigsys.h"
-#include "shim/thread.h"
+#include "shim/threads.h"
 
 #include <asm/prctl.h>
 #include <fcntl.h>
@@ -150,16 +151,18 @@ void boot_resumed(void)
     const struct meta *m = s->image.meta;
     s->areas.known_count = 0;
     s->areas.stale = true;
+    restore_done(s);
     log_attach_after_restore(&s->log);
     region_set_file_backed();
     crash_helper(s->kenctl);
     process_resume();
     time_resume();
     limits_resume();
-    if (!config.plt_only)
-        sigsys_on();
+    s->sigsys = !config.plt_only && sigsys_on();
+    threads_resume();
     fd_reopen();
     signal_resume();
+    threads_go();
     uint64_t age = (clock_ns(CLOCK_REALTIME) - m->committed_ns) / 1000000;
     say("%s resumed from %s: turn %lu, committed %lu.%lu%lu%lu s ago", m->program, s->store.path, m->turn,
         age / 1000, age / 100 % 10, age / 10 % 10, age % 10);
@@ -186,17 +189,12 @@ static void begin(struct session *s, char **argv)
     fd_boot();
     signal_boot();
     limits_boot();
+    threads_boot(s->image.meta);
     call_passive = false;
-    if (config.plt_only || !sigsys_on())
+    s->sigsys = !config.plt_only && sigsys_on();
+    if (!s->sigsys)
         say("no Syscall User Dispatch: only calls that the program itself makes by name are seen; what libc does "
             "inside stdio, getaddrinfo or dlopen is not covered");
-}
-
-void boot_give_up(const char *why)
-{
-    sigsys_off();
-    call_passive = true;
-    say("%s; %s goes on unprotected", why, session->image.meta->program);
 }
 
 __attribute__((constructor)) static void boot(int argc, char **argv, char **envp)

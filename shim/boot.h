@@ -5,7 +5,4 @@
 /* In a new incarnation, behind commit(): makes the kernel's side of everything again. */
 void boot_resumed(void);
 
-/* From now on the program is not protected any more; one line says why. Outputs must have been released. */
-void boot_give_up(const char *why);
-
 #endif

@@ -3,11 +3,10 @@
 #include "heap/session.h"
 #include "net/fdtable.h"
 #include "net/outbox.h"
-#include "shim/boot.h"
 #include "shim/call_signal.h"
 #include "shim/config.h"
 #include "shim/process.h"
-#include "shim/thread.h"
+#include "shim/threads.h"
 #include "shim/turn.h"
 
 #include <sched.h>
@@ -15,9 +14,10 @@
 #include <string.h>
 
 long clone_raw(unsigned long flags, void *stack, long parent_tid, long child_tid, long tls);
+long clone_raw_thread(unsigned long flags, void *stack, long parent_tid, long child_tid, long tls);
 
-long clone_shared(unsigned long flags, unsigned long stack, long parent_tid, long child_tid, long tls,
-                  const ucontext_t *frame)
+/* Puts the frame's registers on top of the child's stack. */
+static void *push_registers(unsigned long stack, const ucontext_t *frame)
 {
     static const int order[] = {REG_R15, REG_R14, REG_R13, REG_R12, REG_R10, REG_R9, REG_R8,
                                 REG_RDI, REG_RSI, REG_RBP, REG_RBX, REG_RDX, REG_RIP};
@@ -25,7 +25,19 @@ long clone_shared(unsigned long flags, unsigned long stack, long parent_tid, lon
     greg_t *saved = (greg_t *)stack - COUNT;
     for (unsigned i = 0; i < COUNT; i++)
         saved[i] = frame->uc_mcontext.gregs[order[i]];
-    return clone_raw(flags, saved, parent_tid, child_tid, tls);
+    return saved;
+}
+
+long clone_shared(unsigned long flags, unsigned long stack, long parent_tid, long child_tid, long tls,
+                  const ucontext_t *frame)
+{
+    return clone_raw(flags, push_registers(stack, frame), parent_tid, child_tid, tls);
+}
+
+long clone_thread(unsigned long flags, unsigned long stack, long parent_tid, long child_tid, long tls,
+                  const ucontext_t *frame)
+{
+    return clone_raw_thread(flags, push_registers(stack, frame), parent_tid, child_tid, tls);
 }
 
 /* What the parent emitted before must not come out behind what the child emits. */
@@ -75,13 +87,12 @@ long call_vfork(struct call *c)
 long call_clone(struct call *c)
 {
     unsigned long flags = (unsigned long)c->arg[0], stack = (unsigned long)c->arg[1];
+    if ((flags & CLONE_THREAD) && c->frame && stack)
+        return call_clone_thread(c);
     if (!(flags & CLONE_VM) || !c->frame || !stack)
         return fork_copy(c, flags & ~(unsigned long)CLONE_VM, stack);
     before_child();
-    if (flags & CLONE_THREAD)
-        boot_give_up("programs that start threads cannot be protected yet");
-    long pid = clone_shared(flags, stack, c->arg[2], c->arg[3], c->arg[4], c->frame);
-    return flags & CLONE_THREAD ? pid : after_child(pid);
+    return after_child(clone_shared(flags, stack, c->arg[2], c->arg[3], c->arg[4], c->frame));
 }
 
 /* glibc and others fall back to clone(2). */
@@ -133,6 +144,8 @@ long call_execve(struct call *c)
 
 long call_exit(struct call *c)
 {
+    if (c->nr == SYS_exit)
+        threads_exit(c->arg[0]);
     turn_finish((int)c->arg[0]);
     return sys(SYS_exit_group, session->image.meta->exit_status);
 }

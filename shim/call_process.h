@@ -15,4 +15,8 @@ call_handler call_fork, call_vfork, call_clone, call_clone3, call_execve, call_e
 long clone_shared(unsigned long flags, unsigned long stack, long parent_tid, long child_tid, long tls,
                   const ucontext_t *frame);
 
+/* The same for a thread: it calls threads_begin() before it goes on. */
+long clone_thread(unsigned long flags, unsigned long stack, long parent_tid, long child_tid, long tls,
+                  const ucontext_t *frame);
+
 #endif

@@ -27,4 +27,45 @@ clone_raw:
     ret
     .size clone_raw, . - clone_raw
 
+/* long clone_raw_thread(...): the same for a thread, which calls threads_begin() first. */
+    .globl clone_raw_thread
+    .hidden clone_raw_thread
+    .type clone_raw_thread, @function
+clone_raw_thread:
+    movl $56, %eax
+    movq %rcx, %r10
+    syscall
+    testq %rax, %rax
+    jz 2f
+    ret
+2:  movq %rsp, %rbx
+    andq $-16, %rsp
+    xorl %ebp, %ebp
+    call threads_begin
+    movq %rbx, %rsp
+    jmp 1b
+    .size clone_raw_thread, . - clone_raw_thread
+
+/* long clone_resume(flags, stack, child_tid, tls, peer): the child enters threads_reenter(peer). */
+    .globl clone_resume
+    .hidden clone_resume
+    .type clone_resume, @function
+clone_resume:
+    pushq %rbx
+    movq %r8, %rbx
+    movq %rdx, %r10         /* child_tid */
+    movq %rcx, %r8          /* tls */
+    xorl %edx, %edx
+    movl $56, %eax
+    syscall
+    testq %rax, %rax
+    jz 3f
+    popq %rbx
+    ret
+3:  movq %rbx, %rdi
+    xorl %ebp, %ebp
+    call threads_reenter
+    hlt
+    .size clone_resume, . - clone_resume
+
     .section .note.GNU-stack, "", @progbits

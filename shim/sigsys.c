@@ -45,22 +45,18 @@ static void net(int signal, siginfo_t *info, void *context)
     r[REG_RAX] = call_dispatch(&c);
 }
 
-static long dispatch(long mode, const char *from, size_t bytes)
+bool sigsys_thread_on(void)
 {
-    return sys(SYS_prctl, PR_SET_SYSCALL_USER_DISPATCH, mode, from, bytes, 0);
+    return !sys_failed(sys(SYS_prctl, PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_ON, __ehdr_start,
+                           etext - __ehdr_start, 0));
 }
 
 bool sigsys_on(void)
 {
     struct signal_action action = {.handler = (uintptr_t)net,
-                                   .flags = SA_SIGINFO | SA_NODEFER | 0x04000000 /* SA_RESTORER */,
+                                   .flags = SA_SIGINFO | SA_NODEFER | SA_RESTART | 0x04000000 /* SA_RESTORER */,
                                    .restorer = (uintptr_t)signal_restorer};
     if (sys_failed(sys(SYS_rt_sigaction, SIGSYS, &action, 0, 8)))
         return false;
-    return !sys_failed(dispatch(PR_SYS_DISPATCH_ON, __ehdr_start, (size_t)(etext - __ehdr_start)));
-}
-
-void sigsys_off(void)
-{
-    dispatch(PR_SYS_DISPATCH_OFF, NULL, 0);
+    return sigsys_thread_on();
 }

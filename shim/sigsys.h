@@ -6,10 +6,11 @@
 
 #include <stdbool.h>
 
-/* Spreads the net for the calling thread. False when this kernel has none; nothing was changed then. */
+/* Spreads the net: installs the handler, for all threads, and turns it on for the calling one. False when this
+ * kernel has none; nothing was changed then. */
 bool sigsys_on(void);
 
-/* Takes it in again. */
-void sigsys_off(void);
+/* For a new thread, when it is on for others: each thread has its own. */
+bool sigsys_thread_on(void);
 
 #endif

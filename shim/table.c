@@ -7,6 +7,7 @@
 #include "shim/call_time.h"
 #include "shim/process.h"
 #include "shim/thread.h"
+#include "shim/threads.h"
 
 bool call_passive = true;
 
@@ -27,8 +28,11 @@ long call_dispatch(struct call *c)
     if (!handler || call_passive)
         return call_raw(c);
     struct thread *self = thread_self();
-    self->inside++;
+    if (self->inside++ == 0)
+        threads_lock();
     long result = handler(c);
+    if (self->inside == 1)
+        threads_unlock();
     if (--self->inside == 0 && signal_waiting())
         signal_leave(c);
     return result;

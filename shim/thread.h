@@ -12,6 +12,9 @@ struct thread {
      * call_dispatch() and by signal_block(), which lowers it to 0 for the wait. */
     int inside;
     struct signal_thread signals;
+    uint32_t peer;  /* its place in the list of threads (threads.c) */
+    bool locked;    /* holds libken's lock */
+    unsigned stops; /* how often it was stopped for another thread's commit */
 };
 
 extern __thread struct thread thread_this __attribute__((tls_model("initial-exec")));

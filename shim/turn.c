@@ -15,9 +15,10 @@
 #include "net/fdtable.h"
 #include "net/outbox.h"
 #include "shim/boot.h"
-#include "shim/call_memory.h"
+#include "shim/call_limits.h"
 #include "shim/call_signal.h"
 #include "shim/call_time.h"
+#include "shim/threads.h"
 
 static enum run_state state = RUN_RUNNING;
 static bool resumed;
@@ -46,7 +47,9 @@ static void capture(void)
 static void commit_and_release(enum run_state to)
 {
     capture();
-    if (commit(session, to) == COMMIT_RESUMED) {
+    threads_stop();
+    threads_capture(session->image.meta);
+    if (commit(session, to, threads_go) == COMMIT_RESUMED) {
         boot_resumed();
         resumed = true;
     }

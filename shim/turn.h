@@ -25,6 +25,12 @@ enum turn_reason {
  * makes it wait (full disk) or die (EIO). */
 void turn_end(enum turn_reason);
 
+/* The last turn: commits, releases, and marks the store finished with the exit status. The caller exits. */
+void turn_finish(int status);
+
+/* Takes the mark back: an exec failed, the program runs on. */
+void turn_go_on(void);
+
 /* True once, after turn_end() returned in a new incarnation rather than in the one that called it. */
 bool turn_resumed(void);
 

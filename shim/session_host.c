@@ -1,0 +1,47 @@
+/* What net/ asks of the room above it (net/host.h). */
+#include "heap/session.h"
+#include "net/host.h"
+#include "shim/call_time.h"
+
+#include <time.h>
+
+static bool is_tracker_fd(const struct tracker *t, int fd)
+{
+    return fd == t->uffd || fd == t->pagemap.fd || fd == t->clear_refs;
+}
+
+static bool is_log_fd(const struct log *l, int fd)
+{
+    for (unsigned n = 0; n < 2; n++)
+        if (fd == l->segment[n].direct_fd || fd == l->segment[n].buffered_fd)
+            return true;
+    return l->ring.mapped && fd == l->ring.uring.ring_fd;
+}
+
+bool session_owns_fd(int fd)
+{
+    const struct session *s = session;
+    return s && (fd == s->store.directory_fd || fd == s->store.lock_fd || fd == s->store.image_fd ||
+                 fd == s->maps_fd || is_log_fd(&s->log, fd) || is_tracker_fd(&s->tracker, fd));
+}
+
+int session_store_dirfd(void)
+{
+    return session ? session->store.directory_fd : -1;
+}
+
+struct progress *session_progress(void)
+{
+    return session ? session->progress : NULL;
+}
+
+void session_layout_changed(void)
+{
+    if (session)
+        session->areas.stale = true;
+}
+
+int64_t turn_clock_offset_ns(void)
+{
+    return time_offset_ns(CLOCK_MONOTONIC);
+}

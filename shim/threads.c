@@ -1,0 +1,321 @@
+#include "shim/threads.h"
+#include "heap/context.h"
+#include "heap/say.h"
+#include "heap/session.h"
+#include "shim/call_process.h"
+#include "shim/call_signal.h"
+#include "shim/sigsys.h"
+#include "shim/thread.h"
+
+#include <asm/prctl.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <string.h>
+
+#define RSEQ_UNREGISTER 1
+#define RED_ZONE 128
+
+bool threads_many;
+
+static struct peer peers[THREADS_MAX];
+static uint32_t peers_used; /* entries ever used */
+static uint32_t lock_word;  /* 0 free, 1 taken, 2 taken and waited for */
+static uint32_t go_word, stopped;
+static uint32_t committer; /* index of the peer that committed last */
+
+static struct peer *self(void)
+{
+    return &peers[thread_self()->peer];
+}
+
+static void futex_wait(uint32_t *word, uint32_t value)
+{
+    sys(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, 0, 0, 0);
+}
+
+static void futex_wake(uint32_t *word, int count)
+{
+    sys(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, 0, 0, 0);
+}
+
+/* Source: Drepper, "Futexes Are Tricky", 2011, mutex 2. */
+void threads_lock(void)
+{
+    uint32_t free = 0;
+    if (!threads_many)
+        return;
+    if (!__atomic_compare_exchange_n(&lock_word, &free, 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+        while (__atomic_exchange_n(&lock_word, 2, __ATOMIC_ACQUIRE))
+            futex_wait(&lock_word, 2);
+    thread_self()->locked = true;
+}
+
+void threads_unlock(void)
+{
+    struct thread *me = thread_self();
+    if (!me->locked)
+        return;
+    me->locked = false;
+    if (__atomic_exchange_n(&lock_word, 0, __ATOMIC_RELEASE) == 2)
+        futex_wake(&lock_word, 1);
+}
+
+/* Here each thread is saved, and comes back; the signal frame below holds the rest of its registers, its mask and its
+ * alternate stack, which rt_sigreturn gives back. */
+static void stand_still(int signal, siginfo_t *info, void *frame)
+{
+    (void)signal;
+    (void)info;
+    (void)frame;
+    struct peer *me = self();
+    thread_self()->stops++;
+    me->go_seen = __atomic_load_n(&go_word, __ATOMIC_ACQUIRE);
+    if (context_save(&me->context) == 0) {
+        __atomic_store_n(&me->state, THREAD_STOPPED, __ATOMIC_RELEASE);
+        __atomic_add_fetch(&stopped, 1, __ATOMIC_RELEASE);
+        futex_wake(&stopped, 1);
+    }
+    while (__atomic_load_n(&go_word, __ATOMIC_ACQUIRE) == self()->go_seen)
+        futex_wait(&go_word, self()->go_seen);
+}
+
+static void install_signal(void)
+{
+    struct signal_action action = {.handler = (uintptr_t)stand_still,
+                                   .flags = SA_SIGINFO | SA_RESTART | 0x04000000 /* SA_RESTORER */,
+                                   .restorer = (uintptr_t)signal_restorer,
+                                   .mask = ~SIGNAL_FAULTS & ~SIGNAL_BIT(SIGSYS)};
+    sys(SYS_rt_sigaction, THREADS_SIGNAL, &action, 0, 8);
+}
+
+void threads_boot(const struct meta *m)
+{
+    peers[0] = (struct peer){.state = THREAD_RUNNING, .leader = true, .tid = sys(SYS_gettid), .fs_base = m->fs_base,
+                             .clear_child_tid = m->clear_child_tid, .robust_list = m->robust_list,
+                             .robust_list_bytes = m->robust_list_bytes, .rseq = m->rseq,
+                             .rseq_bytes = m->rseq_bytes, .rseq_signature = m->rseq_signature};
+    peers[0].real_tid = peers[0].tid;
+    peers_used = 1;
+    install_signal();
+}
+
+static long signal_peer(const struct peer *p, int signal)
+{
+    return sys(SYS_tgkill, sys(SYS_getpid), p->real_tid, signal);
+}
+
+void threads_stop(void)
+{
+    uint32_t wanted = 0;
+    __atomic_store_n(&stopped, 0, __ATOMIC_RELEASE);
+    for (uint32_t i = 0; i < peers_used; i++) {
+        struct peer *p = &peers[i];
+        if (p == self() || p->state == THREAD_NONE)
+            continue;
+        if (p->state == THREAD_EXITING) {
+            /* The kernel clears its tid word and wakes who joins it; only then is its memory at rest. */
+            while (signal_peer(p, 0) != -ESRCH)
+                sys(SYS_sched_yield);
+            p->state = THREAD_NONE;
+        } else if (signal_peer(p, THREADS_SIGNAL) == -ESRCH) {
+            p->state = THREAD_NONE; /* killed by a seccomp filter or the like */
+        } else {
+            wanted++;
+        }
+    }
+    for (uint32_t have; (have = __atomic_load_n(&stopped, __ATOMIC_ACQUIRE)) < wanted;)
+        futex_wait(&stopped, have);
+}
+
+void threads_go(void)
+{
+    for (uint32_t i = 0; i < peers_used; i++)
+        if (peers[i].state == THREAD_STOPPED)
+            peers[i].state = THREAD_RUNNING;
+    __atomic_add_fetch(&go_word, 1, __ATOMIC_RELEASE);
+    futex_wake(&go_word, INT32_MAX);
+}
+
+unsigned threads_stops(void)
+{
+    return thread_self()->stops;
+}
+
+void threads_capture(struct meta *m)
+{
+    const struct peer *me = self();
+    committer = thread_self()->peer;
+    m->fs_base = me->fs_base;
+    m->clear_child_tid = me->clear_child_tid;
+    m->robust_list = me->robust_list;
+    m->robust_list_bytes = me->robust_list_bytes;
+    m->rseq = me->rseq;
+    m->rseq_bytes = me->rseq_bytes;
+    m->rseq_signature = me->rseq_signature;
+}
+
+long threads_real_tid(long tid)
+{
+    for (uint32_t i = 0; i < peers_used; i++)
+        if (peers[i].state != THREAD_NONE && peers[i].tid == tid)
+            return peers[i].real_tid;
+    return tid;
+}
+
+long threads_known_tid(long real_tid)
+{
+    for (uint32_t i = 0; i < peers_used; i++)
+        if (peers[i].state != THREAD_NONE && peers[i].real_tid == real_tid)
+            return peers[i].tid;
+    return real_tid;
+}
+
+/* What belongs to the kernel's thread, set from what the peer had. */
+static void dress(const struct peer *p)
+{
+    sys(SYS_set_tid_address, p->clear_child_tid);
+    sys(SYS_set_robust_list, p->robust_list, p->robust_list_bytes);
+    if (p->rseq)
+        sys(SYS_rseq, p->rseq, p->rseq_bytes, 0, p->rseq_signature);
+    if (session->sigsys)
+        sigsys_thread_on();
+}
+
+/* Entered by a new kernel thread on the dead part of the old one's stack. */
+void threads_reenter(struct peer *p)
+{
+    dress(p);
+    context_resume(&p->context);
+}
+
+long clone_resume(unsigned long flags, void *stack, uint64_t *child_tid, uint64_t tls, struct peer *p);
+
+static void make_again(struct peer *p)
+{
+    unsigned long flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM |
+                          CLONE_SETTLS | CLONE_CHILD_CLEARTID;
+    char *stack = (char *)((p->context.rsp - RED_ZONE) & ~15UL);
+    p->state = THREAD_STOPPED;
+    p->real_tid = clone_resume(flags, stack, (uint64_t *)p->clear_child_tid, p->fs_base, p);
+    if (sys_failed(p->real_tid))
+        say_die("cannot make thread %ld again (%s); start the same command again", p->tid, say_error(p->real_tid));
+}
+
+/* The process's first thread must be the program's first one: the kernel ties the process's name, its exit and more
+ * to it. The committer goes on in a thread of its own. */
+static void swap_with_leader(struct peer *leader)
+{
+    struct peer *me = self();
+    if (me->rseq)
+        sys(SYS_rseq, me->rseq, me->rseq_bytes, RSEQ_UNREGISTER, me->rseq_signature);
+    if (context_save(&me->context))
+        return; /* the committer, in its new thread */
+    make_again(me);
+    leader->real_tid = sys(SYS_getpid);
+    leader->state = THREAD_STOPPED;
+    sys(SYS_arch_prctl, ARCH_SET_FS, leader->fs_base);
+    threads_reenter(leader);
+}
+
+void threads_resume(void)
+{
+    struct peer *leader = NULL;
+    install_signal();
+    self()->real_tid = sys(SYS_gettid);
+    for (uint32_t i = 0; i < peers_used; i++)
+        if (peers[i].leader && peers[i].state != THREAD_NONE)
+            leader = &peers[i];
+    if (leader && leader != self())
+        swap_with_leader(leader);
+    self()->state = THREAD_RUNNING;
+    for (uint32_t i = 0; i < peers_used; i++)
+        if (&peers[i] != self() && &peers[i] != leader && peers[i].state != THREAD_NONE)
+            make_again(&peers[i]);
+}
+
+static struct peer *free_peer(uint32_t *index)
+{
+    for (uint32_t i = 0; i < THREADS_MAX; i++) {
+        bool gone = peers[i].state == THREAD_EXITING && signal_peer(&peers[i], 0) == -ESRCH;
+        if (peers[i].state == THREAD_NONE || gone) {
+            peers[i] = (struct peer){0};
+            peers_used = i < peers_used ? peers_used : i + 1;
+            *index = i;
+            return &peers[i];
+        }
+    }
+    return NULL;
+}
+
+/* The struct thread of a thread whose thread pointer is `tls`: static TLS lies at one offset in all of them. */
+static struct thread *thread_at(uint64_t tls)
+{
+    uint64_t mine;
+    sys(SYS_arch_prctl, ARCH_GET_FS, &mine);
+    return (struct thread *)((uint64_t)thread_self() - mine + tls);
+}
+
+/* The new thread stands in the list before it makes its first step; it begins in threads_begin(). */
+long call_clone_thread(struct call *c)
+{
+    unsigned long flags = (unsigned long)c->arg[0];
+    uint32_t index;
+    struct peer *p = free_peer(&index);
+    if (!p || !(flags & CLONE_SETTLS))
+        return -EAGAIN;
+    if (!threads_many) {
+        threads_many = true;
+        threads_lock();
+    }
+    *p = (struct peer){.fs_base = (uint64_t)c->arg[4],
+                       .clear_child_tid = flags & CLONE_CHILD_CLEARTID ? (uint64_t)c->arg[3] : 0};
+    *thread_at(p->fs_base) = (struct thread){.peer = index};
+    long tid = clone_thread(flags, (unsigned long)c->arg[1], c->arg[2], c->arg[3], c->arg[4], c->frame);
+    if (sys_failed(tid))
+        return tid;
+    p->tid = p->real_tid = tid;
+    __atomic_store_n(&p->state, THREAD_RUNNING, __ATOMIC_RELEASE);
+    return tid;
+}
+
+/* The first steps of a new thread, before the program's own: the net is per thread. */
+void threads_begin(void)
+{
+    if (session->sigsys)
+        sigsys_thread_on();
+}
+
+void threads_exit(long status)
+{
+    uint32_t alive = 0;
+    for (uint32_t i = 0; i < peers_used; i++)
+        alive += peers[i].state == THREAD_RUNNING;
+    if (alive <= 1)
+        return;
+    __atomic_store_n(&self()->state, THREAD_EXITING, __ATOMIC_RELEASE);
+    threads_unlock();
+    for (;;)
+        sys(SYS_exit, status);
+}
+
+long call_set_robust_list(struct call *c)
+{
+    long r = call_raw(c);
+    if (!sys_failed(r)) {
+        self()->robust_list = (uint64_t)c->arg[0];
+        self()->robust_list_bytes = (uint64_t)c->arg[1];
+    }
+    return r;
+}
+
+long call_rseq(struct call *c)
+{
+    long r = call_raw(c);
+    if (sys_failed(r))
+        return r;
+    struct peer *me = self();
+    me->rseq = c->arg[2] & RSEQ_UNREGISTER ? 0 : (uint64_t)c->arg[0];
+    me->rseq_bytes = (uint64_t)c->arg[1];
+    me->rseq_signature = (uint64_t)c->arg[3];
+    return r;
+}

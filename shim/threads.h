@@ -1,0 +1,80 @@
+/* The program's threads: who they are, how they stand still for a commit, how they come back.
+ *
+ * One lock serialises libken: a handler holds it from its beginning to its end, except while it waits in the
+ * kernel. So whoever commits finds every other thread in the program's own code, at the entrance, or in a wait:
+ * never in the middle of a change. It stops them by a signal that the program does not see; the handler of
+ * that signal is where each thread is saved, and where it comes back in the next incarnation.
+ *
+ * Lock order: the lock, then nothing. A thread that holds the allocator's lock may be stopped; the one that
+ * commits must therefore not allocate.
+ */
+#ifndef KEN_SHIM_THREADS_H
+#define KEN_SHIM_THREADS_H
+
+#include "heap/layout_meta.h"
+#include "shim/call.h"
+
+#include <signal.h>
+
+#define THREADS_MAX 4096
+#define THREADS_SIGNAL 64 /* SIGRTMAX: kept from the program, as SIGSYS is */
+
+enum thread_state {
+    THREAD_NONE,
+    THREAD_RUNNING,
+    THREAD_STOPPED, /* between the committer's request and its go */
+    THREAD_EXITING, /* makes no more calls; gone as soon as the kernel says so */
+};
+
+/* Part of the image. Written by its thread, or by the holder of the lock while the thread stands still. */
+struct peer {
+    uint32_t state; /* enum thread_state; atomic */
+    uint32_t go_seen;
+    bool leader; /* the thread the process began with */
+    long tid;    /* as the program knows it; never changes */
+    long real_tid;
+    uint64_t fs_base;
+    uint64_t clear_child_tid, robust_list, robust_list_bytes;
+    uint64_t rseq, rseq_bytes, rseq_signature;
+    struct context context;
+};
+
+/* True as soon as there was a second thread. */
+extern bool threads_many;
+
+void threads_boot(const struct meta *); /* the calling thread is the leader */
+
+/* Entering and leaving libken, and a wait in the kernel in between. No-ops while there is one thread. */
+void threads_lock(void);
+void threads_unlock(void);
+
+/* Stops all other threads; they are saved when it returns. Lock held. */
+void threads_stop(void);
+
+/* Lets them go on. */
+void threads_go(void);
+
+/* How often the calling thread was stopped: a wait that was interrupted by it is just made again. */
+unsigned threads_stops(void);
+
+/* Which thread commits: written into the image's header. */
+void threads_capture(struct meta *);
+
+/* In a new incarnation, running as the thread that committed: makes the others again; they wait for
+ * threads_go(). If the committer was not the leader, the two change places first. */
+void threads_resume(void);
+
+/* The kernel's number of a thread that the program calls `tid`, and back; the same when it is none of ours. */
+long threads_real_tid(long tid);
+long threads_known_tid(long real_tid);
+
+call_handler call_clone_thread, call_futex, call_set_robust_list, call_rseq;
+
+/* Where clone_shared.S enters a new thread, and one that comes back. */
+void threads_begin(void);
+_Noreturn void threads_reenter(struct peer *);
+
+/* Ends the calling thread if it is not the last one; returns if it is. */
+void threads_exit(long status);
+
+#endif
