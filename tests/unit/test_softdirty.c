@@ -182,6 +182,14 @@ Test(softdirty_fake, removed_ranges_are_forgotten)
     write_page(20);
     cr_assert_eq(tracker_remove(t, AT(20), AT(30)), 0);
     expect_one(10, 11, "before the pass");
+    struct page_range out[4];
+    unsigned walked;
+    write_page(30);
+    write_page(50);
+    cr_assert_eq(scan(50, 8192, out, 4, &walked), 1, "30 is waiting");
+    cleared();
+    cr_assert_eq(tracker_remove(t, AT(30), AT(31)), 0);
+    expect_none("removed while waiting");
     set(40, HERE);
     expect_none("40 is held now");
     cr_assert_eq(tracker_remove(t, AT(40), AT(41)), 0);
