@@ -64,7 +64,7 @@ struct sock_address {
 struct fd_socket {
     int16_t domain, type, protocol;
     uint8_t state, shut; /* shut: bit 0 SHUT_RD, bit 1 SHUT_WR */
-    uint8_t bound, exclusive; /* exclusive: SO_REUSEADDR was not asked for */
+    uint8_t bound;
     int32_t backlog;
     int64_t receive_timeout_ns, send_timeout_ns; /* 0: none */
     struct sock_address *local, *peer;

@@ -19,12 +19,18 @@ static void keep_address(struct sock_address **at, const void *address, size_t l
     memcpy(&(*at)->at, address, length);
 }
 
+/* Connections that linger after a kill keep their port from a new listener unless they had SO_REUSEADDR too, which
+ * they inherit from the listener that accepted them: so it is set from the beginning, once the bind has succeeded by
+ * the rules that the program chose. */
 void fd_note_bound(int fd, struct description *d)
 {
     struct sockaddr_storage a;
     socklen_t length = sizeof a;
+    int on = 1;
     if (!fd_socket(d) || sys(SYS_getsockname, fd, &a, &length) < 0)
         return;
+    if (d->socket->type == SOCK_STREAM && (a.ss_family == AF_INET || a.ss_family == AF_INET6))
+        sys(SYS_setsockopt, fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     keep_address(&d->socket->local, &a, length);
     d->socket->bound = 1;
 }
