@@ -28,8 +28,8 @@ long call_rt_sigaction(struct call *c)
             return -EFAULT;
         wanted.mask &= ~UNBLOCKABLE;
         *signal_action((int)signal) = wanted;
-        /* SIGSYS is only remembered: the net keeps it. */
-        long result = signal == SIGSYS ? 0 : signal_install((int)signal);
+        bool kept = SIGNAL_KEPT & SIGNAL_BIT(signal);
+        long result = kept ? 0 : signal_install((int)signal);
         if (sys_failed(result)) {
             *signal_action((int)signal) = was;
             return result;
@@ -46,12 +46,9 @@ long signal_mask_read(uint64_t *to, const void *from, size_t size)
         return -EINVAL;
     if (!fault_copy(to, from, MASK_BYTES))
         return -EFAULT;
-    *to &= ~SIGNAL_BIT(SIGSYS);
+    *to &= ~SIGNAL_KEPT;
     return 0;
 }
-
-/* SIGSYS in the program's mask is only pretended; the kernel's never has it. */
-static bool sigsys_blocked;
 
 static uint64_t *frame_mask(const struct call *c)
 {
@@ -89,10 +86,10 @@ long call_rt_sigprocmask(struct call *c)
 {
     const void *set = (const void *)c->arg[1];
     void *old = (void *)c->arg[2];
-    uint64_t wanted, was, next;
+    uint64_t wanted, was, next, *pretended = &thread_self()->signals.pretended;
     if (c->arg[3] != (long)MASK_BYTES)
         return -EINVAL;
-    was = next = signal_mask_current(c) | (sigsys_blocked ? SIGNAL_BIT(SIGSYS) : 0);
+    was = next = signal_mask_current(c) | *pretended;
     if (set) {
         if (!fault_copy(&wanted, set, MASK_BYTES))
             return -EFAULT;
@@ -110,8 +107,8 @@ long call_rt_sigprocmask(struct call *c)
         default:
             return -EINVAL;
         }
-        sigsys_blocked = next & SIGNAL_BIT(SIGSYS);
-        mask_set(c, next & ~SIGNAL_BIT(SIGSYS));
+        *pretended = next & SIGNAL_KEPT;
+        mask_set(c, next & ~SIGNAL_KEPT);
     }
     if (old && !fault_copy(old, &was, MASK_BYTES))
         return -EFAULT;
@@ -132,46 +129,54 @@ long call_rt_sigpending(struct call *c)
     return fault_copy((void *)c->arg[0], &pending, (size_t)c->arg[1]) ? 0 : -EFAULT;
 }
 
-/* The alternate stack. The program's, as it set it; while it has none the kernel has libken's, so that
- * a stack overflow can be reported. */
-static stack_t altstack = {.ss_flags = SS_DISABLE};
+/* The alternate stack: the program's, as it set it. While the first thread has none the kernel has libken's
+ * there, so that a stack overflow can be reported. */
 static char overflow_stack[64 << 10] __attribute__((aligned(4096)));
+static int altstacks; /* threads that have one */
 
 bool signal_has_altstack(void)
 {
-    return !(altstack.ss_flags & SS_DISABLE);
+    return altstacks > 0;
 }
 
 static stack_t kernel_altstack(void)
 {
-    if (signal_has_altstack())
-        return altstack;
-    return (stack_t){.ss_sp = overflow_stack, .ss_size = sizeof overflow_stack};
+    const struct thread *me = thread_self();
+    if (me->signals.has_altstack)
+        return me->signals.altstack;
+    if (me->peer == 0)
+        return (stack_t){.ss_sp = overflow_stack, .ss_size = sizeof overflow_stack};
+    return (stack_t){.ss_flags = SS_DISABLE};
 }
 
-static void install_on_stack(void)
+static void altstack_note(const stack_t *now)
 {
+    struct signal_thread *t = &thread_self()->signals;
+    bool had = t->has_altstack, any = signal_has_altstack();
+    t->altstack = *now;
+    t->has_altstack = !(now->ss_flags & SS_DISABLE);
+    altstacks += t->has_altstack - had;
+    if (any == signal_has_altstack())
+        return;
     for (int signal = 1; signal < SIGNAL_COUNT; signal++)
-        if (signal != SIGSYS && (signal_action(signal)->flags & SA_ONSTACK))
+        if (!(SIGNAL_KEPT & SIGNAL_BIT(signal)) && (signal_action(signal)->flags & SA_ONSTACK))
             signal_install(signal);
 }
 
 static long altstack_set(const struct call *c, const stack_t *wanted)
 {
-    stack_t before = altstack;
-    bool had = signal_has_altstack();
-    altstack = *wanted;
-    stack_t kernels = kernel_altstack();
-    /* Asked with the program's own when it gives one, so that the kernel judges it. */
-    long result = sys(SYS_sigaltstack, &kernels, NULL);
-    if (sys_failed(result)) {
-        altstack = before;
+    bool off = wanted->ss_flags & SS_DISABLE;
+    stack_t probe = *wanted;
+    /* The kernel judges: no change while it is in use, size, flags. */
+    long result = sys(SYS_sigaltstack, &probe, NULL);
+    if (sys_failed(result))
         return result;
-    }
+    altstack_note(wanted);
+    stack_t kernels = kernel_altstack();
+    if (off)
+        sys(SYS_sigaltstack, &kernels, NULL);
     if (c->frame)
         c->frame->uc_stack = kernels; /* its return sets it once more */
-    if (had != signal_has_altstack())
-        install_on_stack();
     return 0;
 }
 
@@ -179,9 +184,8 @@ long call_sigaltstack(struct call *c)
 {
     stack_t now, wanted;
     sys(SYS_sigaltstack, NULL, &now);
-    /* An on-stack flag that belongs to libken's own is none of the program's. */
-    if (!signal_has_altstack())
-        now = (stack_t){.ss_flags = SS_DISABLE};
+    if (!thread_self()->signals.has_altstack)
+        now = (stack_t){.ss_flags = SS_DISABLE}; /* libken's own is none of the program's business */
     if (c->arg[0]) {
         if (!fault_copy(&wanted, (void *)c->arg[0], sizeof wanted))
             return -EFAULT;
@@ -197,20 +201,23 @@ long call_sigaltstack(struct call *c)
 
 void signal_boot(void)
 {
-    uint64_t net = SIGNAL_BIT(SIGSYS);
+    uint64_t kept = SIGNAL_KEPT;
+    stack_t inherited;
     process_boot();
-    sys(SYS_sigaltstack, NULL, &altstack);
-    altstack.ss_flags &= ~SS_ONSTACK;
+    sys(SYS_sigaltstack, NULL, &inherited);
+    altstack_note(&inherited);
     stack_t kernels = kernel_altstack();
     sys(SYS_sigaltstack, &kernels, NULL);
     for (int signal = 1; signal < SIGNAL_COUNT; signal++) {
+        struct signal_action *a = signal_action(signal);
+        if (SIGNAL_KEPT & SIGNAL_BIT(signal))
+            continue;
         /* Objects that were initialised before libken may have handlers already. */
-        sys(SYS_rt_sigaction, signal, NULL, signal_action(signal), MASK_BYTES);
-        if (signal != SIGSYS &&
-            signal_kernel_action(signal).handler != signal_action(signal)->handler)
+        sys(SYS_rt_sigaction, signal, NULL, a, MASK_BYTES);
+        if (signal_kernel_action(signal).handler != a->handler)
             signal_install(signal);
     }
-    sys(SYS_rt_sigprocmask, SIG_UNBLOCK, &net, NULL, MASK_BYTES);
+    sys(SYS_rt_sigprocmask, SIG_UNBLOCK, &kept, NULL, MASK_BYTES);
 }
 
 /* As of the last commit. The kernel's mask: with something queued that is SIGNAL_DEFERRED, and the
@@ -231,12 +238,12 @@ void signal_capture(void)
 
 void signal_resume(void)
 {
-    uint64_t all = SIGNAL_DEFERRED, mask = captured_mask & ~SIGNAL_BIT(SIGSYS);
+    uint64_t all = SIGNAL_DEFERRED, mask = captured_mask & ~SIGNAL_KEPT;
     sys(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, MASK_BYTES);
     stack_t kernels = kernel_altstack();
     sys(SYS_sigaltstack, &kernels, NULL);
     for (int signal = 1; signal < SIGNAL_COUNT; signal++)
-        if (signal != SIGKILL && signal != SIGSTOP && signal != SIGSYS)
+        if (!((UNBLOCKABLE | SIGNAL_KEPT) & SIGNAL_BIT(signal)))
             signal_install(signal);
     process_resume();
     const struct signal_action *child = signal_action(SIGCHLD);
@@ -245,7 +252,7 @@ void signal_resume(void)
         captured_pending |= SIGNAL_BIT(SIGCHLD);
     long pid = sys(SYS_getpid);
     for (int signal = 1; signal < SIGNAL_COUNT; signal++)
-        if (captured_pending & SIGNAL_BIT(signal) & ~SIGNAL_BIT(SIGSYS))
+        if (captured_pending & SIGNAL_BIT(signal) & ~SIGNAL_KEPT)
             sys(SYS_kill, pid, signal);
     sys(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, MASK_BYTES);
 }

@@ -2,7 +2,8 @@
  *
  * The kernel has signal_wrapper() for each handler of the program. While a handler of libken runs
  * (thread_self()->inside > 0) the wrapper queues the signal, blocks the rest and returns; on the way
- * out the kernel is asked to deliver it again. Only signal_block() lowers `inside` for its wait.
+ * out the kernel is asked to deliver it again. Only signal_block() lowers `inside` for its wait, and gives
+ * libken's lock away meanwhile.
  *
  * The core's part:
  *   - signal_boot() before Syscall User Dispatch is on; signal_capture() before each commit;
@@ -25,8 +26,9 @@ void signal_capture(void); /* remembers the mask, and which blocked signals are 
 void signal_resume(void);  /* gives the new process all of it back; process_, children_resume() */
 void signal_forked(void);  /* in the child: nothing is queued there */
 
-/* Before exec: has what is queued delivered, so that the new program starts with the right mask. */
-void signal_exec(void);
+/* Has what is queued delivered now, with `inside` at 0 meanwhile. For exec: the new program would inherit
+ * the mask that the queue brings with it. */
+void signal_settle(void);
 
 /* True when signals wait for libken to leave. One load: the fast path's whole cost. */
 static inline bool signal_waiting(void)
@@ -51,10 +53,14 @@ long signal_block(struct call *c);
 #define SIGNAL_AGAIN (-601L)
 long signal_block_once(struct call *c);
 
+/* The same for a wait that stands for another call, `nr`, as ppoll may for the program's read: whether a
+ * handler with SA_RESTART ends it goes by that one. */
+long signal_block_for(struct call *c, long nr);
+
 /* Copies between the program's memory and libken's; false where the kernel would say EFAULT. */
 bool fault_copy(void *to, const void *from, size_t bytes);
 
-/* Copies a mask that a call carries; takes SIGSYS (and nothing else) out. Returns 0, -EINVAL (the
+/* Copies a mask that a call carries; takes SIGNAL_KEPT out. Returns 0, -EINVAL (the
  * size is not 8) or -EFAULT. */
 long signal_mask_read(uint64_t *to, const void *from, size_t size);
 

@@ -1,4 +1,5 @@
 #include "shim/process.h"
+#include "shim/threads.h"
 
 /* All of it is image: real_pid is put right in each incarnation. */
 static long virtual_pid, real_pid;
@@ -48,7 +49,7 @@ long call_getpid(struct call *c)
 
 long call_gettid(struct call *c)
 {
-    return process_known_pid(call_raw(c));
+    return threads_known_tid(call_raw(c));
 }
 
 /* The parent is whoever started this incarnation; the first one's is gone. */
@@ -59,19 +60,25 @@ long call_getppid(struct call *c)
 
 long call_set_tid_address(struct call *c)
 {
-    return process_known_pid(call_raw(c));
+    return threads_known_tid(call_raw(c));
 }
 
-/* Calls that take a pid or tid as their first or second argument and are otherwise the kernel's. */
+/* Calls that are the kernel's but for a pid or a thread in their first or second argument. */
 long call_pid_first(struct call *c)
 {
     c->arg[0] = process_real_pid(c->arg[0]);
     return call_raw(c);
 }
 
-long call_pid_second(struct call *c)
+long call_thread_first(struct call *c)
 {
-    c->arg[1] = process_real_pid(c->arg[1]);
+    c->arg[0] = threads_real_tid(c->arg[0]);
+    return call_raw(c);
+}
+
+long call_thread_second(struct call *c)
+{
+    c->arg[1] = threads_real_tid(c->arg[1]);
     return call_raw(c);
 }
 
@@ -79,25 +86,23 @@ long call_pid_second(struct call *c)
  * nothing. Its number may be someone else's by now. */
 long call_kill(struct call *c)
 {
-    if (children_dead(c->arg[0]))
-        return 0;
-    return call_pid_first(c);
-}
-
-long call_tkill(struct call *c)
-{
-    return call_kill(c);
-}
-
-long call_tgkill(struct call *c)
-{
-    c->arg[1] = process_real_pid(c->arg[1]);
-    return call_kill(c);
+    return children_dead(c->arg[0]) ? 0 : call_pid_first(c);
 }
 
 long call_rt_sigqueueinfo(struct call *c)
 {
     return call_kill(c);
+}
+
+long call_tkill(struct call *c)
+{
+    return call_thread_first(c);
+}
+
+long call_tgkill(struct call *c)
+{
+    c->arg[0] = process_real_pid(c->arg[0]);
+    return call_thread_second(c);
 }
 
 long call_rt_tgsigqueueinfo(struct call *c)

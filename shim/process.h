@@ -26,7 +26,7 @@ long process_known_pid(long pid);
 void process_correct_sender(siginfo_t *info);
 
 call_handler call_getpid, call_gettid, call_getppid, call_set_tid_address, call_pid_first,
-    call_pid_second;
+    call_thread_first, call_thread_second;
 call_handler call_kill, call_tkill, call_tgkill, call_rt_sigqueueinfo, call_rt_tgsigqueueinfo;
 
 #endif

@@ -38,7 +38,7 @@ struct signal_action signal_kernel_action(int signal)
         a.flags |= SA_ONSTACK;
     a.handler = (uintptr_t)signal_wrapper;
     a.restorer = (uintptr_t)signal_restorer;
-    a.mask &= ~SIGNAL_BIT(SIGSYS);
+    a.mask &= ~SIGNAL_KEPT;
     return a;
 }
 

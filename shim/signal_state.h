@@ -13,12 +13,15 @@
 #define SIGNAL_COUNT 65 /* signals are 1..64 */
 #define SIGNAL_BIT(n) (1UL << ((n) - 1))
 
+/* Kept from the program: the net's, and the one that stops threads for a commit (THREADS_SIGNAL). It is told
+ * that it blocked, handled or ignored them; the kernel never hears of it. */
+#define SIGNAL_KEPT (SIGNAL_BIT(SIGSYS) | SIGNAL_BIT(64))
 /* Signals an instruction raises; libken never blocks them, else the kernel kills at once. */
 #define SIGNAL_FAULTS                                                                              \
     (SIGNAL_BIT(SIGSEGV) | SIGNAL_BIT(SIGBUS) | SIGNAL_BIT(SIGILL) | SIGNAL_BIT(SIGFPE) |         \
      SIGNAL_BIT(SIGTRAP))
 /* What is blocked while something waits in the queue. */
-#define SIGNAL_DEFERRED (~(SIGNAL_FAULTS | SIGNAL_BIT(SIGSYS)))
+#define SIGNAL_DEFERRED (~(SIGNAL_FAULTS | SIGNAL_KEPT))
 
 /* struct sigaction as rt_sigaction(2) has it on x86-64. */
 struct signal_action {
@@ -37,6 +40,9 @@ struct signal_thread {
     unsigned ran;       /* handlers run so far; signal_block() compares */
     unsigned ran_plain; /* those of them without SA_RESTART */
     uint64_t mask;      /* while queued: the mask that the wrapper replaced by SIGNAL_DEFERRED */
+    uint64_t pretended; /* the part of SIGNAL_KEPT that the program believes it blocks */
+    bool has_altstack;
+    stack_t altstack; /* the program's, as it set it */
     siginfo_t queue[SIGNAL_QUEUE];
 };
 

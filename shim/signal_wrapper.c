@@ -12,6 +12,7 @@
 #include "shim/call_time.h"
 #include "shim/crash.h"
 #include "shim/process.h"
+#include "shim/threads.h"
 #include "shim/turn.h"
 
 #include <string.h>
@@ -64,7 +65,7 @@ static void deliver(int signal, siginfo_t *info, ucontext_t *uc)
     process_correct_sender(info);
     time_correct_timer(info);
     ((void (*)(int, siginfo_t *, void *))a.handler)(signal, info, uc);
-    *frame_mask(uc) &= ~SIGNAL_BIT(SIGSYS); /* the handler may have changed it */
+    *frame_mask(uc) &= ~SIGNAL_KEPT; /* the handler may have changed it */
     if (between(uc, signal_block_begin, signal_block_syscall))
         go_to(uc, signal_block_ran);
 }
@@ -106,7 +107,7 @@ static void requeue(struct signal_thread *t)
 /* The handlers run in here, at the last system call. */
 static void release(struct signal_thread *t)
 {
-    uint64_t mask = t->mask & ~SIGNAL_BIT(SIGSYS);
+    uint64_t mask = t->mask & ~SIGNAL_KEPT;
     requeue(t);
     sys(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof mask);
 }
@@ -120,7 +121,7 @@ void signal_leave(struct call *c)
         release(t);
 }
 
-void signal_exec(void)
+void signal_settle(void)
 {
     struct thread *me = thread_self();
     int depth = me->inside;
@@ -131,28 +132,40 @@ void signal_exec(void)
     }
 }
 
-long signal_block_once(struct call *c)
+/* Everything but the kernel's wait and the handlers runs with `inside` raised: a signal that ran its handler
+ * between two looks at the counters would be slept through. */
+static long wait_in_kernel(struct thread *me, const struct call *c)
+{
+    int depth = me->inside;
+    long result = signal_block_enter(c->nr, c->arg, &me->inside, &me->signals.queued);
+    me->inside = depth;
+    return result;
+}
+
+long signal_block_for(struct call *c, long nr)
 {
     struct thread *me = thread_self();
     struct signal_thread *t = &me->signals;
-    int depth = me->inside;
-    unsigned ran = t->ran, plain = t->ran_plain;
-    bool restarts = signal_restarts(c->nr);
-    long result = BLOCK_RAN;
-    while (result == BLOCK_RAN) {
-        if (t->queued) {
-            me->inside = 0;
-            release(t);
-        }
-        if (restarts ? t->ran_plain != plain : t->ran != ran)
-            result = -EINTR;
-        else if (t->ran != ran)
-            result = SIGNAL_AGAIN;
-        else
-            result = signal_block_enter(c->nr, c->arg, &me->inside, &t->queued);
-    }
-    me->inside = depth;
+    unsigned ran = t->ran, plain = t->ran_plain, stops;
+    bool restarts = signal_restarts(nr), again;
+    long result;
+    threads_unlock();
+    do {
+        signal_settle();
+        stops = me->stops;
+        result = t->ran == ran ? wait_in_kernel(me, c) : -EINTR;
+        /* Nothing but a stop of the threads interrupted it, or a signal came in time: look again. */
+        again = result == BLOCK_RAN || (result == -EINTR && t->ran == ran && me->stops != stops);
+    } while (again);
+    if (result == -EINTR && t->ran != ran && restarts && t->ran_plain == plain)
+        result = SIGNAL_AGAIN;
+    threads_lock();
     return result;
+}
+
+long signal_block_once(struct call *c)
+{
+    return signal_block_for(c, c->nr);
 }
 
 long signal_block(struct call *c)

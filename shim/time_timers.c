@@ -1,7 +1,7 @@
 #include "shim/time_timers.h"
 #include "shim/call_signal.h"
 #include "shim/call_time.h"
-#include "shim/process.h"
+#include "shim/threads.h"
 
 #include "heap/say.h"
 
@@ -25,7 +25,7 @@ static long create_in_kernel(struct timer *t)
 {
     struct sigevent event = t->event;
     if (event.sigev_notify == SIGEV_THREAD_ID)
-        event._sigev_un._tid = (pid_t)process_real_pid(event._sigev_un._tid);
+        event._sigev_un._tid = (pid_t)threads_real_tid(event._sigev_un._tid);
     return sys(SYS_timer_create, t->clock, &event, &t->kernel_id);
 }
 

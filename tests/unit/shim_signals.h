@@ -1,8 +1,10 @@
-/* What the signal side needs of the core, for tests that link it alone: turns that count. */
+/* What the signal side needs of the core, for tests that link it alone: turns that count, one thread. */
 #ifndef KEN_TESTS_SHIM_SIGNALS_H
 #define KEN_TESTS_SHIM_SIGNALS_H
 
 #include "shim/call_signal.h"
+#include "shim/process.h"
+#include "shim/threads.h"
 #include "shim/turn.h"
 
 #include <criterion/criterion.h>
@@ -19,6 +21,24 @@ void turn_end(enum turn_reason reason)
 uint64_t turn_number(void)
 {
     return 42;
+}
+
+void threads_lock(void)
+{
+}
+
+void threads_unlock(void)
+{
+}
+
+long threads_real_tid(long tid)
+{
+    return process_real_pid(tid);
+}
+
+long threads_known_tid(long tid)
+{
+    return process_known_pid(tid);
 }
 
 /* As call_dispatch() does it. */
