@@ -374,26 +374,26 @@ class PipeDialog(Dialog):
         """`translate(seq, command)` gives the line to send."""
         super().__init__(program)
         self.translate = translate
-        self.to_program, self.from_program = None, None
+        self.to_program, self.from_program, self.open = None, None, set()
         self.buffer = ""
         self.resend_at = 0.0
         self.raw = []  # everything that was ever visible
 
-    @staticmethod
-    def pipes(t):
-        """Two pipes whose four ends the harness holds: (stdin, its writer, reader, stdout)."""
-        stdin, writer = os.pipe()
-        reader, stdout = os.pipe()
-        t.at_end(lambda: [os.close(fd) for fd in (stdin, reader, stdout)])
-        return stdin, writer, reader, stdout
-
     @classmethod
     def program(cls, t, argv, translate, **kw):
-        """Starts `argv` between two pipes; returns the dialog with it."""
-        stdin, writer, reader, stdout = cls.pipes(t)
-        dialog = cls(t.program(argv, stdin=stdin, stdout=stdout, **kw), translate)
-        dialog.to_program, dialog.from_program = writer, reader
+        """Starts `argv` between two pipes whose four ends the harness holds; returns the dialog with it."""
+        stdin, writer = os.pipe()
+        reader, stdout = os.pipe()
+        dialog = cls(t.program(argv, start=False, stdin=stdin, stdout=stdout, **kw), translate)
+        dialog.to_program, dialog.from_program, dialog.open = writer, reader, {stdin, writer, reader, stdout}
+        t.at_end(dialog.close)
+        dialog.program.start()
         return dialog
+
+    @classmethod
+    def tokens(cls, text):
+        """The answers in a piece of output: (number, words), a broken one left out."""
+        return [(int(number), words) for number, words in cls.TOKEN.findall(text)]
 
     def say(self, text):
         """Sends a line that has no answer."""
@@ -420,11 +420,23 @@ class PipeDialog(Dialog):
             self.judge(int(match[1]), match[2])
             self.buffer = self.buffer[match.end():]
 
+    def shut(self, fd):
+        self.open.discard(fd)
+        os.close(fd)
+
+    def farewell(self):
+        """End of input: waits until the program has ended; returns its status and its last words."""
+        self.shut(self.to_program)
+        status = self.program.wait_gone()
+        self.shut(self.program.stdout)
+        rest = []
+        while text := os.read(self.from_program, 65536):
+            rest.append(text.decode(errors="replace"))
+        return status, self.buffer + "".join(rest)
+
     def close(self):
-        """End of input for the program (its own read end stays open in the harness)."""
-        if self.to_program is not None:
-            os.close(self.to_program)
-            self.to_program = None
+        for fd in list(self.open):
+            self.shut(fd)
 
 
 class Traffic(threading.Thread):
@@ -476,6 +488,19 @@ class Traffic(threading.Thread):
             raise Failure(f"the traffic did not end: {self.dialog.program.tail()}")
         if self.error:
             raise self.error
+
+
+class Twin:
+    """A model that is the program itself: the same commands given to an incarnation that nobody kills."""
+
+    def __init__(self, t, argv, dialog_class=None, **kw):
+        port = free_port()
+        program = t.program(argv(port), bare=True, **kw)
+        self.dialog = (dialog_class or UdpDialog)(program, port)
+        t.at_end(self.dialog.close)
+
+    def answer(self, command):
+        return self.dialog.ask(command)
 
 
 class Case:

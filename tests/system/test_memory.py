@@ -1,0 +1,60 @@
+#!/usr/bin/python3
+"""All kinds of memory: after each command a program sums up everything it has; a twin that nobody
+kills gets the same commands and must say the same."""
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from harness import *
+
+KITCHEN = ("global", "global", "switch", "arena", "arena", "hole", "block", "block", "grow", "library",
+           "sort", "jump", "misc", "deep", "deep", "up")
+
+
+def with_twin(t, name, commands, kills=None):
+    twin = Twin(t, lambda port: [subject(name), str(port)])
+    port = free_port()
+    program = t.program([subject(name), str(port)])
+    dialog = UdpDialog(program, port)
+    t.at_end(dialog.close)
+    t.killed_while(program, Traffic(dialog, commands, twin.answer), kills)
+    return program
+
+
+@case
+def kitchen(t):
+    with_twin(t, "kitchen", (f"{t.random.choice(KITCHEN)} {t.random.randrange(100000)}"
+                             for _ in iter(int, 1)))
+
+
+@case
+def kitchen_each_alone(t):
+    """Every operation right before a kill and right after it."""
+    twin = Twin(t, lambda port: [subject("kitchen"), str(port)])
+    port = free_port()
+    program = t.program([subject("kitchen"), str(port)])
+    dialog = UdpDialog(program, port)
+    t.at_end(dialog.close)
+    for name in sorted(set(KITCHEN)):
+        for _ in range(2):
+            for _ in range(2):
+                command = f"{name} {t.random.randrange(100000)}"
+                right, answer = twin.answer(command), dialog.ask(command)
+                check(answer == right, f"'{command}': {answer}, not {right}")
+            if not program.bare:
+                program.kill9()
+                program.restart()
+    t.note(f"{program.kills} kills")
+
+
+@case(limit=100)
+def big_turn(t):
+    """Turns that write 100 MB."""
+    def commands():
+        yield "fill 100 1"
+        for n in range(2, 1000):
+            yield f"fill 100 {n}" if n % 4 == 0 else t.random.choice(("sum", "drop", f"fill 10 {n}"))
+    with_twin(t, "big_turn", commands(), kills=min(KILLS, 6))
+
+
+main()

@@ -1,0 +1,147 @@
+#!/usr/bin/python3
+"""What belongs to a process besides memory: offsets, pipes, signals, timers, limits, sleeps."""
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from harness import *
+
+
+def endless(make):
+    while True:
+        yield make()
+
+
+def killed_with_twin(t, argv, commands, kills=None, **kw):
+    """`argv(port, who)` is the command line; who: "twin" or "program"."""
+    twin = Twin(t, lambda port: argv(port, "twin"), **kw)
+    port = free_port()
+    program = t.program(argv(port, "program"), **kw)
+    dialog = UdpDialog(program, port)
+    t.at_end(dialog.close)
+    t.killed_while(program, Traffic(dialog, commands, twin.answer), kills)
+    return dialog
+
+
+@case
+def files(t):
+    """Offsets and flags come back, of read() and of stdio; nothing that was logged is lost."""
+    text = os.path.join(t.dir, "input")
+    with open(text, "w") as f:
+        f.writelines(f"{n} {'x' * t.random.randrange(60)}\n" for n in range(2000))
+
+    def one():
+        verb = t.random.choice(("read", "read", "seek", "pread", "line", "line", "log", "where"))
+        return f"{verb} {t.random.randrange(20000)}"
+
+    def argv(port, who):
+        return [subject("files"), str(port), text, os.path.join(t.dir, f"log-{who}")]
+
+    killed_with_twin(t, argv, endless(one))
+    logs = [open(os.path.join(t.dir, f"log-{who}")).read().splitlines() for who in ("twin", "program")]
+    check(list(dict.fromkeys(logs[1]))[:len(logs[0])] == logs[0], "the log has lost lines, or their order")
+
+
+@case
+def pipes(t):
+    """What lies in the program's own pipes, socketpairs and eventfds is still there."""
+    def one():
+        verb = t.random.choice(("put", "put", "take", "send", "send", "get", "event", "count", "dup"))
+        return f"{verb} {t.random.randrange(1, 1000)}{'y' * t.random.randrange(20) if verb in ('put', 'send') else ''}"
+
+    killed_with_twin(t, lambda port, who: [subject("pipes"), str(port)], endless(one))
+
+
+@case
+def signals(t):
+    """Dispositions, mask, pending signals, interval timer, alternate stack, cwd, umask, limits."""
+    places = []
+    for name in ("here", "there"):
+        places.append(os.path.join(t.dir, name))
+        os.mkdir(places[-1])
+    usual = (1, 10, 12, 15)
+
+    def commands():
+        yield f"cd {places[0]}"
+        for n in usual:
+            yield f"handle {n}"
+        while True:
+            verb = t.random.choice(("raise", "raise", "raise", "block", "unblock", "unblock", "handle",
+                                    "itimer", "stack", "cd", "umask", "limit", "show"))
+            yield verb + " " + str({"itimer": t.random.choice((0, 20, 50)), "cd": t.random.choice(places),
+                                    "umask": t.random.choice(("022", "077", "000")),
+                                    "limit": t.random.randrange(100, 4000)
+                                    }.get(verb, t.random.choice(usual)))
+
+    killed_with_twin(t, lambda port, who: [subject("signals"), str(port)], commands())
+
+
+@case
+def ignored_signal(t):
+    """A signal that is ignored stays ignored; one with the default action ends the program."""
+    port = free_port()
+    program = t.program([subject("signals"), str(port)])
+    dialog = UdpDialog(program, port)
+    t.at_end(dialog.close)
+    dialog.ask("ignore 10")
+    if not program.bare:
+        program.kill9()
+        program.restart()
+    dialog.ask("show")
+    os.kill(program.pid(), 10)
+    check("10i" in dialog.ask("show"), "SIGUSR1 is no longer ignored")
+    os.kill(program.pid(), 12)
+    check(program.wait_gone() == -12, f"SIGUSR2 ended it with {program.status}")
+
+
+@case
+def alarm(t):
+    """An alarm that was set before a kill rings after it, an interval timer goes on."""
+    port = free_port()
+    program = t.program([subject("signals"), str(port)])
+    dialog = UdpDialog(program, port)
+    t.at_end(dialog.close)
+    dialog.ask("alarm 1")
+    check(dialog.ask("rings") == "0", "the alarm rang at once")
+    if not program.bare:
+        program.kill9()
+        program.restart()
+    deadline = time.monotonic() + 5
+    while dialog.ask("rings") != "1":
+        check(time.monotonic() < deadline, "the alarm of 1 s did not ring in 5 s")
+        time.sleep(0.1)
+
+
+def judge_ticks(text, ticks, kills):
+    """Ticks come in order; the last one may be repeated after a kill."""
+    highest, repeats = 0, 0
+    for number, way in PipeDialog.tokens(text):
+        check(number in (highest, highest + 1), f"tick {number} came after tick {highest}")
+        repeats += number == highest
+        highest = number
+    check(highest == ticks, f"the last tick is {highest}, not {ticks}")
+    check(repeats <= kills, f"{repeats} ticks came twice, with {kills} kills")
+
+
+@case
+def sleeper(t):
+    """nanosleep, usleep, poll, select: each sleep ends a turn, and after a kill sleeping goes on."""
+    ticks = 200
+    reader, writer = os.pipe()
+    t.at_end(lambda: os.close(reader))
+    program = t.program([subject("sleeper"), str(ticks)], stdout=writer)
+    kills = 0 if program.bare else KILLS
+    for _ in range(kills):
+        time.sleep(t.random.uniform(0, 0.08))
+        if program.process.poll() is not None:
+            break
+        program.kill9()
+        program.restart()
+    check(program.wait_gone() == 0, f"status {program.status}")
+    os.close(writer)
+    with open(reader, closefd=False) as f:
+        judge_ticks(f.read(), ticks, program.kills)
+    t.note(f"{program.kills} kills")
+
+
+main()

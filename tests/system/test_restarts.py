@@ -1,0 +1,80 @@
+#!/usr/bin/python3
+"""One store, a hundred restarts: number 100 is like number 1, in time, size and descriptors."""
+import os
+import statistics
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from harness import *
+
+
+def disk_bytes(directory):
+    return sum(os.stat(os.path.join(place, name)).st_blocks * 512
+               for place, _, names in os.walk(directory) for name in names)
+
+
+def look_at(pid):
+    """Descriptors, mapped areas, resident KiB, where the program's own text lies."""
+    maps = open(f"/proc/{pid}/maps").read().splitlines()
+    rss = re.search(r"VmRSS:\s+(\d+)", open(f"/proc/{pid}/status").read())
+    return len(os.listdir(f"/proc/{pid}/fd")), len(maps), int(rss[1]), maps[0].split("-")[0]
+
+
+def restarts(argv, times):
+    def run(t):
+        port = free_port()
+        program = t.program(argv() + [str(port)])
+        dialog = UdpDialog(program, port)
+        t.at_end(dialog.close)
+        dialog.ask("INC a")
+        if program.bare:
+            raise Skip("without libken there is nothing to restart")
+        seen, seconds, size = [], [], []
+        for n in range(2, times + 2):
+            program.kill9()
+            started = time.monotonic()
+            program.restart()
+            check(dialog.ask("INC a") == f"a {n}", f"restart {n - 1} miscounts")
+            seconds.append(time.monotonic() - started)
+            program.check_messages(answered=True)
+            seen.append(look_at(program.pid()))
+            size.append(disk_bytes(program.store))
+        early, late = seen[1], seen[-1]
+        check(late[0] == early[0], f"descriptors: {early[0]} after restart 2, {late[0]} after {times}")
+        check(late[1] <= early[1] + 2, f"mapped areas: {early[1]} after restart 2, {late[1]} after {times}")
+        check(late[2] <= early[2] * 1.5 + 2048, f"resident KiB: {early[2]}, then {late[2]}")
+        check(size[-1] <= size[1] + (1 << 20), f"the store: {size[1]} bytes, then {size[-1]}")
+        first, last = statistics.median(seconds[:10]), statistics.median(seconds[-10:])
+        check(last <= 2 * first + 0.02, f"a restart takes {first:.3f} s at first and {last:.3f} s at last")
+        t.note(f"{times} restarts, {first * 1000:.0f} ms each at first and {last * 1000:.0f} ms at last")
+    return run
+
+
+add_case("c_100", restarts(lambda: [subject("udp_counter")], 100), limit=90)
+add_case("python_100", restarts(lambda: [PYTHON, subject("kv_udp.py")], 100), limit=90)
+
+
+@case(limit=90)
+def store_stays_bounded(t):
+    """100,000 turns do not make the store grow."""
+    port = free_port()
+    program = t.program([subject("udp_counter"), str(port)], env={"KEN_SYNC": "process"})
+    dialog = UdpDialog(program, port)
+    t.at_end(dialog.close)
+    if program.bare:
+        raise Skip("without libken there is no store")
+    for _ in range(1000):
+        dialog.ask("INC a")
+    early = disk_bytes(program.store)
+    turns = int(os.environ.get("KEN_TURNS", "20000"))
+    for n in range(turns):
+        dialog.ask("INC a")
+    late = disk_bytes(program.store)
+    check(late <= early + (40 << 20), f"the store took {early} bytes after 1000 turns and {late} after {turns}")
+    program.kill9()
+    program.restart()
+    check(dialog.ask("GET a") == f"a {turns + 1000}", "the count is wrong after the restart")
+    t.note(f"{turns} turns, {early >> 10} KiB, then {late >> 10} KiB")
+
+
+main()
