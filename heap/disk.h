@@ -64,6 +64,7 @@ long disk_read(int fd, void *data, size_t bytes, uint64_t offset);
 int disk_write(int fd, const void *data, size_t bytes, uint64_t offset);
 int disk_write_durable(int fd, const void *data, size_t bytes, uint64_t offset); /* RWF_DSYNC */
 int disk_write_vector(int fd, struct iovec *, int count, uint64_t offset); /* uses up the vector */
+int disk_write_zeros(int fd, uint64_t offset, uint64_t bytes);
 
 int disk_sync(int fd);
 int disk_truncate(int fd, uint64_t bytes);

@@ -46,6 +46,7 @@ struct log_segment {
 /* The io_uring that background syncs go through; made at the first one. */
 struct log_ring {
     struct io_uring uring;
+    int fd; /* valid while `mapped` */
     bool mapped;
     bool refused; /* this kernel has none: sync in the foreground */
 };
@@ -64,16 +65,17 @@ struct log {
     uint64_t synced;       /* the image is on the disk up to this record */
     uint64_t proven;       /* the highest `synced` that a durable record carries */
     uint64_t sync_target;  /* what `synced` becomes when the running sync ends; 0: none runs */
-    uint64_t sync_due;     /* a sync up to here is wanted as soon as none runs; 0: none */
     uint64_t boot;         /* which boot of the machine this is */
     uint64_t image_end;    /* found by log_recover(): no record reaches beyond this offset */
     struct log_ring ring;
     /* The record in the making. */
     uint8_t *buffer;
-    uint64_t used;     /* bytes of it, header included */
-    uint64_t resident; /* bytes of the buffer that were ever touched since it was last trimmed */
+    uint64_t used; /* bytes of it, header included */
     uint32_t runs;
-    int fault; /* the first error of log_lines() or log_punch() */
+    int fault;   /* the first error of log_lines() or log_punch() */
+    bool ready;  /* recovered: records may be committed */
+    bool marked; /* SYNC_PROCESS: a record that says so was made durable */
+    bool full;   /* the disk is; said */
     /* Counters, for benchmarks and inspection. */
     uint64_t commits, written_bytes, switches, foreground_waits;
 };

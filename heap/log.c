@@ -1,0 +1,284 @@
+#define _GNU_SOURCE
+#define XXH_INLINE_ALL
+#include "heap/log.h"
+#include "heap/disk.h"
+#include "heap/log_inner.h"
+#include "heap/say.h"
+#include "heap/window.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <xxhash.h>
+
+#define KEEP_BYTES (1UL << 20) /* of the buffer, after a record that was much longer */
+#define TRIM_BYTES (4UL << 20)
+#define FULL_PAUSE_MS 200
+
+/* The last block of the buffer is where notes are made: one may be due while a record is in the making. */
+#define RECORD_MAX (LOG_BUFFER_BYTES - BLOCK_BYTES)
+
+static uint64_t this_boot(void)
+{
+    char id[64];
+    int fd = (int)disk_open(AT_FDCWD, "/proc/sys/kernel/random/boot_id", O_RDONLY, 0);
+    long n = fd < 0 ? 0 : disk_read(fd, id, sizeof id, 0);
+    disk_close(&fd);
+    return n > 0 ? XXH3_64bits(id, (size_t)n) : 0;
+}
+
+static int open_segment(struct log *log, unsigned number)
+{
+    struct log_segment *segment = &log->segment[number];
+    char name[8];
+    say_format(name, sizeof name, "log.%u", number);
+    int mode = log->read_only ? O_RDONLY : O_RDWR;
+    long fd = disk_open(log->store->directory_fd, name, mode, 0);
+    if (fd == -ENOENT) {
+        memcpy(log->store->fault_path, name, sizeof name);
+        say("%s/%s is missing", log->store->path, name);
+        return STORE_INCOMPLETE;
+    }
+    if (fd < 0)
+        return (int)fd;
+    segment->buffered_fd = (int)fd;
+    if (log->read_only || log->sync == SYNC_PROCESS)
+        return 0;
+    fd = disk_open(log->store->directory_fd, name, mode | O_DIRECT, 0);
+    if (fd < 0 && fd != -EINVAL)
+        return (int)fd;
+    segment->direct_fd = fd < 0 ? -1 : (int)fd;
+    return 0;
+}
+
+int log_open(struct log *log, struct store *store, enum sync sync, int image_fd)
+{
+    uint8_t *buffer = log->buffer ? log->buffer : window_alloc(LOG_BUFFER_BYTES);
+    memset(log, 0, sizeof *log);
+    if (!buffer)
+        return -ENOMEM;
+    log->buffer = buffer;
+    log->store = store;
+    log->image_fd = image_fd;
+    log->sync = sync;
+    log->read_only = store->read_only;
+    log->nominal = store->super.segment_bytes;
+    log->boot = this_boot();
+    for (unsigned n = 0; n < 2; n++)
+        log->segment[n].direct_fd = log->segment[n].buffered_fd = -1;
+    int r = open_segment(log, 0);
+    if (!r)
+        r = open_segment(log, 1);
+    if (r)
+        log_close(log);
+    else
+        log_begin(log);
+    return r;
+}
+
+void log_use_twin(struct log *log, void *twin)
+{
+    log->twin = twin;
+}
+
+void log_trouble(struct log *log, const char *action, int error)
+{
+    if (error != -ENOSPC && error != -EDQUOT)
+        disk_die(action, log->store->path, error);
+    if (!log->full)
+        say("the disk of %s is full; waiting for room", log->store->path);
+    log->full = true;
+    disk_pause(FULL_PAUSE_MS);
+}
+
+void log_relief(struct log *log)
+{
+    if (log->full)
+        say("the disk of %s has room again; going on", log->store->path);
+    log->full = false;
+}
+
+static void trim(struct log *log)
+{
+    if (log->used > TRIM_BYTES)
+        sys(SYS_madvise, log->buffer + KEEP_BYTES, PAGE_UP(log->used) - KEEP_BYTES, MADV_DONTNEED);
+}
+
+void log_begin(struct log *log)
+{
+    trim(log);
+    log->used = sizeof(struct record);
+    log->runs = 0;
+    log->fault = 0;
+}
+
+static struct run *add_run(struct log *log, uint64_t data)
+{
+    if (log->fault)
+        return NULL;
+    if (data > RECORD_MAX || log->used + sizeof(struct run) + data > RECORD_MAX) {
+        log->fault = -E2BIG;
+        return NULL;
+    }
+    struct run *run = (struct run *)(log->buffer + log->used);
+    log->used += sizeof *run + data;
+    log->runs++;
+    return run;
+}
+
+int log_lines(struct log *log, uint64_t offset, const void *data, uint32_t lines, unsigned flags)
+{
+    uint64_t bytes = (uint64_t)lines * LINE_BYTES;
+    struct run *run = add_run(log, bytes);
+    if (!run)
+        return log->fault;
+    *run = (struct run){offset, lines, RUN_LINES, (uint16_t)flags};
+    memcpy(run + 1, data, bytes);
+    return 0;
+}
+
+int log_punch(struct log *log, uint64_t offset, uint64_t bytes)
+{
+    while (bytes) {
+        uint64_t part = bytes < RECORD_DATA_MAX ? bytes : RECORD_DATA_MAX;
+        struct run *run = add_run(log, 0);
+        if (!run)
+            return log->fault;
+        *run = (struct run){offset, (uint32_t)(part / LINE_BYTES), RUN_PUNCH, 0};
+        offset += part;
+        bytes -= part;
+    }
+    return 0;
+}
+
+size_t log_pending(const struct log *log)
+{
+    return log->runs ? log->used : 0;
+}
+
+/* One write. A file system that refuses O_DIRECT only when written to is served through the page cache. */
+static int write_segment(struct log *log, struct log_segment *s, const void *data, uint64_t bytes)
+{
+    if (log->sync == SYNC_PROCESS && log->marked)
+        return disk_write(s->buffered_fd, data, bytes, s->tail);
+    if (s->direct_fd >= 0) {
+        int r = disk_write_durable(s->direct_fd, data, bytes, s->tail);
+        if (r != -EINVAL)
+            return r;
+        disk_close(&s->direct_fd);
+    }
+    return disk_write_durable(s->buffered_fd, data, bytes, s->tail);
+}
+
+void log_write_record(struct log *log, struct record *r, uint64_t bytes, uint64_t payload, unsigned flags)
+{
+    struct log_segment *s = &log->segment[log->active];
+    *r = (struct record){
+        .magic = RECORD_MAGIC,
+        .version = STORE_VERSION,
+        .flags = flags | (log->sync == SYNC_PROCESS ? RECORD_PROCESS : 0),
+        .id = log->store->super.id,
+        .sequence = log->sequence + 1,
+        .synced = log->synced,
+        .bytes = bytes,
+        .payload = payload,
+        .position = s->tail,
+        .segment = log->active,
+        .runs = flags & RECORD_NOTE ? 0 : log->runs,
+        .boot = log->boot,
+    };
+    r->checksum = XXH3_64bits((const uint8_t *)r + 16, bytes - 16);
+    for (int error; (error = write_segment(log, s, r, bytes));)
+        log_trouble(log, "writing the log of", error);
+    log_relief(log);
+    log->marked = true;
+    s->tail += bytes;
+    s->last = ++log->sequence;
+    log->proven = r->synced;
+    log->written_bytes += bytes;
+}
+
+void log_write_note(struct log *log)
+{
+    struct record *note = (struct record *)(log->buffer + RECORD_MAX);
+    log_write_record(log, note, BLOCK_BYTES, 0, RECORD_NOTE);
+    log->applied = log->sequence;
+}
+
+static void resize(struct log *log, struct log_segment *s, uint64_t bytes)
+{
+    int error = 0;
+    if (bytes > s->bytes)
+        while ((error = disk_allocate(s->buffered_fd, s->bytes, bytes - s->bytes)))
+            log_trouble(log, "growing the log of", error);
+    if (bytes != s->bytes)
+        while ((error = disk_truncate(s->buffered_fd, bytes)))
+            log_trouble(log, "resizing the log of", error);
+    log_relief(log);
+    s->bytes = bytes;
+}
+
+/* Rule 3. The note goes into the block that log_make_room() keeps free at each segment's end. */
+static void switch_segment(struct log *log, uint64_t bytes)
+{
+    struct log_segment *next = &log->segment[!log->active];
+    if (next->last > log->synced) {
+        log->foreground_waits++;
+        log_sync_wait(log, next->last);
+    }
+    if (next->last > log->proven)
+        log_write_note(log);
+    uint64_t needed = BLOCK_BYTES + bytes + BLOCK_BYTES;
+    resize(log, next, needed > log->nominal ? needed : log->nominal);
+    log->active = !log->active;
+    next->tail = BLOCK_BYTES;
+    next->last = 0;
+    log->switches++;
+    log_sync_start(log);
+}
+
+void log_make_room(struct log *log, uint64_t bytes)
+{
+    const struct log_segment *s = &log->segment[log->active];
+    if (s->tail + bytes + BLOCK_BYTES > s->bytes)
+        switch_segment(log, bytes);
+}
+
+/* A segment that grew for a giant record is cut back once nothing in it is needed any more. */
+static void tend_idle_segment(struct log *log)
+{
+    struct log_segment *idle = &log->segment[!log->active];
+    if (idle->last > log->synced)
+        log_sync_start(log);
+    else if (idle->bytes > log->nominal && idle->last <= log->proven)
+        resize(log, idle, log->nominal);
+}
+
+int log_commit(struct log *log, uint64_t *sequence)
+{
+    if (log->fault)
+        return log->fault;
+    if (log->read_only || !log->ready || log->applied != log->sequence)
+        return -EINVAL;
+    log_sync_poll(log);
+    uint64_t bytes = PAGE_UP(log->used), payload = log->used - sizeof(struct record);
+    memset(log->buffer + log->used, 0, bytes - log->used);
+    log_make_room(log, bytes);
+    log_write_record(log, (struct record *)log->buffer, bytes, payload, 0);
+    log->commits++;
+    if (sequence)
+        *sequence = log->sequence;
+    return 0;
+}
+
+int log_apply(struct log *log)
+{
+    if (log->applied == log->sequence)
+        return 0;
+    struct image_writer writer = {.fd = log->image_fd};
+    log_apply_runs(log, (const struct record *)log->buffer, &writer, log->twin);
+    log->applied = log->sequence;
+    log_begin(log);
+    tend_idle_segment(log);
+    return 0;
+}

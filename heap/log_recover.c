@@ -1,0 +1,297 @@
+/* Recovery: what the segments hold is checked as a whole (log.h, layout.h tell when a log is whole), and
+ * only then applied. A record that `synced` covers is in the image already and is passed over.
+ */
+#define _GNU_SOURCE
+#define XXH_INLINE_ALL
+#include "heap/disk.h"
+#include "heap/log_inner.h"
+#include "heap/say.h"
+
+#include <string.h>
+#include <sys/mman.h>
+#include <xxhash.h>
+
+#define IMAGE_LIMIT (1UL << 46) /* no image is longer; a run beyond is not believed */
+
+/* One segment's contents and the records at its beginning that follow each other. */
+struct chain {
+    unsigned segment;
+    const uint8_t *data;
+    uint64_t bytes, mapped;
+    uint64_t first, last; /* sequences; 0, 0: none */
+    uint64_t end;         /* where the first block lies that is none of them */
+    uint64_t synced;      /* the highest `synced` in them */
+    uint64_t power_synced; /* the same, of records that were flushed */
+    uint64_t process_last; /* the last record that was not */
+    uint64_t lost_last;    /* the same, of another boot */
+    uint64_t image_end;
+};
+
+static int refuse(struct log *log, unsigned segment, uint64_t offset, int fault, const char *what)
+{
+    say_format(log->store->fault_path, sizeof log->store->fault_path, "log.%u", segment);
+    say("%s/log.%u, offset %lu: %s; nothing was changed", log->store->path, segment, offset, what);
+    return fault;
+}
+
+static int load(struct log *log, unsigned number, struct chain *c)
+{
+    struct log_segment *s = &log->segment[number];
+    int64_t size = disk_size(s->buffered_fd);
+    *c = (struct chain){.segment = number};
+    if (size < 0)
+        return (int)size;
+    if ((uint64_t)size < log->nominal)
+        return refuse(log, number, (uint64_t)size, STORE_DAMAGED, "the segment is cut short");
+    long at = sys(SYS_mmap, 0, PAGE_UP((uint64_t)size), PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (sys_failed(at))
+        return (int)at;
+    c->data = (const uint8_t *)at;
+    c->mapped = PAGE_UP((uint64_t)size);
+    c->bytes = PAGE_DOWN((uint64_t)size);
+    s->bytes = c->bytes;
+    long n = disk_read(s->direct_fd >= 0 ? s->direct_fd : s->buffered_fd, (void *)at, c->bytes, 0);
+    if (n == -EINVAL)
+        n = disk_read(s->buffered_fd, (void *)at, c->bytes, 0);
+    if (n == (long)c->bytes)
+        return 0;
+    if (n >= 0)
+        n = -EIO;
+    say("cannot read %s/log.%u: %s", log->store->path, number, say_error(n));
+    return (int)n;
+}
+
+static int check_head(struct log *log, const struct chain *c)
+{
+    const struct segment_head *head = (const struct segment_head *)c->data;
+    bool sound = head->checksum == XXH3_64bits(c->data + 16, BLOCK_BYTES - 16);
+    if (head->magic != SEGMENT_MAGIC)
+        return refuse(log, c->segment, 0, STORE_DAMAGED, "this is no log segment");
+    if (head->version > STORE_VERSION) {
+        log->store->found_version = head->version;
+        return refuse(log, c->segment, 0, STORE_NEWER, "the segment was written by a newer libken");
+    }
+    if (!sound || head->version != STORE_VERSION)
+        return refuse(log, c->segment, 0, STORE_DAMAGED, "the segment's head is damaged");
+    if (memcmp(&head->id, &log->store->super.id, sizeof head->id) != 0 || head->segment != c->segment)
+        return refuse(log, c->segment, 0, STORE_FOREIGN, "the segment belongs to another store or run");
+    return 0;
+}
+
+/* The cheap part of validity: it has the looks of a record, whatever its checksum says. */
+static const struct record *look(const struct log *log, const struct chain *c, uint64_t at)
+{
+    const struct record *r = (const struct record *)(c->data + at);
+    if (at >= c->bytes || r->magic != RECORD_MAGIC || r->version > STORE_VERSION || r->segment != c->segment ||
+        r->position != at || memcmp(&r->id, &log->store->super.id, sizeof r->id) != 0)
+        return NULL;
+    if (!r->bytes || r->bytes % BLOCK_BYTES || r->bytes > c->bytes - at ||
+        r->payload > r->bytes - sizeof *r || !r->sequence || r->synced >= r->sequence)
+        return NULL;
+    return r;
+}
+
+static bool runs_are_sound(const struct record *r, uint64_t *image_end)
+{
+    uint64_t left = r->payload;
+    const struct run *run = log_first_run(r);
+    for (uint32_t i = 0; i < r->runs; i++, run = log_next_run(run)) {
+        uint64_t reach = (uint64_t)run->lines * LINE_BYTES;
+        if (left < sizeof *run || (run->kind != RUN_LINES && run->kind != RUN_PUNCH) ||
+            run->offset % LINE_BYTES || run->offset > IMAGE_LIMIT || reach > IMAGE_LIMIT ||
+            log_run_data(run) > left - sizeof *run)
+            return false;
+        left -= sizeof *run + log_run_data(run);
+        if (*image_end < run->offset + reach)
+            *image_end = run->offset + reach;
+    }
+    return left == 0;
+}
+
+static const struct record *valid(const struct log *log, const struct chain *c, uint64_t at, uint64_t *image_end)
+{
+    const struct record *r = look(log, c, at);
+    uint64_t end = 0;
+    if (!r || r->version != STORE_VERSION || r->checksum != XXH3_64bits((const uint8_t *)r + 16, r->bytes - 16) ||
+        !runs_are_sound(r, &end))
+        return NULL;
+    if (image_end && *image_end < end)
+        *image_end = end;
+    return r;
+}
+
+static uint64_t max(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+static void follow(const struct log *log, struct chain *c)
+{
+    const struct record *r;
+    for (c->end = BLOCK_BYTES; (r = valid(log, c, c->end, NULL)); c->end += r->bytes) {
+        if (c->first && r->sequence != c->last + 1)
+            break;
+        runs_are_sound(r, &c->image_end);
+        c->first = c->first ? c->first : r->sequence;
+        c->last = r->sequence;
+        c->synced = max(c->synced, r->synced);
+        if (!(r->flags & RECORD_PROCESS)) {
+            c->power_synced = max(c->power_synced, r->synced);
+            continue;
+        }
+        c->process_last = r->sequence;
+        if (r->boot != log->boot)
+            c->lost_last = r->sequence;
+    }
+}
+
+/* A valid record above the last one: what lies before it was durable once. */
+static int find_later(struct log *log, const struct chain *c, uint64_t last)
+{
+    for (uint64_t at = c->end; at < c->bytes; at += BLOCK_BYTES) {
+        const struct record *r = look(log, c, at);
+        if (r && r->sequence > last && valid(log, c, at, NULL))
+            return refuse(log, c->segment, c->end, STORE_DAMAGED,
+                          "this record is damaged, though later ones are whole");
+    }
+    return 0;
+}
+
+/* Decides which segment is the newer, and whether the two together are whole. */
+static int judge(struct log *log, const struct chain chains[2], const struct chain **older,
+                 const struct chain **newer, uint64_t *synced)
+{
+    bool swap = chains[1].first > chains[0].first;
+    const struct chain *x = &chains[swap], *y = &chains[!swap];
+    *newer = x;
+    *older = y;
+    *synced = max(x->synced, y->synced);
+    uint64_t power_synced = max(x->power_synced, y->power_synced);
+    int r = find_later(log, x, x->last);
+    if (!r)
+        r = find_later(log, y, x->last);
+    if (r)
+        return r;
+    if (y->first && y->last >= x->first)
+        return refuse(log, y->segment, y->end, STORE_DAMAGED, "both segments hold the same records");
+    bool joined = y->first && y->last + 1 == x->first && y->first <= *synced + 1;
+    if (x->first > *synced + 1 && !joined)
+        return refuse(log, y->segment, y->end, STORE_DAMAGED,
+                      "a record is damaged or missing, though later ones are whole");
+    uint64_t lost = max(x->lost_last, y->lost_last);
+    if (lost > power_synced)
+        return refuse(log, x->segment, x->end, STORE_REBOOTED,
+                      "kept with KEN_SYNC=process, and the machine went down since");
+    return 0;
+}
+
+static long apply_chain(struct log *log, const struct chain *c, uint64_t synced, const struct image_writer *writer)
+{
+    long count = 0;
+    const struct record *r;
+    for (uint64_t at = BLOCK_BYTES; at < c->end; at += r->bytes) {
+        r = (const struct record *)(c->data + at);
+        if (r->sequence <= synced)
+            continue;
+        log_apply_runs(log, r, writer, NULL);
+        count++;
+    }
+    return count;
+}
+
+static void sync_segment(struct log *log, unsigned number)
+{
+    int r = disk_sync(log->segment[number].buffered_fd);
+    if (r)
+        disk_die("syncing the log of", log->store->path, r);
+}
+
+/* Makes what was recovered as durable as what will be committed. The process before may have died between a
+ * write and its flush, yet the outputs of that turn leave now. */
+static void settle(struct log *log, bool unflushed)
+{
+    if (log->sync != SYNC_POWER || !log->sequence)
+        return;
+    sync_segment(log, log->active);
+    if (!unflushed)
+        return;
+    sync_segment(log, !log->active);
+    log->synced = 0;
+    log_sync(log);
+    log_make_room(log, BLOCK_BYTES);
+    log_write_note(log);
+}
+
+static long recover(struct log *log, struct chain chains[2], const struct image_writer *writer)
+{
+    const struct chain *older, *newer;
+    uint64_t synced;
+    for (unsigned n = 0; n < 2; n++) {
+        int r = load(log, n, &chains[n]);
+        if (!r)
+            r = check_head(log, &chains[n]);
+        if (r)
+            return r;
+        follow(log, &chains[n]);
+    }
+    int r = judge(log, chains, &older, &newer, &synced);
+    if (r)
+        return r;
+    log->image_end = max(older->image_end, newer->image_end);
+    long count = newer->first > synced + 1 ? apply_chain(log, older, synced, writer) : 0;
+    count += apply_chain(log, newer, synced, writer);
+    log->active = newer->segment;
+    log->sequence = log->applied = newer->last;
+    log->synced = log->proven = synced;
+    log->segment[newer->segment].tail = newer->end;
+    log->segment[newer->segment].last = newer->last;
+    log->segment[older->segment].tail = BLOCK_BYTES;
+    log->segment[older->segment].last = newer->first ? newer->first - 1 : 0;
+    log->ready = !log->read_only && writer->fd >= 0;
+    bool unflushed = max(older->process_last, newer->process_last) > max(older->power_synced, newer->power_synced);
+    if (log->ready)
+        settle(log, unflushed);
+    return count;
+}
+
+long log_recover(struct log *log, const struct image_writer *writer)
+{
+    struct chain chains[2] = {{0}, {0}};
+    log->ready = false;
+    log->sync_target = 0;
+    log_begin(log);
+    if (log->read_only && writer->fd >= 0)
+        return -EINVAL;
+    long result = recover(log, chains, writer);
+    for (unsigned n = 0; n < 2; n++)
+        if (chains[n].data)
+            sys(SYS_munmap, chains[n].data, chains[n].mapped);
+    return result;
+}
+
+long log_overlay(struct log *log, uint8_t **memory, uint64_t *bytes)
+{
+    struct image_writer writer = {.fd = -1};
+    long r = log_recover(log, &writer);
+    if (r < 0)
+        return r;
+    int64_t size = disk_size(log->image_fd);
+    if (size < 0)
+        return size;
+    *bytes = PAGE_UP(max((uint64_t)size, log->image_end));
+    if (!*bytes)
+        *bytes = PAGE_BYTES;
+    long at = sys(SYS_mmap, 0, *bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (sys_failed(at))
+        return at;
+    long over = size ? sys(SYS_mmap, at, PAGE_UP((uint64_t)size), PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED, log->image_fd, 0)
+                     : 0;
+    if (sys_failed(over)) {
+        sys(SYS_munmap, at, *bytes);
+        return over;
+    }
+    *memory = writer.memory = (uint8_t *)at;
+    return log_recover(log, &writer);
+}
