@@ -12,6 +12,10 @@ static const struct command {
     int (*run)(int argc, char **argv);
     const char *arguments, *help;
 } commands[] = {
+    {"show", ctl_show, "STORE", "what the store holds"},
+    {"backtrace", ctl_backtrace, "STORE", "where the saved process is waiting"},
+    {"check", ctl_check, "STORE", "is the store whole? status 0 or 1"},
+    {"turn", ctl_turn, "STORE", "the number of the last committed turn"},
     {"crash", ctl_crash, "PID TID SIGNAL TURN [FD]", "the backtrace of a dying process (for libken)"},
     {"store", ctl_store, "COMMAND [ARG...]", "the default store of a command"},
     {"check-program", ctl_check_program, "PATH", "can libken run this program?"},

@@ -19,6 +19,10 @@ int ctl_crash(int argc, char **argv);
 int ctl_check_program(int argc, char **argv);
 int ctl_store(int argc, char **argv);
 int ctl_launch(int argc, char **argv);
+int ctl_show(int argc, char **argv);
+int ctl_turn(int argc, char **argv);
+int ctl_check(int argc, char **argv);
+int ctl_backtrace(int argc, char **argv);
 
 /* Prints `kenctl: TEXT` on stderr and returns `status`. */
 int ctl_fail(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -5,6 +5,7 @@
  * (the kernel detaches when we exit, however that happens), and say the first line even if nothing else works.
  */
 #include "heap/kenctl.h"
+#include "heap/kenctl_saved.h"
 #include "heap/kenctl_unwind.h"
 
 #include <errno.h>
@@ -132,6 +133,7 @@ int ctl_crash(int argc, char **argv)
         error = objects_of_process(&crash.objects, crash.pid);
         if (!error)
             error = unwind(tid);
+        saved_name_pins(&crash.objects);
         ptrace(PTRACE_DETACH, tid, 0, 0);
     }
     if (error) {

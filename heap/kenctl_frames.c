@@ -81,6 +81,10 @@ void frame_print(int fd, const char *prefix, unsigned n, const struct frame *fra
                  const struct objects *objects)
 {
     const struct object *object = objects_find(objects, frame->ip);
+    if (frame->signal) {
+        dprintf(fd, "%s  #%u 0x%" PRIx64 " <a signal arrived>\n", prefix, n, frame->ip);
+        return;
+    }
     if (!object) {
         dprintf(fd, "%s  #%u 0x%" PRIx64 "\n", prefix, n, frame->ip);
         return;
