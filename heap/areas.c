@@ -117,6 +117,9 @@ static int track_new(struct session *s, const struct mapping_line *line,
                      int (*take)(struct session *, uintptr_t, uintptr_t))
 {
     struct areas *a = &s->areas;
+    bool closed = line->prot == PROT_NONE;
+    if (closed && line->end - line->start > SPARSE_BYTES && !is_populated(s, line->start, line->end))
+        return 0;
     if (line->end - line->start > SPARSE_BYTES && a->sparse_count < SPAN_MAX &&
         known_from(a, line->start) == known_from(a, line->end)) {
         a->sparse[a->sparse_count++] = (struct span){line->start, line->end};
@@ -132,7 +135,7 @@ static int track_new(struct session *s, const struct mapping_line *line,
         }
         uintptr_t stop = have && a->known[next].start < line->end ? a->known[next].start : line->end;
         /* An inaccessible reservation is left alone until something lies in it. */
-        if (line->prot == PROT_NONE && !is_populated(s, at, stop)) {
+        if (closed && !is_populated(s, at, stop)) {
             at = stop;
             continue;
         }

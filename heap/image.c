@@ -276,7 +276,11 @@ static int log_range(struct image *i, struct log *log, uint64_t offset, uint64_t
     for (uint64_t end = offset + bytes; offset < end; offset += PAGE_BYTES) {
         const uint8_t *now = (const uint8_t *)i->meta + offset;
         uint64_t changed = diff_page(now, i->twin + offset);
-        int r = image_log_lines(log, now, offset, changed, LOG_NEW);
+        if (!changed)
+            continue;
+        /* A page that is all zero may be a hole of the file. */
+        unsigned flags = diff_page(i->twin + offset, NULL) ? 0 : LOG_NEW;
+        int r = image_log_lines(log, now, offset, changed, flags);
         if (r)
             return r;
     }

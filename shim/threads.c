@@ -107,6 +107,8 @@ static long signal_peer(const struct peer *p, int signal)
 void threads_stop(void)
 {
     uint32_t wanted = 0;
+    if (!threads_many)
+        return;
     __atomic_store_n(&stopped, 0, __ATOMIC_RELEASE);
     for (uint32_t i = 0; i < peers_used; i++) {
         struct peer *p = &peers[i];
@@ -129,6 +131,8 @@ void threads_stop(void)
 
 void threads_go(void)
 {
+    if (!threads_many)
+        return;
     for (uint32_t i = 0; i < peers_used; i++)
         if (peers[i].state == THREAD_STOPPED)
             peers[i].state = THREAD_RUNNING;
