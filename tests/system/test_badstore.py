@@ -1,0 +1,399 @@
+#!/usr/bin/python3
+"""Stores that are damaged, foreign, newer, in use, on a full or read-only disk: a clear line on stderr,
+nothing lost, nothing overwritten."""
+import contextlib
+import ctypes
+import ctypes.util
+import hashlib
+import os
+import shutil
+import struct
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from harness import *
+
+# Where things are in `super` (heap/layout.h).
+MAGIC, CHECKSUM, VERSION, BUILD, CPU, SUPER_BYTES = 0, 8, 16, 40, 64, 4096
+
+
+def counter(t, **kw):
+    """A counter that was killed at `a 5`, and its dialog."""
+    if BARE:
+        raise Skip("without libken there is no store")
+    port = free_port()
+    program = t.program(kw.pop("argv", [subject("udp_counter")]) + [str(port)], **kw)
+    dialog = UdpDialog(program, port)
+    t.at_end(dialog.close)
+    for n in range(1, 6):
+        check(dialog.ask("INC a") == f"a {n}", "it miscounts")
+    program.kill9()
+    return program, dialog
+
+
+def contents(store):
+    """A digest of every file of the store except the lock."""
+    found = {}
+    for place, _, names in os.walk(store):
+        for name in names:
+            path = os.path.join(place, name)
+            if name != "lock":
+                with open(path, "rb") as f:
+                    found[os.path.relpath(path, store)] = hashlib.file_digest(f, "sha256").hexdigest()
+    return found
+
+
+def copy_store(store, to):
+    subprocess.run(["cp", "-a", "--sparse=always", store, to], check=True)
+
+
+def refused(t, program, *words):
+    """It must end with a status, not by a signal, after one line with all the words; the store stays."""
+    before = contents(program.store)
+    program.expected_messages = [".*"]
+    program.restart()
+    status = program.wait_gone()
+    lines = program.messages()
+    check(status > 0, f"it ended with {status} and said {program.tail()}")
+    check(lines, f"no line on stderr, status {status}")
+    text = " ".join(lines)
+    for word in words:
+        check(re.search(word, text), f"'{word}' is not in what it said: {text}")
+    after = contents(program.store)
+    check(after == before, f"changed: {sorted(n for n in before | after if before.get(n) != after.get(n))}")
+    t.note(lines[0].replace(t.dir, "")[5:120])
+
+
+def resumes(program, dialog, value="a 6"):
+    program.restart()
+    answer = dialog.ask("INC a")
+    check(answer == value, f"the count goes on with '{answer}', not '{value}'")
+    check(any(RESUME.match(m) for m in program.messages()), f"no resume line: {program.tail()}")
+
+
+def poke(store, name, offset, data):
+    with open(os.path.join(store, name), "r+b") as f:
+        f.seek(offset)
+        f.write(data)
+
+
+def flip(store, name, offset):
+    with open(os.path.join(store, name), "r+b") as f:
+        f.seek(offset)
+        byte = f.read(1)[0]
+        f.seek(offset)
+        f.write(bytes([byte ^ 0x10]))
+
+
+def damaged(damage, *words):
+    """Damages a store, expects a refusal, puts a copy back and expects the run to go on."""
+    def run(t):
+        program, dialog = counter(t)
+        kept = os.path.join(t.dir, "kept")
+        copy_store(program.store, kept)
+        damage(program.store)
+        refused(t, program, *words)
+        shutil.rmtree(program.store)
+        copy_store(kept, program.store)
+        program.expected_messages = []
+        resumes(program, dialog)
+    return run
+
+
+def truncate(name, keep):
+    return lambda store: os.truncate(os.path.join(store, name), keep(os.path.getsize(os.path.join(store, name))))
+
+
+def remove(name):
+    return lambda store: os.unlink(os.path.join(store, name))
+
+
+def first_record(store):
+    """Where the log's first record lies: (name, offset)."""
+    for name in ("log.0", "log.1"):
+        with open(os.path.join(store, name), "rb") as f:
+            f.seek(4096)
+            if f.read(8) == struct.pack("<Q", 0x44524345524E454B):
+                return name, 4096
+    raise Failure("no record in either segment")
+
+
+def flip_record(store):
+    name, offset = first_record(store)
+    flip(store, name, offset + 200)
+
+
+def superblock(change):
+    """Changes the superblock and makes its checksum right again."""
+    def damage(store):
+        path = ctypes.util.find_library("xxhash")
+        if not path:
+            raise Skip("libxxhash is not installed")
+        xxhash = ctypes.CDLL(path)
+        xxhash.XXH3_64bits.restype = ctypes.c_uint64
+        xxhash.XXH3_64bits.argtypes = [ctypes.c_char_p, ctypes.c_size_t]
+        name = os.path.join(store, "super")
+        data = bytearray(open(name, "rb").read())
+        covered = bytes(data[VERSION:])
+        check(xxhash.XXH3_64bits(covered, len(covered)) == struct.unpack_from("<Q", data, CHECKSUM)[0],
+              "the checksum of a good superblock is not understood")
+        change(data)
+        covered = bytes(data[VERSION:])
+        struct.pack_into("<Q", data, CHECKSUM, xxhash.XXH3_64bits(covered, len(covered)))
+        with open(name, "r+b") as f:
+            f.write(data)
+    return damage
+
+
+def newer(data):
+    struct.pack_into("<I", data, VERSION, 99)
+
+
+def other_build(data):
+    data[BUILD] ^= 0xFF
+
+
+def richer_cpu(data):
+    data[CPU:CPU + 64] = b"\xff" * 64
+
+
+def half(size):
+    return size // 2
+
+
+for name, damage, words in (
+        ("super_truncated", truncate("super", half), ("super",)),
+        ("super_flipped", lambda store: flip(store, "super", 300), ("super", "damage")),
+        ("super_foreign", lambda store: poke(store, "super", 0, b"SOMETHING ELSE"), ("super",)),
+        ("super_missing", remove("super"), ("super|incomplete|missing",)),
+        ("super_newer", superblock(newer), ("99", "newer")),
+        ("other_build", superblock(other_build), ("build",)),
+        ("lesser_cpu", superblock(richer_cpu), ("(?i)cpu|processor",)),
+        ("image_truncated", truncate("image", half), ("image",)),
+        ("image_empty", truncate("image", lambda size: 0), ("image",)),
+        ("image_missing", remove("image"), ("image",)),
+        ("log_truncated", truncate("log.0", half), (r"log\.0",)),
+        ("log_missing", remove("log.1"), (r"log\.1",)),
+        ("log_head_flipped", lambda store: flip(store, "log.0", 40), (r"log\.0",)),
+        ("log_record_flipped", flip_record, (r"log\.[01]", "offset 4096")),
+):
+    add_case(name, damaged(damage, *words))
+
+
+@case
+def foreign_log(t):
+    """The log of another store."""
+    program, dialog = counter(t)
+    other, _ = counter(t)
+    kept = os.path.join(t.dir, "kept")
+    copy_store(program.store, kept)
+    shutil.copyfile(os.path.join(other.store, "log.0"), os.path.join(program.store, "log.0"))
+    refused(t, program, r"log\.0")
+    shutil.rmtree(program.store)
+    copy_store(kept, program.store)
+    program.expected_messages = []
+    resumes(program, dialog)
+
+
+@case
+def moved_store(t):
+    """A store may be moved to another place."""
+    program, dialog = counter(t)
+    shutil.move(program.store, program.store + "-moved")
+    program.store = program.env["KEN_STORE"] = program.store + "-moved"
+    resumes(program, dialog)
+
+
+@case
+def in_use(t):
+    """A second instance is told the pid of the first, which goes on undisturbed."""
+    program, dialog = counter(t)
+    resumes(program, dialog)
+    second = t.program(program.argv, store=program.store)
+    second.expected_messages = [".*"]
+    check(second.wait_gone() > 0, f"the second instance ended with {second.status}")
+    check(str(program.pid()) in second.tail(), f"pid {program.pid()} is not in: {second.tail()}")
+    check(dialog.ask("INC a") == "a 7", "the first instance was disturbed")
+
+
+@case
+def fresh(t):
+    """KEN_FRESH=1 starts over and keeps the old store aside, from where it can be resumed."""
+    program, dialog = counter(t)
+    again = t.program(program.argv, store=program.store, env={"KEN_FRESH": "1"})
+    again.expected_messages = [".*"]
+    other = UdpDialog(again, int(program.argv[1]))
+    t.at_end(other.close)
+    check(other.ask("INC a") == "a 1", "it did not start over")
+    again.kill9()
+    aside = [name for name in os.listdir(program.cwd) if name.startswith("store.old")]
+    check(len(aside) == 1, f"kept aside: {aside}")
+    program.store = program.env["KEN_STORE"] = os.path.join(program.cwd, aside[0])
+    resumes(program, dialog)
+
+
+@case
+def missing_directory(t):
+    """It is made, with its parents, for its owner alone."""
+    store = os.path.join(t.dir, "a", "b", "store")
+    program, dialog = counter(t, store=store)
+    check(os.stat(store).st_mode & 0o777 == 0o700, f"its mode is {os.stat(store).st_mode & 0o777:o}")
+    resumes(program, dialog)
+
+
+@case
+def unusable_directory(t):
+    """A file lies where the store's parent should be."""
+    if BARE:
+        raise Skip("without libken there is no store")
+    with open(os.path.join(t.dir, "file"), "w") as f:
+        f.write("precious")
+    program = t.program([subject("udp_counter"), "1"], store=os.path.join(t.dir, "file", "store"))
+    program.expected_messages = [".*"]
+    check(program.wait_gone() > 0, f"status {program.status}")
+    check("file/store" in program.tail(), f"the path is not in: {program.tail()}")
+    check(open(os.path.join(t.dir, "file")).read() == "precious", "the file was changed")
+
+
+@case
+def writable_by_others(t):
+    program, dialog = counter(t)
+    os.chmod(program.store, 0o777)
+    refused(t, program, "store")
+    os.chmod(program.store, 0o700)
+    program.expected_messages = []
+    resumes(program, dialog)
+
+
+@contextlib.contextmanager
+def small_disk(t, size):
+    place = os.path.join(t.dir, "disk")
+    os.mkdir(place)
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "ken-test", place],
+                          capture_output=True, text=True)
+    if done.returncode:
+        raise Skip(f"cannot mount a file system: {done.stderr.strip()}")
+    try:
+        yield place
+    finally:
+        stop_all()
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+def remount(place, options):
+    subprocess.run(["mount", "-o", f"remount,{options}", place], check=True)
+
+
+@case
+def read_only(t):
+    with small_disk(t, "256m") as place:
+        program, dialog = counter(t, store=os.path.join(place, "store"))
+        remount(place, "ro")
+        refused(t, program, "store|EROFS")
+        remount(place, "rw")
+        program.expected_messages = []
+        resumes(program, dialog)
+
+
+@case
+def full_disk(t):
+    """It waits, says so once, and goes on when there is room; what was answered before stays."""
+    with small_disk(t, "256m") as place:
+        program, dialog = counter(t, argv=[subject("udp_counter")], store=os.path.join(place, "store"))
+        port = free_port()
+        big = t.program([subject("big_turn"), str(port)], store=os.path.join(place, "big"))
+        asks = UdpDialog(big, port)
+        t.at_end(asks.close)
+        big.expected_messages = ["(?i)full|room|space|ENOSPC"]
+        before = asks.ask("fill 10 1")
+        asks.socket.send(b"2 fill 150 2")
+        time.sleep(2.5)
+        check(big.process.poll() is None, f"it died on a full disk: {big.tail()}")
+        asks.socket.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            raise Failure(f"an answer although nothing could be written: {asks.socket.recv(100)}")
+        said = [m for m in big.messages() if re.search(big.expected_messages[0], m)]
+        check(len(said) == 1, f"it said {len(said)} times that the disk is full: {big.messages()}")
+        remount(place, "size=2g")
+        after = asks.ask("fill 150 2")
+        check(after.split()[0] == str(150 << 17), f"after there was room it answered '{after}', before '{before}'")
+        big.kill9()
+        big.restart()
+        check(asks.ask("sum") == after, "what was answered is lost")
+
+
+@case
+def full_disk_and_killed(t):
+    """Killed while it waits for room: it resumes the turn before."""
+    with small_disk(t, "256m") as place:
+        if BARE:
+            raise Skip("without libken there is no store")
+        port = free_port()
+        big = t.program([subject("big_turn"), str(port)], store=os.path.join(place, "big"))
+        asks = UdpDialog(big, port)
+        t.at_end(asks.close)
+        big.expected_messages = ["(?i)full|room|space|ENOSPC"]
+        before = asks.ask("fill 10 1")
+        asks.socket.send(b"2 fill 300 2")
+        time.sleep(2)
+        big.kill9()
+        remount(place, "size=2g")
+        big.restart()
+        check(asks.ask("sum") == before, "the turn before is lost")
+
+
+def changed_executable(t, change, expect_resume):
+    copy = os.path.join(t.dir, "program")
+    shutil.copy2(subject("udp_counter"), copy)
+    program, dialog = counter(t, argv=[copy])
+    change(copy)
+    program.expected_messages = ["(?i)changed|differ|replaced|upgrade"]
+    if expect_resume:
+        resumes(program, dialog)
+    else:
+        refused(t, program, "(?i)changed|written|differ|pin")
+
+
+@case
+def replaced_executable(t):
+    """An upgrade replaces the file: the run goes on with the old one, kept in the store."""
+    def replace(path):
+        shutil.copy2(subject("tcp_counter"), path + ".new")
+        os.rename(path + ".new", path)
+    changed_executable(t, replace, True)
+
+
+@case
+def overwritten_executable(t):
+    """Written to in place, the file and its hard link in the store change: refused."""
+    def overwrite(path):
+        with open(path, "r+b") as f:
+            f.seek(0, 2)
+            f.write(b"more")
+    changed_executable(t, overwrite, False)
+
+
+@case
+def other_command(t):
+    """Without KEN_STORE, each command line has a store of its own below .ken."""
+    if BARE:
+        raise Skip("without libken there is no store")
+    where = os.path.join(t.dir, "here")
+    ports, dialogs = [free_port(), free_port()], []
+    for n, port in enumerate(ports):
+        program = t.program([subject("udp_counter"), str(port)], start=False, cwd=where)
+        del program.env["KEN_STORE"]
+        program.stderr_path = lambda start=None, n=n, p=program: os.path.join(where, f"err{n}.{start or p.starts}")
+        program.start()
+        dialogs.append(UdpDialog(program, port))
+        t.at_end(dialogs[-1].close)
+        for _ in range(n + 1):
+            dialogs[-1].ask("INC a")
+        program.kill9()
+    check(len(os.listdir(os.path.join(where, ".ken"))) == 2, str(os.listdir(os.path.join(where, ".ken"))))
+    for n, dialog in enumerate(dialogs):
+        resumes(dialog.program, dialog, f"a {n + 2}")
+
+
+main()
