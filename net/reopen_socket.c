@@ -38,8 +38,10 @@ static long open_listener(void)
         sys(SYS_close, fd);
         return r;
     }
-    listener = (int)fd;
-    return 0;
+    /* Above the program's numbers: one of them would be made over it. */
+    listener = (int)sys(SYS_fcntl, fd, F_DUPFD_CLOEXEC, fd_highest + 1);
+    sys(SYS_close, fd);
+    return listener < 0 ? listener : 0;
 }
 
 /* A stream whose other side is gone without a reset: end of input, EPIPE. */
