@@ -4,16 +4,13 @@
 
 #include <string.h>
 
-static void *take_class(unsigned class)
+static void *take_class(unsigned kind)
 {
     struct heap *h = alloc_heap_mine();
     if (!h)
         return NULL;
-    void *p = span_take(h->current[class]);
-    if (likely(p))
-        return p;
-    struct span *s = alloc_heap_refill(h, class);
-    return s ? span_take(s) : NULL;
+    struct bin *b = &h->bin[kind];
+    return likely(b->count) ? b->object[--b->count] : alloc_heap_fill(h, kind);
 }
 
 void *alloc_malloc(size_t bytes)
@@ -56,10 +53,10 @@ void *alloc_aligned(size_t alignment, size_t bytes)
     if (alignment <= 16)
         return alloc_malloc(bytes);
     if (alignment <= PAGE_BYTES && bytes <= CLASS_LARGEST) {
-        unsigned class = class_of(bytes > alignment ? bytes : alignment);
-        while (class_size(class) % alignment)
-            class ++; /* the largest one is a multiple of a page */
-        return take_class(class);
+        unsigned kind = class_of(bytes > alignment ? bytes : alignment);
+        while (class_size(kind) % alignment)
+            kind++; /* the largest one is a multiple of a page */
+        return take_class(kind);
     }
     bool zero;
     return large_malloc(bytes, alignment, &zero);
@@ -70,6 +67,24 @@ void alloc_free(void *p)
     alloc_free_fast(p);
 }
 
+/* A free of one's own object that the fast way did not dare. */
+static void free_own(struct heap *h, struct span *s, void *p)
+{
+    uintptr_t address = (uintptr_t)p;
+    long i = span_index(s, address);
+    if (i < 0)
+        alloc_abort_pointer("free of a pointer into a block", address);
+    if (span_is_free(s, i) || alloc_heap_caches(h, s->kind, p))
+        alloc_abort_pointer("double free", address);
+    if (i >= s->freed)
+        s->freed = (uint16_t)(i + 1);
+    struct bin *b = &h->bin[s->kind];
+    if (b->count == b->most)
+        alloc_heap_flush(h, s->kind);
+    b->tag[b->count] = object_tag(address);
+    b->object[b->count++] = p;
+}
+
 void alloc_free_slowly(void *p, struct span *s)
 {
     if (!p)
@@ -77,6 +92,8 @@ void alloc_free_slowly(void *p, struct span *s)
     uintptr_t address = (uintptr_t)p;
     if (!s)
         alloc_abort_pointer("free of a pointer that malloc did not return", address);
+    else if (s->owner == alloc_heap)
+        free_own(alloc_heap, s, p);
     else if (span_is_small(s))
         alloc_heap_free_remote(s, address);
     else
@@ -92,10 +109,9 @@ static struct span *span_in_use(const void *p, const char *doing)
         return s;
     if (!s || !span_is_small(s))
         alloc_abort_pointer(doing, address);
-    uintptr_t offset = address - s->start;
-    uint32_t i = (uint32_t)(offset / s->size);
-    if (offset % s->size || i >= s->capacity ||
-        (__atomic_load_n(&s->free[i / 64], __ATOMIC_RELAXED) >> (i % 64) & 1))
+    long i = span_index(s, address);
+    if (i < 0 || span_is_free(s, i) ||
+        (s->owner == alloc_heap && alloc_heap_caches(alloc_heap, s->kind, p)))
         alloc_abort_pointer(doing, address);
     return s;
 }

@@ -8,30 +8,30 @@
 #define CLASSES 40
 #define CLASS_LARGEST 32768UL
 #define CLASS_MOST_OBJECTS 256 /* in one span: four words of bitmap */
+#define CLASS_MOST_CACHED 12
 
-/* For sizes up to CLASS_LARGEST. */
+/* For sizes up to CLASS_LARGEST. Without a branch: mixed sizes would mispredict it. Below 128 the first
+ * doubling's steps of 16 go on downwards. */
 static inline unsigned class_of(size_t bytes)
 {
     size_t last = bytes - (bytes != 0);
-    if (last < 128)
-        return (unsigned)(last >> 4);
-    unsigned power = 63U - (unsigned)__builtin_clzl(last);
-    return 8 + (power - 7) * 4 + ((last >> (power - 2)) & 3);
+    unsigned power = 63U ^ (unsigned)__builtin_clzl(last | 64);
+    return (power - 6) * 4 + (unsigned)(last >> (power - 2));
 }
 
-static inline uint32_t class_size(unsigned class)
+static inline uint32_t class_size(unsigned kind)
 {
-    if (class < 8)
-        return (class + 1) * 16;
-    unsigned power = 7 + (class - 8) / 4;
-    return (4 + (class - 8) % 4 + 1) << (power - 2);
+    if (kind < 8)
+        return (kind + 1) * 16;
+    unsigned power = 7 + (kind - 8) / 4;
+    return (4 + (kind - 8) % 4 + 1) << (power - 2);
 }
 
 /* How many pages a span of that class has: up to 256 objects or 64 KiB, but at least 8 objects;
  * chosen so that hardly anything is left over at the end. */
-static inline uint32_t class_pages(unsigned class)
+static inline uint32_t class_pages(unsigned kind)
 {
-    uint32_t size = class_size(class);
+    uint32_t size = class_size(kind);
     if (size <= 256)
         return size * CLASS_MOST_OBJECTS / 4096;
     if (size <= 4096)
@@ -39,9 +39,16 @@ static inline uint32_t class_pages(unsigned class)
     return size * (size <= 8192 ? 16 : 8) / 4096;
 }
 
-static inline uint32_t class_objects(unsigned class)
+/* How many freed ones a heap keeps at hand. */
+static inline uint32_t class_cached(unsigned kind)
 {
-    return class_pages(class) * 4096 / class_size(class);
+    uint32_t most = 16384 / class_size(kind);
+    return most > CLASS_MOST_CACHED ? CLASS_MOST_CACHED : most < 2 ? 2 : most;
+}
+
+static inline uint32_t class_objects(unsigned kind)
+{
+    return class_pages(kind) * 4096 / class_size(kind);
 }
 
 #endif

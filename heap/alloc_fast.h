@@ -1,24 +1,26 @@
-/* The two fast ways, inlined into the exported stubs: a small malloc from the current span, a free
- * of one's own object. Both store one word, in the span's hot line (bitmap words by relaxed
- * atomics: another thread that frees an object may look at them).
+/* The two fast ways, inlined into the exported stubs: a malloc of what was freed lately, a free of one's own
+ * object. They write the bin, nothing else.
  */
 #ifndef KEN_HEAP_ALLOC_FAST_H
 #define KEN_HEAP_ALLOC_FAST_H
 
 #include "heap/alloc_span.h"
 
-/* The lowest free object of a span, or NULL. */
-static inline void *span_take(struct span *s)
+#include <emmintrin.h>
+
+static inline uint16_t object_tag(uintptr_t address)
 {
-    for (unsigned w = 0; w < CLASS_MOST_OBJECTS / 64; w++) {
-        uint64_t bits = s->free[w];
-        if (bits) {
-            uint32_t i = w * 64 + (uint32_t)__builtin_ctzl(bits);
-            __atomic_store_n(&s->free[w], bits & (bits - 1), __ATOMIC_RELAXED);
-            return (void *)(s->start + i * s->size);
-        }
-    }
-    return NULL;
+    return (uint16_t)(address >> 4);
+}
+
+/* Whether the bin may hold the object: one of its tags is equal. */
+static inline bool bin_may_hold(const struct bin *b, uintptr_t address, unsigned count)
+{
+    const __m128i *tags = (const __m128i *)b->tag;
+    __m128i tag = _mm_set1_epi16((short)object_tag(address));
+    __m128i equal = _mm_packs_epi16(_mm_cmpeq_epi16(_mm_load_si128(tags), tag),
+                                    _mm_cmpeq_epi16(_mm_load_si128(tags + 1), tag));
+    return (unsigned)_mm_movemask_epi8(equal) & ((1U << count) - 1);
 }
 
 /* NULL: go the slow way, alloc_malloc(). */
@@ -27,33 +29,38 @@ static inline void *alloc_fast(size_t bytes)
     struct heap *h = alloc_heap;
     if (unlikely(bytes > CLASS_LARGEST || !h))
         return NULL;
-    return span_take(h->current[class_of(bytes)]);
+    struct bin *b = &h->bin[class_of(bytes)];
+    unsigned count = b->count;
+    if (unlikely(!count))
+        return NULL;
+    b->count = (uint16_t)(count - 1);
+    return b->object[count - 1];
 }
 
 /* alloc.c: whatever the inlined part does not do. */
 void alloc_free_slowly(void *, struct span *);
 
+/* Both ways to be free already: in the span's bitmap, in the bin. */
 static inline void alloc_free_fast(void *p)
 {
     uintptr_t address = (uintptr_t)p;
+    struct heap *h = alloc_heap;
     struct span *s = span_of(address);
-    if (unlikely(!s || s->owner != alloc_heap)) {
+    if (unlikely(!s || s->owner != h)) {
         alloc_free_slowly(p, s);
         return;
     }
-    uintptr_t offset = address - s->start;
-    uint32_t i = (uint32_t)((offset * s->magic) >> 32);
-    uint64_t *word = &s->free[i / 64], bit = 1UL << (i % 64);
-    /* The reciprocal is exact for multiples of the size; nothing else comes out equal. */
-    if (unlikely(i >= s->capacity || i * (uintptr_t)s->size != offset))
-        alloc_abort_pointer("free of a pointer into a block", address);
-    if (unlikely(*word & bit))
-        alloc_abort_pointer("double free", address);
-    __atomic_store_n(word, *word | bit, __ATOMIC_RELAXED);
-    if (unlikely(i >= s->freed))
-        s->freed = (uint16_t)(i + 1);
-    if (s->state != SPAN_CURRENT)
-        alloc_heap_settle(s->owner, s);
+    struct bin *b = &h->bin[s->kind];
+    unsigned count = b->count;
+    long i = span_index(s, address);
+    if (unlikely(i < 0 || span_is_free(s, i) || bin_may_hold(b, address, count) ||
+                 i >= s->freed || count == b->most)) {
+        alloc_free_slowly(p, s);
+        return;
+    }
+    b->tag[count] = object_tag(address);
+    b->object[count] = p;
+    b->count = (uint16_t)(count + 1);
 }
 
 #endif

@@ -8,7 +8,7 @@
  * already. A thread whose destructors allocate afterwards simply takes a heap anew, and gives it up
  * in the next of libc's rounds.
  */
-#include "heap/alloc_span.h"
+#include "heap/alloc_fast.h"
 #include "heap/say.h"
 
 #include <pthread.h>
@@ -34,7 +34,7 @@ static struct heap *heap_at(size_t i)
 
 static void partial_link(struct heap *h, struct span *s)
 {
-    uint32_t id = span_id(s), *head = &h->partial[s->class];
+    uint32_t id = span_id(s), *head = &h->partial[s->kind];
     struct rest *r = rest_at(id);
     r->prev = 0;
     r->next = *head;
@@ -50,7 +50,7 @@ static void partial_unlink(struct heap *h, struct span *s)
     if (r->prev)
         rest_at(r->prev)->next = r->next;
     else
-        h->partial[s->class] = r->next;
+        h->partial[s->kind] = r->next;
     if (r->next)
         rest_at(r->next)->prev = r->prev;
 }
@@ -71,12 +71,59 @@ static void retire(struct heap *h, struct span *s, bool locked)
         lock_give(&alloc_lock);
 }
 
-void alloc_heap_settle(struct heap *h, struct span *s)
+/* Marks one object free in its span. */
+static void put_back(struct heap *h, void *object, bool locked)
 {
+    struct span *s = span_of((uintptr_t)object);
+    long i = span_index(s, (uintptr_t)object);
+    uint64_t *word = &s->free[i / 64], bit = 1UL << (i % 64);
+    if (*word & bit) /* another thread freed it once more */
+        alloc_abort_pointer("double free", (uintptr_t)object);
+    __atomic_store_n(word, *word | bit, __ATOMIC_RELAXED);
     if (s->state == SPAN_FULL)
         partial_link(h, s);
-    if (can_retire(s))
-        retire(h, s, false);
+    if (s->state == SPAN_PARTIAL && *word == span_all(s, (unsigned)i / 64) && can_retire(s))
+        retire(h, s, locked);
+}
+
+/* The oldest ones leave. The count is 0 meanwhile: a fork that happens now loses them, no more. */
+void alloc_heap_flush(struct heap *h, unsigned kind)
+{
+    struct bin *b = &h->bin[kind];
+    unsigned count = b->count, leave = (count + 1) / 2;
+    __atomic_store_n(&b->count, 0, __ATOMIC_RELEASE);
+    for (unsigned i = 0; i < leave; i++)
+        put_back(h, b->object[i], false);
+    for (unsigned i = leave; i < count; i++) {
+        b->object[i - leave] = b->object[i];
+        b->tag[i - leave] = b->tag[i];
+    }
+    __atomic_store_n(&b->count, (uint16_t)(count - leave), __ATOMIC_RELEASE);
+}
+
+bool alloc_heap_caches(const struct heap *h, unsigned kind, const void *object)
+{
+    const struct bin *b = &h->bin[kind];
+    for (unsigned i = 0; i < b->count; i++)
+        if (b->object[i] == object)
+            return true;
+    return false;
+}
+
+/* Another thread freed what the owner had freed as well. */
+static void check_twice(const struct span *s, unsigned w, uint64_t bits)
+{
+    const struct bin *b = &s->owner->bin[s->kind];
+    uint64_t twice = bits & s->free[w];
+    for (unsigned k = 0; k < b->count; k++) {
+        uintptr_t address = (uintptr_t)b->object[k];
+        if (address - s->start < span_rest(s)->pages * PAGE_BYTES &&
+            (unsigned)span_index(s, address) / 64 == w)
+            twice |= bits & 1UL << (span_index(s, address) % 64);
+    }
+    if (twice)
+        alloc_abort_pointer("double free", s->start + (w * 64UL + (unsigned)__builtin_ctzl(twice)) *
+                                                          s->size);
 }
 
 /* Takes over what other threads freed in a span. */
@@ -89,7 +136,8 @@ static void collect(struct span *s, struct rest *r)
             continue;
         uint64_t bits = __atomic_exchange_n(&r->remote[w], 0, __ATOMIC_ACQUIRE);
         unsigned last = 63U - (unsigned)__builtin_clzl(bits);
-        s->free[w] |= bits;
+        check_twice(s, w, bits);
+        __atomic_store_n(&s->free[w], s->free[w] | bits, __ATOMIC_RELAXED);
         taken += (uint32_t)__builtin_popcountl(bits);
         if (s->freed < w * 64 + last + 1)
             s->freed = (uint16_t)(w * 64 + last + 1);
@@ -128,36 +176,45 @@ static void push_pending(struct heap *h, uint32_t id)
     lock_give(&alloc_lock);
 }
 
+/* Whether the owner has freed the object and keeps it in its bin, looked at from another thread. The
+ * object was handed out before this thread got it, and since then was in no entry below the count; x86
+ * shows the owner's stores in their order. So a hit is a double free, whatever the owner does meanwhile. */
+static bool remote_caches(struct heap *h, unsigned kind, uintptr_t address)
+{
+    struct bin *b = &h->bin[kind];
+    unsigned count = __atomic_load_n(&b->count, __ATOMIC_ACQUIRE);
+    return bin_may_hold(b, address, count) && alloc_heap_caches(h, kind, (void *)address);
+}
+
 void alloc_heap_free_remote(struct span *s, uintptr_t address)
 {
-    uintptr_t offset = address - s->start;
-    uint32_t i = (uint32_t)((offset * s->magic) >> 32);
-    if (i >= s->capacity || i * (uintptr_t)s->size != offset)
+    long i = span_index(s, address);
+    if (i < 0)
         alloc_abort_pointer("free of a pointer into a block", address);
     struct heap *h = s->owner;
     uint32_t id = span_id(s);
     struct rest *r = rest_at(id);
     uint64_t bit = 1UL << (i % 64);
-    if ((__atomic_load_n(&s->free[i / 64], __ATOMIC_RELAXED) & bit) ||
+    if (span_is_free(s, i) || remote_caches(h, s->kind, address) ||
         (__atomic_fetch_or(&r->remote[i / 64], bit, __ATOMIC_ACQ_REL) & bit))
         alloc_abort_pointer("double free", address);
     if (__atomic_fetch_add(&r->remote_count, 1, __ATOMIC_ACQ_REL) == 0)
         push_pending(h, id);
 }
 
-static struct span *span_make(struct heap *h, unsigned class)
+static struct span *span_make(struct heap *h, unsigned kind)
 {
     lock_take(&alloc_lock);
-    uint32_t id = runs_take(class_pages(class), 1);
+    uint32_t id = runs_take(class_pages(kind), 1);
     struct span *s = NULL;
     if (id) {
         s = span_at(id);
         struct rest *r = rest_at(id);
-        s->size = class_size(class);
+        s->size = class_size(kind);
         s->magic = (uint32_t)(((1UL << 32) + s->size - 1) / s->size);
-        s->capacity = (uint16_t)class_objects(class);
+        s->capacity = (uint16_t)class_objects(kind);
         s->freed = 0;
-        s->class = (uint8_t) class;
+        s->kind = (uint8_t) kind;
         for (unsigned w = 0; w < CLASS_MOST_OBJECTS / 64; w++) {
             s->free[w] = span_all(s, w);
             r->remote[w] = 0;
@@ -171,27 +228,52 @@ static struct span *span_make(struct heap *h, unsigned class)
     return s;
 }
 
-struct span *alloc_heap_refill(struct heap *h, unsigned class)
+static struct span *refill(struct heap *h, unsigned kind)
 {
-    if (h->current[class] != &alloc_no_span)
-        h->current[class]->state = SPAN_FULL;
-    h->current[class] = no_span();
+    if (h->current[kind] != &alloc_no_span)
+        h->current[kind]->state = SPAN_FULL;
+    h->current[kind] = no_span();
     if (__atomic_load_n(&h->pending, __ATOMIC_RELAXED))
         drain(h, false);
     struct span *s;
-    while (h->partial[class]) {
-        s = span_at(h->partial[class]);
+    while (h->partial[kind]) {
+        s = span_at(h->partial[kind]);
         partial_unlink(h, s);
         s->state = SPAN_FULL;
         if (span_has_free(s)) {
             s->state = SPAN_CURRENT;
-            return h->current[class] = s;
+            return h->current[kind] = s;
         }
     }
-    s = span_make(h, class);
+    s = span_make(h, kind);
     if (s)
-        h->current[class] = s;
+        h->current[kind] = s;
     return s;
+}
+
+void *alloc_heap_fill(struct heap *h, unsigned kind)
+{
+    struct bin *b = &h->bin[kind];
+    struct span *s = h->current[kind];
+    if (!span_has_free(s) && !(s = refill(h, kind)))
+        return NULL;
+    unsigned w = 0, want = b->most / 2;
+    while (!s->free[w])
+        w++;
+    uint64_t bits = s->free[w];
+    unsigned free = (unsigned)__builtin_popcountl(bits);
+    if (want > free - 1)
+        want = free - 1;
+    char *base = (char *)s->start + w * 64UL * s->size;
+    void *first = base + (uint32_t)__builtin_ctzl(bits) * s->size;
+    bits &= bits - 1;
+    for (unsigned i = want; i-- > 0; bits &= bits - 1) {
+        b->object[i] = base + (uint32_t)__builtin_ctzl(bits) * s->size;
+        b->tag[i] = object_tag((uintptr_t)b->object[i]);
+    }
+    __atomic_store_n(&s->free[w], bits, __ATOMIC_RELAXED);
+    __atomic_store_n(&b->count, (uint16_t)want, __ATOMIC_RELEASE);
+    return first;
 }
 
 /* --- a heap's life --- */
@@ -200,9 +282,14 @@ struct span *alloc_heap_refill(struct heap *h, unsigned class)
 static void put_away(struct heap *h)
 {
     drain(h, true);
-    for (unsigned class = 0; class < CLASSES; class ++) {
-        struct span *s = h->current[class];
-        h->current[class] = no_span();
+    for (unsigned kind = 0; kind < CLASSES; kind++) {
+        struct bin *b = &h->bin[kind];
+        while (b->count) {
+            b->count--;
+            put_back(h, b->object[b->count], true);
+        }
+        struct span *s = h->current[kind];
+        h->current[kind] = no_span();
         if (s == &alloc_no_span)
             continue;
         partial_link(h, s);
@@ -238,8 +325,10 @@ static struct heap *heap_make(void)
     if (heaps == HEAPS || region_grow(REGION_HEAPS, (heaps + 1) * sizeof(struct heap)))
         return NULL;
     struct heap *h = heap_at(heaps++);
-    for (unsigned class = 0; class < CLASSES; class ++)
-        h->current[class] = no_span();
+    for (unsigned kind = 0; kind < CLASSES; kind++) {
+        h->current[kind] = no_span();
+        h->bin[kind].most = (uint16_t)class_cached(kind);
+    }
     return h;
 }
 
@@ -249,7 +338,6 @@ struct heap *alloc_heap_mine(void)
         return alloc_heap;
     lock_take(&alloc_lock);
     struct heap *h = NULL;
-    bool first = heaps == 0;
     if (runs_open() == 0) {
         h = dead;
         if (h) {
@@ -261,17 +349,24 @@ struct heap *alloc_heap_mine(void)
     }
     lock_give(&alloc_lock);
     alloc_heap = h;
-    if (h && !first) /* the first thread is the program itself: it has no need to leave */
+    if (h && sys(SYS_gettid) != sys(SYS_getpid)) /* the main thread ends with the program */
         arrange_leaving(h);
     return h;
 }
 
-/* Forgets a heap's lists and files it as dead. */
+/* Forgets a heap's lists and files it as dead. What is in its bins is free: a count covers whole
+ * entries only. */
 static void heap_reset(struct heap *h)
 {
-    for (unsigned class = 0; class < CLASSES; class ++) {
-        h->current[class] = no_span();
-        h->partial[class] = 0;
+    for (unsigned kind = 0; kind < CLASSES; kind++) {
+        struct bin *b = &h->bin[kind];
+        for (; b->count; b->count--) {
+            struct span *s = span_of((uintptr_t)b->object[b->count - 1]);
+            long i = span_index(s, (uintptr_t)b->object[b->count - 1]);
+            s->free[i / 64] |= 1UL << (i % 64);
+        }
+        h->current[kind] = no_span();
+        h->partial[kind] = 0;
     }
     h->pending = 0;
     h->state = HEAP_DEAD;
@@ -318,17 +413,38 @@ static int fault(const char *what, uint32_t id)
     return 1;
 }
 
+static int check_bin(struct heap *h, unsigned kind)
+{
+    struct bin *b = &h->bin[kind];
+    if (b->most != class_cached(kind) || b->count > b->most)
+        return fault("a bin holds more than it may", kind);
+    for (unsigned i = 0; i < b->count; i++) {
+        uintptr_t address = (uintptr_t)b->object[i];
+        struct span *s = span_of(address);
+        if (!s || s->owner != h || s->kind != kind || span_index(s, address) < 0)
+            return fault("a bin holds what is not the heap's", kind);
+        if (span_is_free(s, span_index(s, address)) || b->tag[i] != object_tag(address))
+            return fault("a bin's object is free in its span, or has another's tag", span_id(s));
+        for (unsigned k = 0; k < i; k++)
+            if (b->object[k] == b->object[i])
+                return fault("an object is in a bin twice", span_id(s));
+    }
+    return 0;
+}
+
 static int check_heap(struct heap *h, size_t *listed)
 {
-    for (unsigned class = 0; class < CLASSES; class ++) {
-        struct span *s = h->current[class];
-        if (s != &alloc_no_span && (s->owner != h || s->class != class || s->state != SPAN_CURRENT))
+    for (unsigned kind = 0; kind < CLASSES; kind++) {
+        struct span *s = h->current[kind];
+        if (s != &alloc_no_span && (s->owner != h || s->kind != kind || s->state != SPAN_CURRENT))
             return fault("a heap's current span is another's", span_id(s));
         *listed += s != &alloc_no_span;
+        if (check_bin(h, kind))
+            return 1;
         uint32_t prev = 0;
-        for (uint32_t id = h->partial[class]; id; prev = id, id = rest_at(id)->next, ++*listed) {
+        for (uint32_t id = h->partial[kind]; id; prev = id, id = rest_at(id)->next, ++*listed) {
             s = span_at(id);
-            if (s->owner != h || s->class != class || s->state != SPAN_PARTIAL ||
+            if (s->owner != h || s->kind != kind || s->state != SPAN_PARTIAL ||
                 rest_at(id)->prev != prev || *listed > runs_spans())
                 return fault("a heap's list is broken", id);
         }
@@ -339,8 +455,8 @@ static int check_heap(struct heap *h, size_t *listed)
 static int check_small(struct span *s, uint32_t id)
 {
     struct rest *r = rest_at(id);
-    if (s->size != class_size(s->class) || r->pages != class_pages(s->class) ||
-        s->capacity != class_objects(s->class) || s->freed > s->capacity)
+    if (s->size != class_size(s->kind) || r->pages != class_pages(s->kind) ||
+        s->capacity != class_objects(s->kind) || s->freed > s->capacity)
         return fault("a span does not fit its class", id);
     unsigned remote = 0;
     for (unsigned w = 0; w < CLASS_MOST_OBJECTS / 64; w++) {

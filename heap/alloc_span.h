@@ -8,6 +8,7 @@
  *   above the top   0
  *
  * Who writes what:
+ *   bins: the heap's thread only
  *   free[], freed, state of a small span: the owner only (a dead heap's: whoever holds the lock)
  *   rest.remote, remote_count, pending_next: any thread, atomically
  *   everything else: under the lock, or by the owner in its slow path (prev/next of its partial
@@ -54,7 +55,7 @@ struct span {
     uint32_t size;                          /* of an object */
     uint16_t capacity;                      /* objects */
     uint16_t freed;                         /* no object from here on was ever freed */
-    uint8_t class;
+    uint8_t kind;
     uint8_t state;
     uint8_t content; /* of the pages when the span was made */
 };
@@ -74,7 +75,16 @@ struct rest {
 
 enum heap_state { HEAP_LIVE, HEAP_DEAD /* its thread ended, or was left behind by fork */ };
 
+/* What the thread freed last, of one class: the next to be handed out is object[count - 1]. Two lines.
+ * Objects in it are not free in their spans' bitmaps. */
+struct bin {
+    uint16_t tag[14]; /* object_tag() of each: tells cheaply whether an object is in here already */
+    uint16_t count, most;
+    void *object[CLASS_MOST_CACHED];
+};
+
 struct heap {
+    struct bin bin[CLASSES];
     struct span *current[CLASSES];
     uint32_t partial[CLASSES];
     uint32_t state;
@@ -86,6 +96,7 @@ struct heap {
 
 _Static_assert(sizeof(struct span) == 64 && sizeof(struct rest) == 64, "one line each");
 _Static_assert(sizeof(struct heap) % 64 == 0, "heaps share no line");
+_Static_assert(sizeof(struct bin) == 128, "two lines");
 
 extern struct lock alloc_lock;
 extern const struct span alloc_no_span; /* has nothing free */
@@ -150,6 +161,22 @@ static inline bool span_is_empty(const struct span *s)
     return true;
 }
 
+/* The number of the object at an address, or -1 where none begins. The reciprocal is exact for multiples
+ * of the size, and nothing else comes out equal. */
+static inline long span_index(const struct span *s, uintptr_t address)
+{
+    uintptr_t offset = address - s->start;
+    uint32_t i = (uint32_t)((offset * s->magic) >> 32);
+    if (unlikely(i >= s->capacity || i * (uintptr_t)s->size != offset))
+        return -1;
+    return i;
+}
+
+static inline bool span_is_free(const struct span *s, long i)
+{
+    return __atomic_load_n(&s->free[i / 64], __ATOMIC_RELAXED) >> (i % 64) & 1;
+}
+
 static inline bool span_has_free(const struct span *s)
 {
     uint64_t any = 0;
@@ -172,10 +199,9 @@ int runs_check(void);
 
 /* alloc_heap.c */
 struct heap *alloc_heap_mine(void); /* makes or adopts one; NULL: no memory */
-struct span *alloc_heap_refill(struct heap *,
-                               unsigned class); /* a current span with something free */
-void alloc_heap_settle(struct heap *,
-                       struct span *); /* after a free in a span that is not current */
+void *alloc_heap_fill(struct heap *, unsigned kind); /* an object, and some more into the bin */
+void alloc_heap_flush(struct heap *, unsigned kind); /* half of a full bin into the bitmaps */
+bool alloc_heap_caches(const struct heap *, unsigned kind, const void *);
 void alloc_heap_free_remote(struct span *, uintptr_t);
 void alloc_heap_adopt_all(void); /* in a fork child: the other threads are gone; lock held */
 size_t alloc_heap_count(void);

@@ -47,8 +47,9 @@ static long reserve(uintptr_t at, size_t bytes)
 /* Shares the reservation out: one span a page is the worst case. */
 static void lay_out(uintptr_t base, size_t bytes)
 {
+    const size_t heaps = HEAPS * sizeof(struct heap);
     const size_t share[REGION_STRETCHES] = {
-        [REGION_HEAPS] = sizeof(struct heap) * HEAPS,
+        [REGION_HEAPS] = heaps < bytes / 64 ? heaps : bytes / 64,
         [REGION_MAP] = bytes / PAGE_BYTES * sizeof(uint32_t),
         [REGION_SPANS] = bytes / PAGE_BYTES * sizeof(struct span),
         [REGION_RESTS] = bytes / PAGE_BYTES * sizeof(struct rest),

@@ -118,15 +118,15 @@ Test(alloc, random_operations_keep_contents_and_invariants)
 Test(alloc, every_size_lands_in_the_smallest_class_that_holds_it)
 {
     for (size_t bytes = 0; bytes <= CLASS_LARGEST; bytes++) {
-        unsigned class = class_of(bytes);
-        cr_assert(class < CLASSES && class_size(class) >= bytes);
-        cr_assert(class == 0 || class_size(class - 1) < bytes);
+        unsigned kind = class_of(bytes);
+        cr_assert(kind < CLASSES && class_size(kind) >= bytes);
+        cr_assert(kind == 0 || class_size(kind - 1) < bytes);
     }
-    for (unsigned class = 0; class < CLASSES; class ++) {
-        cr_assert_eq(class_size(class) % 16, 0);
-        cr_assert(class_objects(class) <= CLASS_MOST_OBJECTS && class_objects(class) >= 8);
-        size_t span = class_pages(class) * 4096UL;
-        cr_assert(span - class_objects(class) * class_size(class) <= span / 40);
+    for (unsigned kind = 0; kind < CLASSES; kind++) {
+        cr_assert_eq(class_size(kind) % 16, 0);
+        cr_assert(class_objects(kind) <= CLASS_MOST_OBJECTS && class_objects(kind) >= 8);
+        size_t span = class_pages(kind) * 4096UL;
+        cr_assert(span - class_objects(kind) * class_size(kind) <= span / 40);
     }
 }
 

@@ -1,0 +1,74 @@
+"""Runs bench_alloc under each allocator, interleaved, and prints medians and ratios.
+
+    alloc.py BENCH LIBRARY [ROUNDS]
+
+LIBRARY is ours. The exit status tells whether the budget is kept: not slower than glibc on any, within 1.5 x
+of the best of the three on churn and larson, resident within 1.3 x of glibc. One machine in one
+run: only the ratios mean something.
+"""
+import glob
+import os
+import statistics
+import subprocess
+import sys
+
+WORKLOADS = ("fixed", "churn", "random", "resident", "larson1", "larson2", "realloc1", "realloc8", "handover")
+BUDGETED = ("fixed", "churn", "random", "larson1", "larson2", "realloc1")
+NEAR_BEST = ("fixed", "churn", "larson1", "larson2")
+NOISE = 1.05  # medians of a few rounds differ by this much from run to run
+
+
+def libraries(ours):
+    found = {"glibc": ""}
+    for name, pattern in (("jemalloc", "libjemalloc.so.2"), ("mimalloc", "libmimalloc.so.2*")):
+        paths = sorted(glob.glob("/usr/lib/x86_64-linux-gnu/" + pattern))
+        if paths:
+            found[name] = paths[-1]
+        else:
+            print(f"SKIP {name}: not installed (packages libjemalloc2, libmimalloc2.0)")
+    found["ken"] = os.path.abspath(ours)
+    return found
+
+
+def run(bench, workload, library):
+    env = {k: v for k, v in os.environ.items() if k not in ("LD_PRELOAD", "MALLOC_PERTURB_")}
+    if library:
+        env["LD_PRELOAD"] = library
+    out = subprocess.run([bench, workload], env=env, check=True, capture_output=True, text=True)
+    nanoseconds, kib = out.stdout.split()
+    return float(nanoseconds), int(kib)
+
+
+def main():
+    bench, ours = sys.argv[1:3]
+    rounds = int(sys.argv[3]) if len(sys.argv) > 3 else 5
+    chosen = libraries(ours)
+    failures = []
+    head = "".join(f"{name:>10}" for name in chosen)
+    print(f"{'ns/op':10}{head}   ken/glibc  ken/best   RSS KiB:{head}  ken/glibc")
+    for workload in WORKLOADS:
+        samples = {name: [] for name in chosen}
+        for _ in range(rounds):
+            for name, library in chosen.items():
+                samples[name].append(run(bench, workload, library))
+        time = {n: statistics.median(s[0] for s in v) for n, v in samples.items()}
+        size = {n: statistics.median(s[1] for s in v) for n, v in samples.items()}
+        best = min(t for n, t in time.items() if n != "ken")
+        to_glibc, to_best = time["ken"] / time["glibc"], time["ken"] / best
+        to_size = size["ken"] / size["glibc"]
+        print(f"{workload:10}" + "".join(f"{t:10.1f}" for t in time.values())
+              + f"   {to_glibc:9.2f} {to_best:9.2f}           "
+              + "".join(f"{int(k):10}" for k in size.values()) + f"  {to_size:9.2f}", flush=True)
+        if workload in BUDGETED and to_glibc > NOISE:
+            failures.append(f"{workload}: {to_glibc:.2f} x glibc's time")
+        if workload in NEAR_BEST and to_best > 1.5:
+            failures.append(f"{workload}: {to_best:.2f} x the best one's time")
+        if workload in ("random", "resident") and to_size > 1.3:
+            failures.append(f"{workload}: {to_size:.2f} x glibc's memory")
+    for failure in failures:
+        print("over budget:", failure)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
