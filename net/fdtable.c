@@ -3,6 +3,7 @@
 #include "net/host.h"
 #include "net/inbox.h"
 #include "net/pool.h"
+#include "net/progress.h"
 #include "heap/say.h"
 #include "heap/sys.h"
 
@@ -110,7 +111,7 @@ static void give_description(struct description *d)
 
 bool fd_is_ours(int fd)
 {
-    return session_owns_fd(fd) || inbox_owns(fd);
+    return session_owns_fd(fd) || inbox_owns(fd) || progress_owns(fd);
 }
 
 struct description *fd_peek(int fd)

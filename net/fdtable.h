@@ -43,7 +43,7 @@ enum fd_bits {
     FD_NAMED = 32,    /* a file's path, device and inode are known */
     FD_BROKEN = 64,   /* could not be made again, or a stream that was cut */
     FD_JOURNAL = 128, /* input goes through an inbox */
-    FD_BACKED_UP = 256, /* a stream whose outbox share is at its bound: POLLOUT is masked */
+    FD_WIDENED = 256, /* a pipe whose buffer was enlarged (progress.c) */
 };
 
 enum sock_state { SOCK_NEW, SOCK_BOUND, SOCK_LISTENING, SOCK_CONNECTED };

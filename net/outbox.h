@@ -15,7 +15,7 @@
 
 #include <sys/uio.h>
 
-#define OUTBOX_ENTRIES 1008        /* one page of progress tells about each */
+#define OUTBOX_ENTRIES 992         /* one page of progress tells about each */
 #define OUTBOX_BYTES (8UL << 20)   /* a turn that emits more ends early */
 #define OUTBOX_STREAM (1UL << 20)  /* what a non-blocking stream may have unreleased */
 
@@ -72,6 +72,13 @@ void outbox_compact(void);
 /* After the commit is durable: everything goes out, in order. Blocks for descriptors that block; the rest of a full
  * non-blocking one stays as a tail. In a new incarnation it goes on behind what the last one released. */
 void outbox_release(void);
+
+/* Waits until the tails have left, too: before the process exits. */
+void outbox_drain(void);
+
+/* `bytes` more of the entry left; the entry is done with, whatever remains of it. For release.c and progress.c. */
+void outbox_left(struct output *, uint32_t bytes);
+void outbox_settle(struct output *);
 
 /* Tries the tails again; never blocks. Returns true when one of them moved. */
 bool outbox_retry(void);

@@ -3,105 +3,42 @@
  * What must be followed here:
  * - Entries leave in the order of the program's calls, except that a descriptor whose kernel buffer is full
  *   (non-blocking) keeps its own entries back and the others pass.
- * - After each system call that moved bytes the page of progress is updated: a process killed here goes on behind
- *   that. A kill between the system call and the store repeats that one piece, with the same content.
+ * - A process killed here is gone on from where the kernel stopped taking (progress.h).
  * - An error drops the rest for that descriptor and is told at the program's next write.
- * - The page says something about the entries of one commit only; its `turn` is written last.
  */
 #define _GNU_SOURCE
 #include "net/outbox.h"
-#include "net/host.h"
 #include "net/inbox.h"
+#include "net/progress.h"
 #include "heap/sys.h"
 
 #include <fcntl.h>
-#include <limits.h>
 #include <poll.h>
-#include <string.h>
 
-#define FINISHED 0x80000000u
-
-/* Laid over the store's page of progress. done[i]: bytes of entry i that left, with FINISHED when it is settled. */
-struct release_progress {
-    uint64_t turn;
-    uint64_t entries; /* done[0, entries) mean something */
-    uint64_t bytes;   /* all together, for whoever looks from outside */
-    uint32_t done[OUTBOX_ENTRIES];
-};
-_Static_assert(sizeof(struct release_progress) <= PAGE_BYTES, "one page");
-
-#define ORDER() __atomic_signal_fence(__ATOMIC_SEQ_CST)
-
-static void settle(struct output *o)
+void outbox_left(struct output *o, uint32_t bytes)
 {
     struct description *d = fd_peek(o->fd);
-    if (d && d->held >= o->length - o->done)
-        d->held -= o->length - o->done;
+    if (d)
+        d->held -= bytes < d->held ? bytes : d->held;
+    o->done += bytes;
+}
+
+void outbox_settle(struct output *o)
+{
+    struct description *d = fd_peek(o->fd);
+    uint32_t rest = o->length - o->done;
+    if (d && !o->finished)
+        d->held -= rest < d->held ? rest : d->held;
     o->finished = 1;
-}
-
-/* Begins the commit's progress, or takes over what the last incarnation achieved of it. */
-static void begin(void)
-{
-    struct release_progress *p = (struct release_progress *)session_progress();
-    if (!p)
-        return;
-    uint64_t turn = turn_number();
-    if (p->turn == turn && p->entries == outbox.committed) {
-        for (uint32_t i = 0; i < outbox.committed; i++) {
-            struct output *o = &outbox.entries[i];
-            uint32_t done = p->done[i] & ~FINISHED;
-            struct description *d = fd_peek(o->fd);
-            if (d && done > o->done)
-                d->held -= done - o->done < d->held ? done - o->done : d->held;
-            o->done = done <= o->length ? done : o->length;
-            if (p->done[i] & FINISHED)
-                settle(o);
-        }
-        return;
-    }
-    p->turn = 0;
-    ORDER();
-    for (uint32_t i = 0; i < outbox.committed; i++)
-        p->done[i] = 0;
-    p->entries = outbox.committed;
-    p->bytes = 0;
-    ORDER();
-    p->turn = turn;
-}
-
-static void note(const struct output *o, long bytes)
-{
-    struct release_progress *p = (struct release_progress *)session_progress();
-    if (!p)
-        return;
-    p->done[o - outbox.entries] = o->done | (o->finished ? FINISHED : 0);
-    p->bytes += (uint64_t)bytes;
-}
-
-/* Pipes take up to PIPE_BUF bytes wholly or not at all: a kill never leaves a piece half counted. */
-static long emit(const struct output *o)
-{
-    const char *data = o->data + o->address_length + o->done;
-    size_t bytes = o->length - o->done;
-    switch (o->kind) {
-    case OUTPUT_WRITE:
-        return sys(SYS_write, o->fd, data, bytes < PIPE_BUF ? bytes : PIPE_BUF);
-    case OUTPUT_STREAM:
-        return sys(SYS_sendto, o->fd, data, bytes, o->flags | MSG_NOSIGNAL | MSG_DONTWAIT, NULL, 0);
-    default:
-        return sys(SYS_sendto, o->fd, data, bytes, o->flags | MSG_NOSIGNAL | MSG_DONTWAIT,
-                   o->address_length ? o->data : NULL, o->address_length);
-    }
 }
 
 /* An error that the kernel had kept for the socket (an ICMP answer to an earlier datagram) is told once and stops
  * only this call: the datagram itself may still go. */
-static long emit_again(const struct output *o)
+static long emit(const struct output *o)
 {
-    long r = emit(o);
+    long r = progress_emit(o);
     if (o->kind == OUTPUT_DATAGRAM && (r == -ECONNREFUSED || r == -EHOSTUNREACH))
-        r = emit(o);
+        r = progress_emit(o);
     return r;
 }
 
@@ -120,17 +57,17 @@ static void wait_writable(int fd)
 static void fail(struct output *o, long error)
 {
     struct description *d = fd_peek(o->fd);
-    if (d && !(d->error))
+    if (d && !d->error)
         d->error = (uint8_t)-error;
-    settle(o);
-    note(o, 0);
+    outbox_settle(o);
+    progress_note(o, 0);
 }
 
 /* Returns false when the descriptor's buffer is full and it does not block. */
 static bool release_one(struct output *o, bool may_wait)
 {
     while (!o->finished) {
-        long r = emit_again(o);
+        long r = emit(o);
         if (r == -EINTR)
             continue;
         if (r == -EAGAIN || r == -ENOBUFS) {
@@ -143,15 +80,10 @@ static bool release_one(struct output *o, bool may_wait)
             fail(o, r);
             return true;
         }
-        struct description *d = fd_peek(o->fd);
-        if (d)
-            d->held -= (uint32_t)r < d->held ? (uint32_t)r : d->held;
-        o->done += (uint32_t)r;
-        if (o->done >= o->length || o->kind == OUTPUT_DATAGRAM) {
-            o->done = o->length;
-            o->finished = 1;
-        }
-        note(o, r);
+        outbox_left(o, (uint32_t)r);
+        if (o->done >= o->length || o->kind == OUTPUT_DATAGRAM)
+            outbox_settle(o);
+        progress_note(o, r);
     }
     return true;
 }
@@ -185,8 +117,8 @@ static bool pass(bool may_wait)
             continue;
         }
         if (dead_stream(o)) {
-            settle(o);
-            note(o, 0);
+            outbox_settle(o);
+            progress_note(o, 0);
         } else if (!release_one(o, may_wait)) {
             tails++;
         }
@@ -214,9 +146,16 @@ void outbox_release(void)
     inbox_committed();
     if (!outbox.count)
         return;
-    begin();
+    progress_begin();
     pass(true);
     rewind_if_empty();
+}
+
+void outbox_drain(void)
+{
+    for (int fds[16], n; outbox.tails && (n = outbox_tails(fds, 16)) > 0; outbox_retry())
+        for (int i = 0; i < n; i++)
+            wait_writable(fds[i]);
 }
 
 bool outbox_retry(void)

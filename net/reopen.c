@@ -8,6 +8,7 @@
 #include "net/reopen.h"
 #include "net/adopt.h"
 #include "net/inbox.h"
+#include "net/progress.h"
 #include "heap/say.h"
 #include "heap/sys.h"
 
@@ -66,6 +67,7 @@ static long adopt_again(struct description *d)
         return null;
     }
     parked[d->origin] = -1;
+    d->bits &= (uint16_t)~FD_WIDENED;
     enum fd_kind kind = fd_kind_of(fd, &s);
     bool same = kind == FD_FILE && d->kind == FD_FILE && d->file && d->file->device == s.st_dev &&
                 d->file->inode == s.st_ino;
@@ -228,6 +230,7 @@ static int remake(struct description *d)
 
 int fd_reopen(void)
 {
+    progress_reopen();
     int r = inbox_reopen();
     if (r == 0)
         r = park();
