@@ -75,9 +75,10 @@ static bool try_open(struct saved *s, const char *directory)
         return false;
     }
     s->empty = true;
+    if (s->store.directory_fd >= 0)
+        s->holder = find_holder(&s->store);
     if (state == STORE_FRESH)
         return true;
-    s->holder = find_holder(&s->store);
     s->log.buffer = no_record; /* or the log would reserve room for one */
     int error = log_open(&s->log, &s->store, SYNC_POWER, s->store.image_fd);
     if (!error) {

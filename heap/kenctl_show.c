@@ -101,7 +101,9 @@ static void print_age(uint64_t ns)
 
 static void print_state(const struct saved *s)
 {
-    if (s->empty)
+    if (s->empty && s->holder)
+        printf("state: starting, process %d; no turn was committed yet", (int)s->holder);
+    else if (s->empty)
         printf("state: empty, no turn was committed yet");
     else if (s->meta->state == RUN_FINISHED)
         printf("state: finished, status %d", s->meta->exit_status);
