@@ -1,4 +1,5 @@
 #include "shim/call_signal.h"
+#include "shim/call_time.h"
 #include "shim/children.h"
 #include "shim/process.h"
 
@@ -224,16 +225,34 @@ void signal_boot(void)
  * program's is in the queue, which is image like this. */
 static uint64_t captured_mask, captured_pending;
 
+/* A timer must be seen either as running or as having sent its signal, and not as both or neither. */
+static uint64_t pending_and_timers(void)
+{
+    uint64_t pending = 0, before;
+    sys(SYS_rt_sigpending, &pending, MASK_BYTES);
+    do {
+        before = pending;
+        if (!time_capture_timers())
+            break;
+        sys(SYS_rt_sigpending, &pending, MASK_BYTES);
+    } while (pending != before);
+    return pending;
+}
+
 void signal_capture(void)
 {
-    uint64_t mask = 0, pending = 0;
-    sys(SYS_rt_sigprocmask, SIG_SETMASK, NULL, &mask, MASK_BYTES);
-    if (mask)
-        sys(SYS_rt_sigpending, &pending, MASK_BYTES);
+    uint64_t all = SIGNAL_DEFERRED, mask = 0;
+    sys(SYS_rt_sigprocmask, SIG_SETMASK, &all, &mask, MASK_BYTES);
+    uint64_t pending = pending_and_timers();
     if (mask != captured_mask) /* an unchanged line stays clean */
         captured_mask = mask;
     if (pending != captured_pending)
         captured_pending = pending;
+}
+
+void signal_captured(void)
+{
+    sys(SYS_rt_sigprocmask, SIG_SETMASK, &captured_mask, NULL, MASK_BYTES);
 }
 
 void signal_resume(void)

@@ -6,8 +6,8 @@
  * libken's lock away meanwhile.
  *
  * The core's part:
- *   - signal_boot() before Syscall User Dispatch is on; signal_capture() before each commit;
- *     signal_resume() in the new process, with `inside` raised;
+ *   - signal_boot() before Syscall User Dispatch is on; signal_capture() before each commit and
+ *     signal_captured() as soon as memory is copied; signal_resume() in the new process, with `inside` raised;
  *   - the SIGSYS net is installed with SA_SIGINFO | SA_NODEFER | SA_RESTORER, an empty mask and
  *     signal_restorer, so that within it the kernel's mask is the program's. Not SA_ONSTACK: where the
  *     program has no alternate stack there is a small one of libken's, for stack overflows only;
@@ -22,7 +22,9 @@
 #include "shim/thread.h"
 
 void signal_boot(void);    /* adopts what the process inherited; catches fatal signals; process_boot() */
-void signal_capture(void); /* remembers the mask, and which blocked signals are pending */
+void signal_capture(void); /* remembers mask, pending signals and timers; from here on all is blocked, so that
+                            none changes memory while it is copied */
+void signal_captured(void); /* memory was copied: the mask is as before */
 void signal_resume(void);  /* gives the new process all of it back; process_, children_resume() */
 void signal_forked(void);  /* in the child: nothing is queued there */
 

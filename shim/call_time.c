@@ -137,8 +137,9 @@ long call_alarm(struct call *c)
     return call_raw(c);
 }
 
-static void itimers_capture(void)
+static bool itimers_capture(void)
 {
+    bool any = false;
     for (int which = 0; which < 3; which++) {
         if (!itimer_used[which])
             continue;
@@ -147,7 +148,9 @@ static void itimers_capture(void)
         if (memcmp(&left, &itimer_left[which], sizeof left) != 0)
             itimer_left[which] = left;
         itimer_used[which] = left.it_value.tv_sec || left.it_value.tv_usec;
+        any = true;
     }
+    return any;
 }
 
 /* With nothing left there is nothing to arm, and setting zeros does nothing. */
@@ -158,10 +161,13 @@ static void itimers_resume(void)
             sys(SYS_setitimer, which, &itimer_left[which], NULL);
 }
 
+bool time_capture_timers(void)
+{
+    return itimers_capture() | timers_capture();
+}
+
 void time_capture(void)
 {
-    itimers_capture();
-    timers_capture();
     last_commit = time_monotonic_ns();
 }
 

@@ -19,7 +19,8 @@ int64_t time_monotonic_ns(void);
  * deadline that goes to the kernel (timerfd, futex) has it taken off. */
 int64_t time_offset_ns(long clock);
 
-void time_capture(void); /* before each commit: the clock, and what armed timers have left */
+void time_capture(void); /* before each commit: the clock */
+bool time_capture_timers(void); /* what armed timers have left; called by signal_capture(). False: none is */
 void time_resume(void);  /* adapts the offset, arms the timers again; signals still blocked, or after
                             signal_resume() */
 

@@ -115,8 +115,9 @@ void time_correct_timer(siginfo_t *info)
         }
 }
 
-void timers_capture(void)
+bool timers_capture(void)
 {
+    bool any = false;
     for (int id = 0; id < TIMERS_MAX; id++) {
         struct timer *t = &timers[id];
         struct itimerspec left;
@@ -126,7 +127,9 @@ void timers_capture(void)
         if (memcmp(&left, &t->left, sizeof left) != 0)
             t->left = left;
         t->armed = left.it_value.tv_sec || left.it_value.tv_nsec;
+        any = true;
     }
+    return any;
 }
 
 void timers_resume(void)

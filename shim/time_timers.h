@@ -2,10 +2,12 @@
 #ifndef KEN_SHIM_TIME_TIMERS_H
 #define KEN_SHIM_TIME_TIMERS_H
 
+#include <stdbool.h>
+
 /* More of them fail with EAGAIN, as beyond RLIMIT_SIGPENDING. */
 #define TIMERS_MAX 64
 
-void timers_capture(void);
+bool timers_capture(void); /* false: none is armed */
 void timers_resume(void);
 
 #endif

@@ -44,12 +44,19 @@ static void capture(void)
     time_capture();
 }
 
+/* Memory was copied: others, and signals, may change it again. */
+static void copied(void)
+{
+    threads_go();
+    signal_captured();
+}
+
 static void commit_and_release(enum run_state to)
 {
     capture();
     threads_stop();
     threads_capture(session->image.meta);
-    if (commit(session, to, threads_go) == COMMIT_RESUMED) {
+    if (commit(session, to, copied) == COMMIT_RESUMED) {
         boot_resumed();
         resumed = true;
     }
