@@ -1,7 +1,6 @@
 #include "heap/tracker.h"
 #include "heap/sys.h"
 #include "heap/tracker_backend.h"
-#include "heap/window.h"
 
 #include <string.h>
 #include <sys/mman.h>
@@ -61,14 +60,11 @@ static bool reports(struct tracker *t, uintptr_t page, uintptr_t from, uintptr_t
     return n == 1 && out[0].start <= page && out[0].end > page;
 }
 
-/* A write by the kernel and a dropped page, in earnest: kernels have claimed more than they did. */
-static bool works(struct tracker *t)
+static bool passes_trial(struct tracker *t, uintptr_t first)
 {
-    volatile uint8_t *scratch = window_alloc(2 * PAGE_BYTES);
-    uintptr_t first = (uintptr_t)scratch, second = first + PAGE_BYTES, end = second + PAGE_BYTES, walked;
+    uintptr_t second = first + PAGE_BYTES, end = second + PAGE_BYTES, walked;
+    volatile uint8_t *scratch = (volatile uint8_t *)first;
     struct page_range out[1];
-    if (!scratch)
-        return false;
     scratch[0] = scratch[PAGE_BYTES] = 1;
     if (tracker_add(t, first, end) < 0)
         return false;
@@ -81,6 +77,19 @@ static bool works(struct tracker *t)
     tracker_remove(t, first, end);
     t->walked = NEW_PASS;
     return true;
+}
+
+/* A write by the kernel and a dropped page, in earnest: kernels have claimed more than they did.
+ * Not in the window's own memory: that grows meanwhile, and a mapping that grows is soft-dirty as a whole. */
+static bool works(struct tracker *t)
+{
+    long room = sys(SYS_mmap, NULL, 4 * PAGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (sys_failed(room))
+        return false;
+    uintptr_t scratch = (uintptr_t)room + PAGE_BYTES;
+    bool well = !sys(SYS_mprotect, scratch, 2 * PAGE_BYTES, PROT_READ | PROT_WRITE) && passes_trial(t, scratch);
+    sys(SYS_munmap, room, 4 * PAGE_BYTES);
+    return well;
 }
 
 static int try_open(struct tracker *t, enum tracker_kind kind)

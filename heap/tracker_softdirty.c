@@ -5,6 +5,8 @@
  * A page that was dropped has no bit: it is found by having been `held` when the last pass began. If it was read
  * again since, the kernel's zero page (or the file's page) stands there. A file's page is found; the zero page
  * cannot be told from a page that was only read, hence tracker_mark().
+ * Too much is reported, once, when a mapping grows or is merged with a new neighbour (the kernel marks all of it), and for
+ * huge pages, which have one bit.
  */
 #include "heap/sys.h"
 #include "heap/tracker_backend.h"
