@@ -27,7 +27,7 @@ __attribute__((noinline)) static void crash_in_here(const char *how)
     else if (!strcmp(how, "ill"))
         __asm__ volatile("ud2");
     else if (!strcmp(how, "bus"))
-        raise(SIGBUS);
+        zero = raise(SIGBUS);
     else if (!strcmp(how, "stack"))
         zero = overflow(1);
 }
