@@ -100,44 +100,74 @@ bool elf_offset_of(const struct elf *elf, uint64_t address, uint64_t *offset)
     return false;
 }
 
-/* The best name in one symbol table: of several at an address, the first global one. */
-static const char *search(const struct elf *elf, const Elf64_Shdr *table, const Elf64_Shdr *strings,
-                          uint64_t address, uint64_t *distance)
+struct symbols {
+    const Elf64_Sym *list;
+    uint64_t count;
+    const char *names;
+    uint64_t names_size;
+};
+
+/* The nth symbol table, the full one before the dynamic one; false if there are not that many. */
+static bool find_symbols(const struct elf *elf, unsigned nth, struct symbols *symbols)
 {
-    const Elf64_Sym *symbols = elf_at(elf, table->sh_offset, table->sh_size);
-    const char *names = elf_at(elf, strings->sh_offset, strings->sh_size);
-    if (!symbols || !names || !strings->sh_size || names[strings->sh_size - 1])
-        return NULL;
+    static const uint32_t order[] = {SHT_SYMTAB, SHT_DYNSYM};
+    const Elf64_Ehdr *h = elf->header;
+    const Elf64_Shdr *sections = NULL;
+    if (h->e_shnum && h->e_shentsize == sizeof *sections)
+        sections = elf_at(elf, h->e_shoff, h->e_shnum * sizeof *sections);
+    for (unsigned k = 0; sections && k < 2u * h->e_shnum; k++) {
+        const Elf64_Shdr *table = &sections[k % h->e_shnum];
+        if (table->sh_type != order[k / h->e_shnum] || table->sh_link >= h->e_shnum || nth-- != 0)
+            continue;
+        const Elf64_Shdr *strings = &sections[table->sh_link];
+        symbols->list = elf_at(elf, table->sh_offset, table->sh_size);
+        symbols->count = symbols->list ? table->sh_size / sizeof *symbols->list : 0;
+        symbols->names = elf_at(elf, strings->sh_offset, strings->sh_size);
+        symbols->names_size = strings->sh_size;
+        if (!symbols->names || !symbols->names_size || symbols->names[symbols->names_size - 1])
+            symbols->count = 0;
+        return true;
+    }
+    return false;
+}
+
+/* The best name in one symbol table: of several at an address, the first global one. */
+static const char *search(const struct symbols *symbols, uint64_t address, uint64_t *distance)
+{
     const Elf64_Sym *best = NULL;
-    for (uint64_t i = 0; i < table->sh_size / sizeof *symbols; i++) {
-        const Elf64_Sym *s = &symbols[i];
+    for (uint64_t i = 0; i < symbols->count; i++) {
+        const Elf64_Sym *s = &symbols->list[i];
         int type = ELF64_ST_TYPE(s->st_info);
         if ((type != STT_FUNC && type != STT_GNU_IFUNC) || s->st_shndx == SHN_UNDEF ||
-            address - s->st_value >= s->st_size || s->st_name >= strings->sh_size)
+            address - s->st_value >= s->st_size || s->st_name >= symbols->names_size)
             continue;
         if (!best || (ELF64_ST_BIND(best->st_info) == STB_LOCAL &&
                       ELF64_ST_BIND(s->st_info) != STB_LOCAL))
             best = s;
     }
-    if (!best || !names[best->st_name])
+    if (!best || !symbols->names[best->st_name])
         return NULL;
     *distance = address - best->st_value;
-    return names + best->st_name;
+    return symbols->names + best->st_name;
 }
 
 const char *elf_function(const struct elf *elf, uint64_t address, uint64_t *distance)
 {
-    const Elf64_Ehdr *h = elf->header;
-    if (!h->e_shnum || h->e_shentsize != sizeof(Elf64_Shdr))
-        return NULL;
-    const Elf64_Shdr *sections = elf_at(elf, h->e_shoff, h->e_shnum * sizeof *sections);
-    if (!sections)
-        return NULL;
+    struct symbols symbols;
     const char *name = NULL;
-    static const uint32_t order[] = {SHT_SYMTAB, SHT_DYNSYM};
-    for (size_t o = 0; o < 2 && !name; o++)
-        for (unsigned i = 0; i < h->e_shnum && !name; i++)
-            if (sections[i].sh_type == order[o] && sections[i].sh_link < h->e_shnum)
-                name = search(elf, &sections[i], &sections[sections[i].sh_link], address, distance);
+    for (unsigned i = 0; !name && find_symbols(elf, i, &symbols); i++)
+        name = search(&symbols, address, distance);
     return name;
+}
+
+uint64_t elf_variable(const struct elf *elf, const char *name, uint64_t size)
+{
+    struct symbols symbols;
+    for (unsigned i = 0; find_symbols(elf, i, &symbols); i++)
+        for (uint64_t k = 0; k < symbols.count; k++)
+            if (ELF64_ST_TYPE(symbols.list[k].st_info) == STT_OBJECT &&
+                symbols.list[k].st_size >= size && symbols.list[k].st_name < symbols.names_size &&
+                strcmp(symbols.names + symbols.list[k].st_name, name) == 0)
+                return symbols.list[k].st_value;
+    return 0;
 }

@@ -34,4 +34,7 @@ bool elf_offset_of(const struct elf *elf, uint64_t address, uint64_t *offset);
  * NULL if no symbol says. The name lives as long as the file is open. */
 const char *elf_function(const struct elf *elf, uint64_t address, uint64_t *distance);
 
+/* The address (as the file counts) of a variable of at least `size` bytes; 0 if no symbol says. */
+uint64_t elf_variable(const struct elf *elf, const char *name, uint64_t size);
+
 #endif

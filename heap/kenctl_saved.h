@@ -49,6 +49,9 @@ int saved_objects(const struct saved *, struct objects *);
 /* Gives the objects of a process that was resumed, which are mapped from pins, the names that their files had. */
 void saved_name_pins(struct objects *);
 
+/* Prints one line, "descriptors: 0 terminal, ..."; nothing where libken's symbols are stripped. */
+void saved_print_descriptors(const struct saved *);
+
 /* True if the program has committed since the store was opened, so that what was read may mix two turns. */
 bool saved_went_on(const struct saved *);
 

@@ -144,6 +144,7 @@ int ctl_show(int argc, char **argv)
         putchar('\n');
         print_age(s.meta->committed_ns);
         print_memory(&s);
+        saved_print_descriptors(&s);
     }
     print_size("disk: image ", bytes_on_disk(&s, "image"));
     print_size(", log ", bytes_on_disk(&s, "log.0") + bytes_on_disk(&s, "log.1"));

@@ -145,7 +145,7 @@ def a_running_program(t):
     before = digest(w.store)
     shown = w.ctl("show")
     for wanted in (r"^program: waiter$", rf"^state: running, process {w.program.pid()}$",
-                   rf"^turn: {w.turn()}$", r"^age: \d+ s$", r"^memory: [\d.]+ [KM]iB in \d+ pages"):
+                   r"^descriptors: 0 fifo, 1 file, 2 file$", rf"^turn: {w.turn()}$", r"^age: \d+ s$", r"^memory: [\d.]+ [KM]iB in \d+ pages"):
         check(re.search(wanted, shown, re.M), f"no {wanted} in {shown}")
     check_waiting(w)
     check("nothing is wrong" in w.ctl("check"), "check")
@@ -284,6 +284,30 @@ def kenrun_resumes(t):
     w.send("exit 137")
     check(w.program.wait_gone() == 137, f"status {w.program.status}")
     check(w.messages().count("starting it again") == 5, "an exit with 137 was taken for a death")
+
+
+@case
+def the_default_store_is_where_libken_puts_it(t):
+    """kenctl works out beforehand, for commands and for scripts, what libken finds in the process."""
+    with open(os.path.join(t.dir, "script"), "w") as f:
+        f.write(f"#!{PYTHON} -u\nimport time\ntime.sleep(60)\n")
+    os.chmod(os.path.join(t.dir, "script"), 0o755)
+    env = {k: v for k, v in os.environ.items() if not k.startswith("KEN_")}
+    env.update(LD_PRELOAD=LIB, KEN_CTL=KENCTL)
+    for command in (["sleep", "61"], ["/bin/sleep", "62"], ["./script"], ["./script", "", "a b"],
+                    [PYTHON, "-u", "script", "c"]):
+        store = subprocess.run([KENCTL, "store", *command], cwd=t.dir, capture_output=True, text=True).stdout.strip()
+        check(not os.path.exists(store), f"{command}: there is a store already")
+        p = subprocess.Popen(command, cwd=t.dir, env=env, stdin=subprocess.DEVNULL,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        t.at_end(p.kill)
+        deadline = time.monotonic() + PATIENCE
+        while not os.path.exists(os.path.join(store, "super")):
+            made = os.listdir(os.path.join(t.dir, ".ken")) if os.path.exists(os.path.join(t.dir, ".ken")) else []
+            check(time.monotonic() < deadline, f"{command}: not {store}, but {made}")
+            time.sleep(0.02)
+        p.kill()
+        p.wait()
 
 
 @case
