@@ -9,8 +9,8 @@ static void *take_class(unsigned kind)
     struct heap *h = alloc_heap_mine();
     if (!h)
         return NULL;
-    struct bin *b = &h->bin[kind];
-    return likely(b->count) ? b->object[--b->count] : alloc_heap_fill(h, kind);
+    void *p = bin_pop(&h->bin[kind]);
+    return likely(p) ? p : alloc_heap_fill(h, kind);
 }
 
 void *alloc_malloc(size_t bytes)
@@ -74,15 +74,15 @@ static void free_own(struct heap *h, struct span *s, void *p)
     long i = span_index(s, address);
     if (i < 0)
         alloc_abort_pointer("free of a pointer into a block", address);
-    if (span_is_free(s, i) || alloc_heap_caches(h, s->kind, p))
+    if (span_is_free(s, i))
         alloc_abort_pointer("double free", address);
     if (i >= s->freed)
         s->freed = (uint16_t)(i + 1);
     struct bin *b = &h->bin[s->kind];
-    if (b->count == b->most)
+    if (bin_is_full(b))
         alloc_heap_flush(h, s->kind);
-    b->tag[b->count] = object_tag(address);
-    b->object[b->count++] = p;
+    span_mark_free(s, i);
+    bin_push(b, address);
 }
 
 void alloc_free_slowly(void *p, struct span *s)
@@ -110,8 +110,7 @@ static struct span *span_in_use(const void *p, const char *doing)
     if (!s || !span_is_small(s))
         alloc_abort_pointer(doing, address);
     long i = span_index(s, address);
-    if (i < 0 || span_is_free(s, i) ||
-        (s->owner == alloc_heap && alloc_heap_caches(alloc_heap, s->kind, p)))
+    if (i < 0 || span_is_free(s, i))
         alloc_abort_pointer(doing, address);
     return s;
 }

@@ -55,10 +55,23 @@ static void partial_unlink(struct heap *h, struct span *s)
         rest_at(r->next)->prev = r->prev;
 }
 
-/* Whether everything is free and nobody is on his way to push the span; see alloc_span.h. */
-static bool can_retire(struct span *s)
+/* The slot that stays 0, below the first object. */
+static uintptr_t *bin_bottom(struct bin *b, unsigned kind)
 {
-    return span_is_empty(s) && span_rest(s)->balance == 0;
+    return &b->slot[BIN_SLOTS - 1 - class_cached(kind)];
+}
+
+/* Whether everything is free, none of it in the bin, and nobody is on his way to push the span (see
+ * alloc_span.h). */
+static bool can_retire(struct heap *h, struct span *s)
+{
+    if (!span_is_empty(s) || span_rest(s)->balance)
+        return false;
+    struct bin *b = &h->bin[s->kind];
+    for (uintptr_t *o = b->top; *o; o--)
+        if (span_of(*o) == s)
+            return false;
+    return true;
 }
 
 static void retire(struct heap *h, struct span *s, bool locked)
@@ -71,59 +84,42 @@ static void retire(struct heap *h, struct span *s, bool locked)
         lock_give(&alloc_lock);
 }
 
-/* Marks one object free in its span. */
-static void put_back(struct heap *h, void *object, bool locked)
+/* Puts a span where it belongs after something in it has become free. */
+static void settle(struct heap *h, struct span *s, bool locked)
 {
-    struct span *s = span_of((uintptr_t)object);
-    long i = span_index(s, (uintptr_t)object);
-    uint64_t *word = &s->free[i / 64], bit = 1UL << (i % 64);
-    if (*word & bit) /* another thread freed it once more */
-        alloc_abort_pointer("double free", (uintptr_t)object);
-    __atomic_store_n(word, *word | bit, __ATOMIC_RELAXED);
     if (s->state == SPAN_FULL)
         partial_link(h, s);
-    if (s->state == SPAN_PARTIAL && *word == span_all(s, (unsigned)i / 64) && can_retire(s))
+    if (s->state == SPAN_PARTIAL && can_retire(h, s))
         retire(h, s, locked);
 }
 
-/* The oldest ones leave. The count is 0 meanwhile: a fork that happens now loses them, no more. */
-void alloc_heap_flush(struct heap *h, unsigned kind)
+/* Lets the `leave` oldest entries go. They are out of the bin before the spans are looked at, and all of
+ * one span at once: the first look may retire it. */
+static void forget(struct heap *h, unsigned kind, unsigned leave, bool locked)
 {
     struct bin *b = &h->bin[kind];
-    unsigned count = b->count, leave = (count + 1) / 2;
-    __atomic_store_n(&b->count, 0, __ATOMIC_RELEASE);
-    for (unsigned i = 0; i < leave; i++)
-        put_back(h, b->object[i], false);
-    for (unsigned i = leave; i < count; i++) {
-        b->object[i - leave] = b->object[i];
-        b->tag[i - leave] = b->tag[i];
+    struct span *left[CLASS_MOST_CACHED];
+    uintptr_t *bottom = bin_bottom(b, kind);
+    unsigned count = (unsigned)(b->top - bottom), spans = 0;
+    for (unsigned i = 1; i <= leave; i++) {
+        struct span *s = span_of(bottom[i]);
+        unsigned k = 0;
+        while (k < spans && left[k] != s)
+            k++;
+        left[k] = s;
+        spans += k == spans;
     }
-    __atomic_store_n(&b->count, (uint16_t)(count - leave), __ATOMIC_RELEASE);
+    __atomic_store_n(&b->top, bottom, __ATOMIC_RELEASE); /* for a fork just now */
+    for (unsigned i = leave + 1; i <= count; i++)
+        bottom[i - leave] = bottom[i];
+    __atomic_store_n(&b->top, bottom + count - leave, __ATOMIC_RELEASE);
+    for (unsigned k = 0; k < spans; k++)
+        settle(h, left[k], locked);
 }
 
-bool alloc_heap_caches(const struct heap *h, unsigned kind, const void *object)
+void alloc_heap_flush(struct heap *h, unsigned kind)
 {
-    const struct bin *b = &h->bin[kind];
-    for (unsigned i = 0; i < b->count; i++)
-        if (b->object[i] == object)
-            return true;
-    return false;
-}
-
-/* Another thread freed what the owner had freed as well. */
-static void check_twice(const struct span *s, unsigned w, uint64_t bits)
-{
-    const struct bin *b = &s->owner->bin[s->kind];
-    uint64_t twice = bits & s->free[w];
-    for (unsigned k = 0; k < b->count; k++) {
-        uintptr_t address = (uintptr_t)b->object[k];
-        if (address - s->start < span_rest(s)->pages * PAGE_BYTES &&
-            (unsigned)span_index(s, address) / 64 == w)
-            twice |= bits & 1UL << (span_index(s, address) % 64);
-    }
-    if (twice)
-        alloc_abort_pointer("double free", s->start + (w * 64UL + (unsigned)__builtin_ctzl(twice)) *
-                                                          s->size);
+    forget(h, kind, (class_cached(kind) + 1) / 2, false);
 }
 
 /* Takes over what other threads freed in a span. */
@@ -136,7 +132,10 @@ static void collect(struct span *s, struct rest *r)
             continue;
         uint64_t bits = __atomic_exchange_n(&r->remote[w], 0, __ATOMIC_ACQUIRE);
         unsigned last = 63U - (unsigned)__builtin_clzl(bits);
-        check_twice(s, w, bits);
+        if (bits & s->free[w]) { /* its owner had freed it as well */
+            unsigned i = w * 64 + (unsigned)__builtin_ctzl(bits & s->free[w]);
+            alloc_abort_pointer("double free", s->start + i * (uintptr_t)s->size);
+        }
         __atomic_store_n(&s->free[w], s->free[w] | bits, __ATOMIC_RELAXED);
         taken += (uint32_t)__builtin_popcountl(bits);
         if (s->freed < w * 64 + last + 1)
@@ -154,10 +153,7 @@ static void drain(struct heap *h, bool locked)
         id = r->pending_next; /* before the count is taken: after that the span may be pushed again
                                */
         collect(s, r);
-        if (s->state == SPAN_FULL)
-            partial_link(h, s);
-        if (s->state == SPAN_PARTIAL && can_retire(s))
-            retire(h, s, locked);
+        settle(h, s, locked);
     }
 }
 
@@ -176,16 +172,6 @@ static void push_pending(struct heap *h, uint32_t id)
     lock_give(&alloc_lock);
 }
 
-/* Whether the owner has freed the object and keeps it in its bin, looked at from another thread. The
- * object was handed out before this thread got it, and since then was in no entry below the count; x86
- * shows the owner's stores in their order. So a hit is a double free, whatever the owner does meanwhile. */
-static bool remote_caches(struct heap *h, unsigned kind, uintptr_t address)
-{
-    struct bin *b = &h->bin[kind];
-    unsigned count = __atomic_load_n(&b->count, __ATOMIC_ACQUIRE);
-    return bin_may_hold(b, address, count) && alloc_heap_caches(h, kind, (void *)address);
-}
-
 void alloc_heap_free_remote(struct span *s, uintptr_t address)
 {
     long i = span_index(s, address);
@@ -195,7 +181,7 @@ void alloc_heap_free_remote(struct span *s, uintptr_t address)
     uint32_t id = span_id(s);
     struct rest *r = rest_at(id);
     uint64_t bit = 1UL << (i % 64);
-    if (span_is_free(s, i) || remote_caches(h, s->kind, address) ||
+    if (span_is_free(s, i) ||
         (__atomic_fetch_or(&r->remote[i / 64], bit, __ATOMIC_ACQ_REL) & bit))
         alloc_abort_pointer("double free", address);
     if (__atomic_fetch_add(&r->remote_count, 1, __ATOMIC_ACQ_REL) == 0)
@@ -257,23 +243,18 @@ void *alloc_heap_fill(struct heap *h, unsigned kind)
     struct span *s = h->current[kind];
     if (!span_has_free(s) && !(s = refill(h, kind)))
         return NULL;
-    unsigned w = 0, want = b->most / 2;
+    unsigned w = 0, want = (class_cached(kind) + 1) / 2;
     while (!s->free[w])
         w++;
     uint64_t bits = s->free[w];
     unsigned free = (unsigned)__builtin_popcountl(bits);
-    if (want > free - 1)
-        want = free - 1;
-    char *base = (char *)s->start + w * 64UL * s->size;
-    void *first = base + (uint32_t)__builtin_ctzl(bits) * s->size;
-    bits &= bits - 1;
-    for (unsigned i = want; i-- > 0; bits &= bits - 1) {
-        b->object[i] = base + (uint32_t)__builtin_ctzl(bits) * s->size;
-        b->tag[i] = object_tag((uintptr_t)b->object[i]);
-    }
-    __atomic_store_n(&s->free[w], bits, __ATOMIC_RELAXED);
-    __atomic_store_n(&b->count, (uint16_t)want, __ATOMIC_RELEASE);
-    return first;
+    if (want > free)
+        want = free;
+    uintptr_t *bottom = bin_bottom(b, kind);
+    for (unsigned k = want; k > 0; k--, bits &= bits - 1)
+        bottom[k] = s->start + (w * 64 + (unsigned)__builtin_ctzl(bits)) * (uintptr_t)s->size;
+    __atomic_store_n(&b->top, bottom + want, __ATOMIC_RELEASE);
+    return bin_pop(b);
 }
 
 /* --- a heap's life --- */
@@ -284,17 +265,13 @@ static void put_away(struct heap *h)
     drain(h, true);
     for (unsigned kind = 0; kind < CLASSES; kind++) {
         struct bin *b = &h->bin[kind];
-        while (b->count) {
-            b->count--;
-            put_back(h, b->object[b->count], true);
-        }
+        forget(h, kind, (unsigned)(b->top - bin_bottom(b, kind)), true);
         struct span *s = h->current[kind];
         h->current[kind] = no_span();
         if (s == &alloc_no_span)
             continue;
-        partial_link(h, s);
-        if (can_retire(s))
-            retire(h, s, true);
+        s->state = SPAN_FULL;
+        settle(h, s, true);
     }
 }
 
@@ -327,7 +304,7 @@ static struct heap *heap_make(void)
     struct heap *h = heap_at(heaps++);
     for (unsigned kind = 0; kind < CLASSES; kind++) {
         h->current[kind] = no_span();
-        h->bin[kind].most = (uint16_t)class_cached(kind);
+        h->bin[kind].top = bin_bottom(&h->bin[kind], kind);
     }
     return h;
 }
@@ -354,17 +331,11 @@ struct heap *alloc_heap_mine(void)
     return h;
 }
 
-/* Forgets a heap's lists and files it as dead. What is in its bins is free: a count covers whole
- * entries only. */
+/* Forgets a heap's lists and files it as dead. */
 static void heap_reset(struct heap *h)
 {
     for (unsigned kind = 0; kind < CLASSES; kind++) {
-        struct bin *b = &h->bin[kind];
-        for (; b->count; b->count--) {
-            struct span *s = span_of((uintptr_t)b->object[b->count - 1]);
-            long i = span_index(s, (uintptr_t)b->object[b->count - 1]);
-            s->free[i / 64] |= 1UL << (i % 64);
-        }
+        h->bin[kind].top = bin_bottom(&h->bin[kind], kind);
         h->current[kind] = no_span();
         h->partial[kind] = 0;
     }
@@ -395,7 +366,7 @@ void alloc_heap_adopt_all(void)
         collect(s, rest_at(id));
         rest_at(id)->balance = 0;
         partial_link(s->owner, s); /* full ones too: a refill passes over them */
-        if (can_retire(s))
+        if (can_retire(s->owner, s))
             retire(s->owner, s, true);
     }
 }
@@ -416,20 +387,32 @@ static int fault(const char *what, uint32_t id)
 static int check_bin(struct heap *h, unsigned kind)
 {
     struct bin *b = &h->bin[kind];
-    if (b->most != class_cached(kind) || b->count > b->most)
+    uintptr_t *bottom = bin_bottom(b, kind);
+    if (b->top < bottom || b->top - bottom > class_cached(kind) || *bottom)
         return fault("a bin holds more than it may", kind);
-    for (unsigned i = 0; i < b->count; i++) {
-        uintptr_t address = (uintptr_t)b->object[i];
-        struct span *s = span_of(address);
-        if (!s || s->owner != h || s->kind != kind || span_index(s, address) < 0)
+    for (uintptr_t *o = b->top; o > bottom; o--) {
+        struct span *s = span_of(*o);
+        if (!s || s->owner != h || s->kind != kind || span_index(s, *o) < 0)
             return fault("a bin holds what is not the heap's", kind);
-        if (span_is_free(s, span_index(s, address)) || b->tag[i] != object_tag(address))
-            return fault("a bin's object is free in its span, or has another's tag", span_id(s));
-        for (unsigned k = 0; k < i; k++)
-            if (b->object[k] == b->object[i])
+        if (!span_is_free(s, span_index(s, *o)))
+            return fault("a bin's object is in use", span_id(s));
+        for (uintptr_t *other = bottom + 1; other < o; other++)
+            if (*other == *o)
                 return fault("an object is in a bin twice", span_id(s));
     }
     return 0;
+}
+
+/* What is free in a span that no list leads to is in the bin: else nobody would find it again. */
+static bool is_found(struct span *s)
+{
+    struct bin *b = &s->owner->bin[s->kind];
+    int free = 0;
+    for (unsigned w = 0; w < CLASS_MOST_OBJECTS / 64; w++)
+        free += __builtin_popcountl(s->free[w]);
+    for (uintptr_t *o = b->top; *o; o--)
+        free -= span_of(*o) == s;
+    return free == 0;
 }
 
 static int check_heap(struct heap *h, size_t *listed)
@@ -466,6 +449,8 @@ static int check_small(struct span *s, uint32_t id)
             return fault("an object is free twice", id);
         remote += (unsigned)__builtin_popcountl(r->remote[w]);
     }
+    if (s->state == SPAN_FULL && !is_found(s))
+        return fault("free objects of a full span were forgotten", id);
     if (remote + r->balance != r->remote_count)
         return fault("the objects freed by other threads do not add up", id);
     return 0;

@@ -75,12 +75,14 @@ struct rest {
 
 enum heap_state { HEAP_LIVE, HEAP_DEAD /* its thread ended, or was left behind by fork */ };
 
-/* What the thread freed last, of one class: the next to be handed out is object[count - 1]. Two lines.
- * Objects in it are not free in their spans' bitmaps. */
+/* What the thread freed last, of one class: *top is the next to be handed out. Two lines. The stack ends
+ * with the bin, so that alignment tells when it is full, and begins above a slot that stays 0, which
+ * tells when it is empty. Objects in a bin are free in their spans' bitmaps like any others; a bin is
+ * filled only when it is empty, so that what is free in the class's spans then is not in it. */
+#define BIN_SLOTS 15
 struct bin {
-    uint16_t tag[14]; /* object_tag() of each: tells cheaply whether an object is in here already */
-    uint16_t count, most;
-    void *object[CLASS_MOST_CACHED];
+    uintptr_t *top;
+    uintptr_t slot[BIN_SLOTS];
 };
 
 struct heap {
@@ -89,7 +91,7 @@ struct heap {
     uint32_t partial[CLASSES];
     uint32_t state;
     struct heap *next; /* of the dead ones */
-    uint32_t pending __attribute__((aligned(64)));
+    uint32_t pending __attribute__((aligned(128)));
 };
 
 #define HEAP_NONE ((struct heap *)1) /* differs from every thread's heap, and from having none */
@@ -97,6 +99,7 @@ struct heap {
 _Static_assert(sizeof(struct span) == 64 && sizeof(struct rest) == 64, "one line each");
 _Static_assert(sizeof(struct heap) % 64 == 0, "heaps share no line");
 _Static_assert(sizeof(struct bin) == 128, "two lines");
+_Static_assert(CLASS_MOST_CACHED + 1 <= BIN_SLOTS, "and the 0 below them");
 
 extern struct lock alloc_lock;
 extern const struct span alloc_no_span; /* has nothing free */
@@ -104,7 +107,7 @@ extern __thread struct heap *alloc_heap __attribute__((tls_model("initial-exec")
 
 static inline struct span *span_at(uint32_t id)
 {
-    return (struct span *)region.extent[REGION_SPANS].start + id;
+    return (struct span *)region.spans + id;
 }
 
 static inline struct rest *rest_at(uint32_t id)
@@ -114,7 +117,7 @@ static inline struct rest *rest_at(uint32_t id)
 
 static inline uint32_t span_id(const struct span *s)
 {
-    return (uint32_t)(s - (struct span *)region.extent[REGION_SPANS].start);
+    return (uint32_t)(s - (struct span *)region.spans);
 }
 
 static inline struct rest *span_rest(const struct span *s)
@@ -124,19 +127,18 @@ static inline struct rest *span_rest(const struct span *s)
 
 static inline uint32_t *map_entry(size_t page)
 {
-    return (uint32_t *)region.extent[REGION_MAP].start + page;
+    return region.map + page;
 }
 
 static inline size_t page_of(uintptr_t address)
 {
-    return (address - region.extent[REGION_OBJECTS].start) / PAGE_BYTES;
+    return (address - region.objects) / PAGE_BYTES;
 }
 
 /* The span at an address, or span 0 (whose state is SPAN_UNUSED), or NULL outside the region. */
 static inline struct span *span_of(uintptr_t address)
 {
-    const struct region_extent *e = &region.extent[REGION_OBJECTS];
-    if (unlikely(address - e->start >= e->end - e->start))
+    if (unlikely(address - region.objects >= region.objects_bytes))
         return NULL;
     return span_at(*map_entry(page_of(address)));
 }
@@ -161,20 +163,32 @@ static inline bool span_is_empty(const struct span *s)
     return true;
 }
 
-/* The number of the object at an address, or -1 where none begins. The reciprocal is exact for multiples
- * of the size, and nothing else comes out equal. */
+/* The number of the object that should be at an address. The reciprocal is exact for multiples of the
+ * size, and nothing else times the size comes out equal. */
+static inline uint64_t span_quotient(const struct span *s, uintptr_t address)
+{
+    return ((address - s->start) * s->magic) >> 32;
+}
+
+/* The number of the object at an address, or -1 where none begins. */
 static inline long span_index(const struct span *s, uintptr_t address)
 {
-    uintptr_t offset = address - s->start;
-    uint32_t i = (uint32_t)((offset * s->magic) >> 32);
-    if (unlikely(i >= s->capacity || i * (uintptr_t)s->size != offset))
+    uint64_t i = (uint32_t)span_quotient(s, address);
+    if (unlikely(i >= s->capacity || i * s->size != address - s->start))
         return -1;
-    return i;
+    return (long)i;
 }
 
 static inline bool span_is_free(const struct span *s, long i)
 {
     return __atomic_load_n(&s->free[i / 64], __ATOMIC_RELAXED) >> (i % 64) & 1;
+}
+
+/* Owner only. */
+static inline void span_mark_free(struct span *s, long i)
+{
+    uint64_t *word = &s->free[i / 64];
+    __atomic_store_n(word, *word | 1UL << (i % 64), __ATOMIC_RELAXED);
 }
 
 static inline bool span_has_free(const struct span *s)
@@ -200,8 +214,7 @@ int runs_check(void);
 /* alloc_heap.c */
 struct heap *alloc_heap_mine(void); /* makes or adopts one; NULL: no memory */
 void *alloc_heap_fill(struct heap *, unsigned kind); /* an object, and some more into the bin */
-void alloc_heap_flush(struct heap *, unsigned kind); /* half of a full bin into the bitmaps */
-bool alloc_heap_caches(const struct heap *, unsigned kind, const void *);
+void alloc_heap_flush(struct heap *, unsigned kind); /* forgets the older half of a bin */
 void alloc_heap_free_remote(struct span *, uintptr_t);
 void alloc_heap_adopt_all(void); /* in a fork child: the other threads are gone; lock held */
 size_t alloc_heap_count(void);

@@ -13,7 +13,7 @@
 #define STEP_LEAST_OBJECTS (1UL << 20) /* an untouched tracked page costs a marker: 6 us a MiB */
 #define STEP_MOST (64UL << 20)
 
-struct region region;
+struct region region __attribute__((aligned(64)));
 
 static void (*drop_hook)(uintptr_t, size_t);
 static void (*grow_hook)(uintptr_t, size_t);
@@ -61,6 +61,9 @@ static void lay_out(uintptr_t base, size_t bytes)
         e->limit = i == REGION_OBJECTS ? base + bytes : at + PAGE_UP(share[i]);
         at = e->limit;
     }
+    region.objects = region.extent[REGION_OBJECTS].start;
+    region.map = (uint32_t *)region.extent[REGION_MAP].start;
+    region.spans = (void *)region.extent[REGION_SPANS].start;
     region.bytes = bytes;
     region.base = base;
 }
@@ -113,6 +116,8 @@ int region_grow(enum region_stretch stretch, size_t bytes)
         return -ENOMEM;
     uintptr_t start = e->end;
     __atomic_store_n(&e->end, e->start + want, __ATOMIC_RELEASE);
+    if (stretch == REGION_OBJECTS)
+        region.objects_bytes = want;
     if (grow_hook)
         grow_hook(start, want - have);
     return 0;

@@ -33,6 +33,10 @@ struct region_extent {
 };
 
 struct region {
+    uintptr_t objects;    /* what each free looks at, in one line */
+    size_t objects_bytes; /* read-write */
+    uint32_t *map;
+    void *spans;
     uintptr_t base;
     size_t bytes;
     bool file_backed; /* see region_set_file_backed() */
@@ -41,7 +45,7 @@ struct region {
 
 /* Written under the allocator's lock. Reading `extent[].end` without it gives an older, lower
  * value. */
-extern struct region region;
+extern struct region region __attribute__((visibility("hidden")));
 
 /* Reserves the region if there is none yet. Returns 0 or -errno. Allocator's lock held. */
 int region_open(void);
