@@ -205,6 +205,18 @@ static void make_again(struct peer *p)
         say_die("cannot make thread %ld again (%s); start the same command again", p->tid, say_error(p->real_tid));
 }
 
+static char swap_stack[16384] __attribute__((aligned(16)));
+
+/* On a stack of its own: the committer goes on at once on the one that it was called on. */
+static _Noreturn void become_leader(struct peer *me, struct peer *leader)
+{
+    make_again(me);
+    leader->real_tid = sys(SYS_getpid);
+    leader->state = THREAD_STOPPED;
+    sys(SYS_arch_prctl, ARCH_SET_FS, leader->fs_base);
+    threads_reenter(leader);
+}
+
 /* The process's first thread must be the program's first one: the kernel ties the process's name, its exit and more
  * to it. The committer goes on in a thread of its own. */
 static void swap_with_leader(struct peer *leader)
@@ -214,11 +226,13 @@ static void swap_with_leader(struct peer *leader)
         sys(SYS_rseq, me->rseq, me->rseq_bytes, RSEQ_UNREGISTER, me->rseq_signature);
     if (context_save(&me->context))
         return; /* the committer, in its new thread */
-    make_again(me);
-    leader->real_tid = sys(SYS_getpid);
-    leader->state = THREAD_STOPPED;
-    sys(SYS_arch_prctl, ARCH_SET_FS, leader->fs_base);
-    threads_reenter(leader);
+    __asm__ volatile("movq %0, %%rsp\n\t"
+                     "xorl %%ebp, %%ebp\n\t"
+                     "call *%1"
+                     :
+                     : "r"(swap_stack + sizeof swap_stack), "r"(become_leader), "D"(me), "S"(leader)
+                     : "memory");
+    __builtin_unreachable();
 }
 
 void threads_resume(void)
