@@ -153,12 +153,22 @@ static bool itimers_capture(void)
     return any;
 }
 
-/* With nothing left there is nothing to arm, and setting zeros does nothing. */
-static void itimers_resume(void)
+int64_t time_left_ns(int64_t left, int64_t down)
 {
-    for (int which = 0; which < 3; which++)
-        if (itimer_used[which])
-            sys(SYS_setitimer, which, &itimer_left[which], NULL);
+    return left == 0 ? 0 : left - down > 1000 ? left - down : 1000;
+}
+
+static void itimers_resume(int64_t down)
+{
+    for (int which = 0; which < 3; which++) {
+        struct itimerval left = itimer_left[which];
+        if (!itimer_used[which])
+            continue;
+        int64_t ns = left.it_value.tv_sec * 1000000000 + left.it_value.tv_usec * 1000;
+        ns = time_left_ns(ns, which == ITIMER_REAL ? down : 0);
+        left.it_value = (struct timeval){.tv_sec = ns / 1000000000, .tv_usec = ns / 1000 % 1000000};
+        sys(SYS_setitimer, which, &left, NULL);
+    }
 }
 
 bool time_capture_timers(void)
@@ -176,6 +186,7 @@ void time_resume(void)
     int64_t now = time_monotonic_ns();
     if (now < last_commit)
         offset += last_commit - now;
-    itimers_resume();
-    timers_resume();
+    int64_t down = now > last_commit ? now - last_commit : 0;
+    itimers_resume(down);
+    timers_resume(down);
 }

@@ -24,6 +24,10 @@ bool time_capture_timers(void); /* what armed timers have left; called by signal
 void time_resume(void);  /* adapts the offset, arms the timers again; signals still blocked, or after
                             signal_resume() */
 
+/* What a timer that had `left` has after `down` without the process: as sleeps do, it runs on meanwhile, like those
+ * of a process that was stopped. One that is over fires at once. 0 stays 0: not armed. */
+int64_t time_left_ns(int64_t left, int64_t down);
+
 /* In a siginfo of a POSIX timer: its id as the program knows it. */
 void time_correct_timer(siginfo_t *info);
 

@@ -132,15 +132,23 @@ bool timers_capture(void)
     return any;
 }
 
-void timers_resume(void)
+/* Clocks of processes and threads stand still with them. */
+static bool runs_on(long clock)
+{
+    return clock >= 0 && clock != CLOCK_PROCESS_CPUTIME_ID && clock != CLOCK_THREAD_CPUTIME_ID;
+}
+
+void timers_resume(int64_t down)
 {
     for (int id = 0; id < TIMERS_MAX; id++) {
         struct timer *t = &timers[id];
         if (!t->used)
             continue;
+        struct itimerspec left = t->left;
+        left.it_value = time_spec(time_left_ns(time_ns(&left.it_value), runs_on(t->clock) ? down : 0));
         long result = create_in_kernel(t);
         if (!sys_failed(result) && t->armed)
-            result = sys(SYS_timer_settime, t->kernel_id, 0, &t->left, NULL);
+            result = sys(SYS_timer_settime, t->kernel_id, 0, &left, NULL);
         if (sys_failed(result))
             say("a timer could not be made again: %s", say_error(result));
     }

@@ -3,11 +3,12 @@
 #define KEN_SHIM_TIME_TIMERS_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 /* More of them fail with EAGAIN, as beyond RLIMIT_SIGPENDING. */
 #define TIMERS_MAX 64
 
 bool timers_capture(void); /* false: none is armed */
-void timers_resume(void);
+void timers_resume(int64_t down); /* as time_left_ns() */
 
 #endif

@@ -86,15 +86,33 @@ Test(call_time, an_alarm_goes_on_in_the_new_process, .timeout = 5)
     handle(SIGALRM, note, 0);
     cr_assert_eq(RUN(call_alarm, SYS_alarm, 100), 0);
     cr_expect(time_capture_timers());
+    time_capture();
     setitimer(ITIMER_REAL, &off, NULL); /* a new process has none */
     time_resume();
     getitimer(ITIMER_REAL, &left);
     cr_expect(left.it_value.tv_sec == 99 || left.it_value.tv_sec == 100);
     cr_expect_eq(RUN(call_alarm, SYS_alarm, 0), 100);
     time_capture_timers();
+    time_capture();
     time_resume();
     getitimer(ITIMER_REAL, &left);
     cr_expect(left.it_value.tv_sec == 0 && left.it_value.tv_usec == 0);
+}
+
+Test(call_time, a_timer_runs_on_while_the_process_is_away, .timeout = 5)
+{
+    struct itimerval half = {.it_value.tv_usec = 500000}, left, off = {0};
+    handle(SIGALRM, note, 0);
+    cr_assert_eq(RUN(call_setitimer, SYS_setitimer, ITIMER_REAL, (long)&half, 0), 0);
+    time_capture_timers();
+    time_capture();
+    setitimer(ITIMER_REAL, &off, NULL);
+    usleep(100000);
+    time_resume();
+    getitimer(ITIMER_REAL, &left);
+    cr_expect(left.it_value.tv_usec > 100000 && left.it_value.tv_usec <= 400000);
+    cr_expect_eq(time_left_ns(5000, 100000), 1000, "it is over: at once");
+    cr_expect_eq(time_left_ns(0, 100000), 0, "it was not armed");
 }
 
 /* A child whose clock is five seconds behind stands for the process after a reboot. */
@@ -157,6 +175,7 @@ Test(call_time, posix_timers_keep_their_ids, .timeout = 5)
     cr_assert_neq(first, second);
     cr_assert_eq(RUN(call_timer_settime, SYS_timer_settime, second, 0, (long)&later, 0), 0);
     cr_expect(time_capture_timers());
+    time_capture();
     time_resume(); /* the old ones stay with this process; they are not armed to fire soon */
     cr_assert_eq(RUN(call_timer_gettime, SYS_timer_gettime, second, (long)&left), 0);
     cr_expect(left.it_value.tv_sec >= 99);
