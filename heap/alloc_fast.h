@@ -23,10 +23,11 @@ static inline void *bin_pop(struct bin *b)
     uintptr_t *top = b->top, address = *top;
     if (unlikely(!address))
         return NULL;
-    struct span *s = span_at(*map_entry(page_of(address)));
+    struct span *s = map_span(*map_entry(page_of(address)));
     b->top = top - 1;
     uint64_t i = span_quotient(s, address), *word = &s->free[i / 64];
-    __atomic_store_n(word, *word & ~(1UL << (i % 64)), __ATOMIC_RELAXED);
+    uint64_t bits = __atomic_load_n(word, __ATOMIC_RELAXED);
+    __atomic_store_n(word, bits & ~(1UL << (i % 64)), __ATOMIC_RELAXED);
     return (void *)address;
 }
 
@@ -53,12 +54,17 @@ static inline void alloc_free_fast(void *p)
 {
     uintptr_t address = (uintptr_t)p;
     struct heap *h = alloc_heap;
-    struct span *s = span_of(address);
-    if (unlikely(!s || s->owner != h)) {
+    if (unlikely(address - region.objects >= region.objects_bytes)) {
+        alloc_free_slowly(p, NULL);
+        return;
+    }
+    uint32_t value = *map_entry(page_of(address));
+    struct span *s = map_span(value);
+    if (unlikely(s->owner != h)) {
         alloc_free_slowly(p, s);
         return;
     }
-    struct bin *b = &h->bin[s->kind];
+    struct bin *b = &h->bin[map_kind(value)];
     uint64_t i = span_quotient(s, address), *word = &s->free[i / 64];
     /* What lies beyond the last object lies beyond the last one freed as well. */
     if (unlikely(i >= s->freed || i * s->size != address - s->start ||

@@ -57,9 +57,15 @@ static void map_all(uint32_t id, uint32_t value)
 void runs_map(uint32_t id)
 {
     if (span_is_small(span_at(id)))
-        map_all(id, id);
+        map_all(id, map_value(id, span_at(id)->kind));
     else
-        map_ends(id, id);
+        map_ends(id, map_value(id, 0));
+}
+
+/* The span that a page's entry names. */
+static uint32_t map_id(size_t page)
+{
+    return *map_entry(page) / sizeof(struct span);
 }
 
 /* --- structures --- */
@@ -77,7 +83,7 @@ static bool structures_stock(uint32_t count)
 {
     while (pages.stock < count) {
         uint32_t id = pages.spans;
-        if (region_grow(REGION_SPANS, (id + 1UL) * sizeof(struct span)) ||
+        if (id == SPANS_MOST || region_grow(REGION_SPANS, (id + 1UL) * sizeof(struct span)) ||
             region_grow(REGION_RESTS, (id + 1UL) * sizeof(struct rest)))
             return false;
         pages.spans++;
@@ -159,7 +165,7 @@ static void run_link(uint32_t id)
     pages.bin[bin] = id;
     pages.filled[bin / 64] |= 1UL << (bin % 64);
     span_at(id)->state = SPAN_RUN;
-    map_ends(id, id);
+    map_ends(id, map_value(id, 0));
     if (span_at(id)->content == CONTENT_DIRTY)
         age_link(id);
 }
@@ -185,7 +191,7 @@ static void run_unlink(uint32_t id)
 /* The free run with the same content that ends before, or starts at, a page; 0 if there is none. */
 static uint32_t neighbour(size_t page, enum span_content content)
 {
-    uint32_t id = *map_entry(page);
+    uint32_t id = map_id(page);
     struct span *s = span_at(id);
     return id && s->state == SPAN_RUN && s->content == content ? id : 0;
 }
@@ -357,7 +363,7 @@ bool runs_extend(uint32_t id, size_t count)
         if (!top_raise(end + more))
             return false;
     } else {
-        uint32_t next = *map_entry(end);
+        uint32_t next = map_id(end);
         if (!next || span_at(next)->state != SPAN_RUN || rest_at(next)->pages < more)
             return false;
         run_unlink(next);
@@ -366,7 +372,7 @@ bool runs_extend(uint32_t id, size_t count)
     }
     map_ends(id, 0);
     r->pages = (uint32_t)count;
-    map_ends(id, id);
+    map_ends(id, map_value(id, 0));
     pages.used += more;
     return true;
 }
@@ -378,7 +384,7 @@ void runs_shrink(uint32_t id, size_t count)
     map_ends(id, 0);
     pages.used -= rest_at(id)->pages - count;
     cut_tail(id, count, CONTENT_DIRTY);
-    map_ends(id, id);
+    map_ends(id, map_value(id, 0));
     purge_excess();
 }
 
@@ -403,8 +409,9 @@ static int check_map(uint32_t id)
 {
     size_t first = first_page(id), last = first + rest_at(id)->pages - 1;
     bool small = span_is_small(span_at(id));
+    uint32_t value = map_value(id, small ? span_at(id)->kind : 0);
     for (size_t page = first; page <= last; page++) {
-        uint32_t want = small || page == first || page == last ? id : 0;
+        uint32_t want = small || page == first || page == last ? value : 0;
         if (*map_entry(page) != want)
             return fault("the map is wrong within a span", id);
     }
@@ -445,7 +452,7 @@ int runs_check(void)
     size_t page = 0, runs = 0, dirty = 0, used = 0, structures = 0;
     uint32_t before = 0;
     for (uint32_t id; page < pages.top; page += rest_at(id)->pages, before = id, structures++) {
-        id = *map_entry(page);
+        id = map_id(page);
         if (!id || id >= pages.spans || first_page(id) != page || !rest_at(id)->pages)
             return fault("no span where one must begin", id);
         struct span *s = span_at(id);

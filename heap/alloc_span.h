@@ -2,7 +2,8 @@
  * for the sizes).
  *
  * A span is a run of pages: one large block, or equal small objects, or free. Its state says which
- * fields count. Spans are named by their index (0 is "none"); map[page] names the span of a page:
+ * fields count. Spans are named by their index (0 is "none"); map[page] tells the span of a page, as
+ * index * 64 + size class (so free() knows the bin before it has read the span's line):
  *   small spans     on every page
  *   large, free run on the first and the last page; 0 between
  *   above the top   0
@@ -29,7 +30,8 @@
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
-#define HEAPS 65536UL /* live threads that allocate */
+#define HEAPS 65536UL       /* live threads that allocate */
+#define SPANS_MOST (1U << 26) /* what an entry of the map can name */
 
 enum span_state {
     SPAN_UNUSED,  /* the structure is on the list of unused ones, or being changed under the lock */
@@ -98,6 +100,7 @@ struct heap {
 
 _Static_assert(sizeof(struct span) == 64 && sizeof(struct rest) == 64, "one line each");
 _Static_assert(sizeof(struct heap) % 64 == 0, "heaps share no line");
+_Static_assert(CLASSES <= 64, "a size class has its place in the map");
 _Static_assert(sizeof(struct bin) == 128, "two lines");
 _Static_assert(CLASS_MOST_CACHED + 1 <= BIN_SLOTS, "and the 0 below them");
 
@@ -135,12 +138,28 @@ static inline size_t page_of(uintptr_t address)
     return (address - region.objects) / PAGE_BYTES;
 }
 
+/* What the map says of a span. */
+static inline uint32_t map_value(uint32_t id, unsigned kind)
+{
+    return id * (uint32_t)sizeof(struct span) | kind;
+}
+
+static inline struct span *map_span(uint32_t value)
+{
+    return (struct span *)((char *)region.spans + (value & ~63U));
+}
+
+static inline unsigned map_kind(uint32_t value)
+{
+    return value & 63U;
+}
+
 /* The span at an address, or span 0 (whose state is SPAN_UNUSED), or NULL outside the region. */
 static inline struct span *span_of(uintptr_t address)
 {
     if (unlikely(address - region.objects >= region.objects_bytes))
         return NULL;
-    return span_at(*map_entry(page_of(address)));
+    return map_span(*map_entry(page_of(address)));
 }
 
 static inline bool span_is_small(const struct span *s)
