@@ -225,6 +225,14 @@ def an_exit_with_137_is_no_death(t):
 
 
 @case
+def a_kill_behind_the_last_turn_changes_nothing(t):
+    k = Kenrun(t)
+    k.fake_kenctl(show="state: finished, status 3")
+    expect(k.run("sh", "-c", "echo run >>runs; kill -9 $$"), 3)
+    check(len(k.lines("runs")) == 1, "a program that exited was started again")
+
+
+@case
 def restarts_are_limited(t):
     k = Kenrun(t)
     expect(k.run("--restarts", "2", k.script(DYING), "KILL", "99", "0"), 137, "no restart is left")
