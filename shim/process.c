@@ -63,13 +63,21 @@ long call_set_tid_address(struct call *c)
     return threads_known_tid(call_raw(c));
 }
 
-/* Calls that are the kernel's but for a pid or a thread in their first or second argument. */
-long call_pid_first(struct call *c)
+/* getpgid, getpgrp, getsid: a group or session that the program leads has its number. */
+long call_group(struct call *c)
 {
     c->arg[0] = process_real_pid(c->arg[0]);
+    return process_known_pid(call_raw(c));
+}
+
+long call_setpgid(struct call *c)
+{
+    c->arg[0] = process_real_pid(c->arg[0]);
+    c->arg[1] = process_real_pid(c->arg[1]);
     return call_raw(c);
 }
 
+/* Calls that are the kernel's but for a thread in their first or second argument. */
 long call_thread_first(struct call *c)
 {
     c->arg[0] = threads_real_tid(c->arg[0]);
@@ -86,7 +94,10 @@ long call_thread_second(struct call *c)
  * nothing. Its number may be someone else's by now. */
 long call_kill(struct call *c)
 {
-    return children_dead(c->arg[0]) ? 0 : call_pid_first(c);
+    if (children_dead(c->arg[0]))
+        return 0;
+    c->arg[0] = process_real_pid(c->arg[0]);
+    return call_raw(c);
 }
 
 long call_rt_sigqueueinfo(struct call *c)
