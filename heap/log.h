@@ -94,7 +94,8 @@ struct image_writer {
 
 /* Checks the whole log, then applies what it holds, in order, drops the torn tail, and readies the log for
  * log_begin(). Nothing is written before all has been found right. A read-only log writes nothing.
- * Returns how many records were applied; enum store_fault after a line that names segment file and offset
+ * Returns how many records were applied (those that the image was not known to hold; none in a fresh run);
+ * enum store_fault after a line that names segment file and offset
  * (STORE_DAMAGED, STORE_FOREIGN, STORE_NEWER, STORE_INCOMPLETE, STORE_REBOOTED), or -errno.
  * May be called again; the result is the same. */
 long log_recover(struct log *, const struct image_writer *);

@@ -275,7 +275,9 @@ static const char *fault_text(int error)
 void store_explain(const struct store *s, int error, char *line, size_t bytes)
 {
     const char *slash = s->fault_path[0] ? "/" : "", *text = fault_text(error);
-    if (error == -EBUSY && s->holder_pid)
+    if (error == -EBUSY && !s->path[0])
+        say_format(line, bytes, "the store is in use by another process");
+    else if (error == -EBUSY && s->holder_pid)
         say_format(line, bytes, "the store %s is in use by process %d", s->path, (int)s->holder_pid);
     else if (error == -EBUSY)
         say_format(line, bytes, "the store %s is in use by another process", s->path);

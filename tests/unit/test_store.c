@@ -334,6 +334,35 @@ static void interrupt_format(bool over_old)
 Test(store, format_interrupted_first) { cr_assert_eq(store_open(&store, directory, 0), 0); interrupt_format(false); }
 Test(store, format_interrupted_again) { format_store(); interrupt_format(true); }
 
+/* After the loss of power the new superblock must not find the old image: the order of what becomes durable. */
+struct order {
+    bool cut, image_durable, named;
+    unsigned segments_durable;
+};
+static long watch_order(void *context, const struct disk_event *e)
+{
+    struct order *o = context;
+    bool is_image = e->fd == store.image_fd;
+    o->cut |= e->op == DISK_TRUNCATE && is_image && e->bytes == 0;
+    o->image_durable |= e->op == DISK_SYNC && is_image && o->cut;
+    o->segments_durable += e->op == DISK_SYNC && o->image_durable && !o->named;
+    if (e->op == DISK_RENAME && !strcmp(e->path, "super.tmp")) {
+        cr_assert(o->cut && o->image_durable);
+        cr_assert_geq(o->segments_durable, 4); /* the image, two segments, super.tmp */
+        o->named = true;
+    }
+    return 0;
+}
+
+Test(store, format_makes_the_parts_durable_first)
+{
+    struct order order = {0};
+    format_store();
+    disk_set_hook(watch_order, &order);
+    cr_assert_eq(store_format(&store, &birth), 0);
+    cr_assert(order.named);
+}
+
 Test(store, format_again_drops_the_old_run)
 {
     char name[STORE_PIN_BYTES];
