@@ -8,7 +8,7 @@
 #define CLASSES 40
 #define CLASS_LARGEST 32768UL
 #define CLASS_MOST_OBJECTS 256 /* in one span: four words of bitmap */
-#define CLASS_MOST_CACHED 14
+#define CLASS_MOST_CACHED 30
 
 /* For sizes up to CLASS_LARGEST. Without a branch: mixed sizes would mispredict it. Below 128 the first
  * doubling's steps of 16 go on downwards. */

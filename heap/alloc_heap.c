@@ -243,7 +243,7 @@ void *alloc_heap_fill(struct heap *h, unsigned kind)
     struct span *s = h->current[kind];
     if (!span_has_free(s) && !(s = refill(h, kind)))
         return NULL;
-    unsigned w = 0, want = (class_cached(kind) + 1) / 2;
+    unsigned w = 0, want = (class_cached(kind) + 3) / 4;
     while (!s->free[w])
         w++;
     uint64_t bits = s->free[w];

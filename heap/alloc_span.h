@@ -77,11 +77,11 @@ struct rest {
 
 enum heap_state { HEAP_LIVE, HEAP_DEAD /* its thread ended, or was left behind by fork */ };
 
-/* What the thread freed last, of one class: *top is the next to be handed out. Two lines. The stack ends
+/* What the thread freed last, of one class: *top is the next to be handed out. The stack ends
  * with the bin, so that alignment tells when it is full, and begins above a slot that stays 0, which
  * tells when it is empty. Objects in a bin are free in their spans' bitmaps like any others; a bin is
  * filled only when it is empty, so that what is free in the class's spans then is not in it. */
-#define BIN_SLOTS 15
+#define BIN_SLOTS 31
 struct bin {
     uintptr_t *top;
     uintptr_t slot[BIN_SLOTS];
@@ -93,7 +93,7 @@ struct heap {
     uint32_t partial[CLASSES];
     uint32_t state;
     struct heap *next; /* of the dead ones */
-    uint32_t pending __attribute__((aligned(128)));
+    uint32_t pending __attribute__((aligned(256)));
 };
 
 #define HEAP_NONE ((struct heap *)1) /* differs from every thread's heap, and from having none */
@@ -101,7 +101,7 @@ struct heap {
 _Static_assert(sizeof(struct span) == 64 && sizeof(struct rest) == 64, "one line each");
 _Static_assert(sizeof(struct heap) % 64 == 0, "heaps share no line");
 _Static_assert(CLASSES <= 64, "a size class has its place in the map");
-_Static_assert(sizeof(struct bin) == 128, "two lines");
+_Static_assert(sizeof(struct bin) == 256, "alignment tells when it is full");
 _Static_assert(CLASS_MOST_CACHED + 1 <= BIN_SLOTS, "and the 0 below them");
 
 extern struct lock alloc_lock;
