@@ -456,7 +456,7 @@ def the_library(t):
 
 @case
 def the_tree_and_the_installed_place(t):
-    """Without KEN_LIB: ../build/libken.so of where the script really is, or ../lib/libken.so."""
+    """Without KEN_LIB: ../build/libken.so of where the script really is, or where it was installed with kenrun."""
     k = Kenrun(t)
     os.makedirs(os.path.join(t.dir, "tree", "scripts"))
     os.makedirs(os.path.join(t.dir, "tree", "build"))
@@ -465,7 +465,7 @@ def the_tree_and_the_installed_place(t):
     k.kenrun = os.path.join(t.dir, "link")
     del k.env["KEN_LIB"]
     expect(k.run("true"), 69, "libken.so is not built")
-    for place in ("lib", "build"):
+    for place in ("lib/x86_64-linux-gnu", "lib64", "lib", "build"):
         os.makedirs(os.path.join(t.dir, "tree", place), exist_ok=True)
         shutil.copy(k.library, os.path.join(t.dir, "tree", place, "libken.so"))
         expect(k.run("true"), 0)
