@@ -90,6 +90,7 @@ void log_close(struct log *);
 struct image_writer {
     int fd;          /* >= 0: by pwrite and punching */
     uint8_t *memory; /* else, when not NULL: here; must reach to image_end. Else records are only checked */
+    uint64_t memory_bytes;
 };
 
 /* Checks the whole log, then applies what it holds, in order, drops the torn tail, and readies the log for

@@ -7,11 +7,17 @@
 #include "heap/log_inner.h"
 #include "heap/say.h"
 
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <xxhash.h>
 
 #define IMAGE_LIMIT (1UL << 46) /* no image is longer; a run beyond is not believed */
+
+/* Records are applied in groups; a group that takes longer a run than this waited for the disk. */
+#define GROUP_BYTES (256UL << 10)
+#define SLOW_RUN_US 20
 
 /* One segment's contents and the records at its beginning that follow each other. */
 struct chain {
@@ -187,16 +193,47 @@ static int judge(struct log *log, const struct chain chains[2], const struct cha
     return 0;
 }
 
+static uint64_t clock_us(void)
+{
+    struct timespec t = {0, 0};
+    sys(SYS_clock_gettime, CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+/* Lines are written into pages that must be read first: all of a group at once, else one after the other. */
+static void read_ahead(int fd, const struct record *r)
+{
+    const struct run *run = log_first_run(r);
+    for (uint32_t i = 0; i < r->runs; i++, run = log_next_run(run))
+        if (run->kind == RUN_LINES)
+            sys(SYS_fadvise64, fd, PAGE_DOWN(run->offset), PAGE_UP(log_run_data(run)), POSIX_FADV_WILLNEED);
+}
+
+/* Applies the records above `synced` in order. After a reboot the image is not in memory: once a group was
+ * slow (asking for pages that are there would cost as much as the writing), the pages of the next ones are
+ * asked for beforehand. */
 static long apply_chain(struct log *log, const struct chain *c, uint64_t synced, const struct image_writer *writer)
 {
     long count = 0;
-    const struct record *r;
-    for (uint64_t at = BLOCK_BYTES; at < c->end; at += r->bytes) {
-        r = (const struct record *)(c->data + at);
-        if (r->sequence <= synced)
-            continue;
-        log_apply_runs(log, r, writer, NULL);
-        count++;
+    bool cold = false;
+    for (uint64_t at = BLOCK_BYTES, end; at < c->end; at = end) {
+        uint64_t runs = 0, start = clock_us();
+        for (end = at; end < c->end && end - at < GROUP_BYTES;) {
+            const struct record *r = (const struct record *)(c->data + end);
+            if (cold && r->sequence > synced)
+                read_ahead(writer->fd, r);
+            end += r->bytes;
+        }
+        while (at < end) {
+            const struct record *r = (const struct record *)(c->data + at);
+            at += r->bytes;
+            if (r->sequence <= synced)
+                continue;
+            log_apply_runs(log, r, writer, NULL);
+            runs += r->runs;
+            count++;
+        }
+        cold |= writer->fd >= 0 && clock_us() - start > runs * SLOW_RUN_US;
     }
     return count;
 }
@@ -240,6 +277,8 @@ static long recover(struct log *log, struct chain chains[2], const struct image_
     if (r)
         return r;
     log->image_end = max(older->image_end, newer->image_end);
+    if (writer->fd < 0 && writer->memory && log->image_end > writer->memory_bytes)
+        return -EAGAIN; /* its process goes on meanwhile */
     long count = newer->first > synced + 1 ? apply_chain(log, older, synced, writer) : 0;
     count += apply_chain(log, newer, synced, writer);
     log->active = newer->segment;
@@ -294,5 +333,6 @@ long log_overlay(struct log *log, uint8_t **memory, uint64_t *bytes)
         return over;
     }
     *memory = writer.memory = (uint8_t *)at;
+    writer.memory_bytes = *bytes;
     return log_recover(log, &writer);
 }
