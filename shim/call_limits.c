@@ -44,8 +44,7 @@ void limits_resume(void)
     sys(SYS_umask, mask_of_files);
     for (int which = 0; which < RLIM_NLIMITS; which++) {
         struct rlimit now, wanted = limits[which];
-        if (!limit_changed[which] ||
-            !sys_failed(sys(SYS_prlimit64, 0, which, &wanted, NULL)))
+        if (!limit_changed[which] || !sys_failed(sys(SYS_prlimit64, 0, which, &wanted, NULL)))
             continue;
         /* This incarnation was started under a lower hard limit: as near as it goes. */
         sys(SYS_prlimit64, 0, which, NULL, &now);

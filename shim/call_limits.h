@@ -1,4 +1,5 @@
-/* Surroundings of the process that the program may change: working directory, umask, limits, its name. */
+/* Surroundings of the process that the program may change: working directory, umask, limits, its
+ * name. */
 #ifndef KEN_SHIM_CALL_LIMITS_H
 #define KEN_SHIM_CALL_LIMITS_H
 

@@ -130,8 +130,8 @@ long call_rt_sigpending(struct call *c)
     return fault_copy((void *)c->arg[0], &pending, (size_t)c->arg[1]) ? 0 : -EFAULT;
 }
 
-/* The alternate stack: the program's, as it set it. While the first thread has none the kernel has libken's
- * there, so that a stack overflow can be reported. */
+/* The alternate stack: the program's, as it set it. While the first thread has none the kernel has
+ * libken's there, so that a stack overflow can be reported. */
 static char overflow_stack[64 << 10] __attribute__((aligned(4096)));
 static int altstacks; /* threads that have one */
 
@@ -186,7 +186,7 @@ long call_sigaltstack(struct call *c)
     stack_t now, wanted;
     sys(SYS_sigaltstack, NULL, &now);
     if (!thread_self()->signals.has_altstack)
-        now = (stack_t){.ss_flags = SS_DISABLE}; /* libken's own is none of the program's business */
+        now = (stack_t){.ss_flags = SS_DISABLE}; /* libken's own does not concern the program */
     if (c->arg[0]) {
         if (!fault_copy(&wanted, (void *)c->arg[0], sizeof wanted))
             return -EFAULT;
@@ -225,7 +225,7 @@ void signal_boot(void)
  * program's is in the queue, which is image like this. */
 static uint64_t captured_mask, captured_pending;
 
-/* A timer must be seen either as running or as having sent its signal, and not as both or neither. */
+/* A timer must be seen as running or as having sent its signal: not as both, not as neither. */
 static uint64_t pending_and_timers(void)
 {
     uint64_t pending = 0, before;

@@ -1,16 +1,17 @@
 /* Signals under libken: handlers of the program run when libken is at rest, and at once in a wait.
  *
  * The kernel has signal_wrapper() for each handler of the program. While a handler of libken runs
- * (thread_self()->inside > 0) the wrapper queues the signal, blocks the rest and returns; on the way
- * out the kernel is asked to deliver it again. Only signal_block() lowers `inside` for its wait, and gives
- * libken's lock away meanwhile.
+ * (thread_self()->inside > 0) the wrapper queues the signal, blocks the rest and returns; on the
+ * way out the kernel is asked to deliver it again. Only signal_block() lowers `inside` for its
+ * wait, and gives libken's lock away meanwhile.
  *
  * The core's part:
  *   - signal_boot() before Syscall User Dispatch is on; signal_capture() before each commit and
- *     signal_captured() as soon as memory is copied; signal_resume() in the new process, with `inside` raised;
+ *     signal_captured() as soon as memory is copied; signal_resume() in the new process, with
+ *     `inside` raised;
  *   - the SIGSYS net is installed with SA_SIGINFO | SA_NODEFER | SA_RESTORER, an empty mask and
- *     signal_restorer, so that within it the kernel's mask is the program's. Not SA_ONSTACK: where the
- *     program has no alternate stack there is a small one of libken's, for stack overflows only;
+ *     signal_restorer, so that within it the kernel's mask is the program's. Not SA_ONSTACK: where
+ *     the program has no alternate stack there is a small one of libken's, for overflows only;
  *   - call_dispatch(): `if (--thread_self()->inside == 0 && signal_waiting()) signal_leave(c);`
  *   - signal_forked() in a child of fork;
  *   - masks that calls carry (ppoll, pselect6, epoll_pwait) go through signal_mask_read().
@@ -21,15 +22,22 @@
 #include "shim/call.h"
 #include "shim/thread.h"
 
-void signal_boot(void);    /* adopts what the process inherited; catches fatal signals; process_boot() */
-void signal_capture(void); /* remembers mask, pending signals and timers; from here on all is blocked, so that
-                            none changes memory while it is copied */
-void signal_captured(void); /* memory was copied: the mask is as before */
-void signal_resume(void);  /* gives the new process all of it back; process_, children_resume() */
-void signal_forked(void);  /* in the child: nothing is queued there */
+/* Adopts what the process inherited and catches fatal signals. Calls process_boot(). */
+void signal_boot(void);
 
-/* Has what is queued delivered now, with `inside` at 0 meanwhile. For exec: the new program would inherit
- * the mask that the queue brings with it. */
+/* Remembers mask, pending signals and timers. From here on all is blocked, so that no signal changes
+ * memory while it is copied; then signal_captured() sets the mask back. */
+void signal_capture(void);
+void signal_captured(void);
+
+/* Gives the new process all of it. Calls process_resume() and children_resume(). */
+void signal_resume(void);
+
+/* In a child of fork: nothing is queued there. */
+void signal_forked(void);
+
+/* Has what is queued delivered now, with `inside` at 0 meanwhile. For exec: the new program would
+ * inherit the mask that the queue brings with it. */
 void signal_settle(void);
 
 /* True when signals wait for libken to leave. One load: the fast path's whole cost. */
@@ -38,25 +46,26 @@ static inline bool signal_waiting(void)
     return __builtin_expect(thread_this.signals.queued != 0, 0);
 }
 
-/* Has the queued signals delivered. `inside` must be 0. With c->frame they come as soon as that frame
- * returns, else before this function does; their handlers may not return (longjmp). */
+/* Has the queued signals delivered. `inside` must be 0. With c->frame they come as soon as that
+ * frame returns, else before this function does; their handlers may not return (longjmp). */
 void signal_leave(struct call *c);
 
 /* Runs the blocking call `c` in the kernel with `inside` at 0: the program's handlers run at once,
  * also for signals that were queued before. Returns what the kernel would have: -EINTR after a
  * handler without SA_RESTART or for a call that never restarts; otherwise it ends the turn again,
- * because the handler may have sent something, and goes on waiting. Call turn_end(TURN_WAIT) before.
- * A handler may leave by longjmp: `inside` is 0 then, as the program's own code expects, and the
- * caller's frame is gone, so nothing in it may need undoing. Call it with c->frame's masks stripped. */
+ * because the handler may have sent something, and goes on waiting. Call turn_end(TURN_WAIT)
+ * before. A handler may leave by longjmp: `inside` is 0 then, as the program's own code expects,
+ * and the caller's frame is gone, so nothing in it may need undoing. Call it with c->frame's masks
+ * stripped. */
 long signal_block(struct call *c);
 
-/* The same, but SIGNAL_AGAIN comes back where signal_block() would go on: for callers whose arguments
- * must be prepared anew (a time-out, descriptors of libken that a restore replaced). */
+/* The same, but SIGNAL_AGAIN comes back where signal_block() would go on: for callers whose
+ * arguments must be prepared anew (a time-out, descriptors of libken that a restore replaced). */
 #define SIGNAL_AGAIN (-601L)
 long signal_block_once(struct call *c);
 
-/* The same for a wait that stands for another call, `nr`, as ppoll may for the program's read: whether a
- * handler with SA_RESTART ends it goes by that one. */
+/* The same for a wait that stands for another call, `nr`, as ppoll may for the program's read:
+ * whether a handler with SA_RESTART ends it goes by that one. */
 long signal_block_for(struct call *c, long nr);
 
 /* Copies between the program's memory and libken's; false where the kernel would say EFAULT. */

@@ -78,8 +78,7 @@ static long sleep_for(long clock, const struct timespec *wanted, void *remaining
     int64_t deadline = time_after(now, time_ns(wanted));
     long result = sleep_until(clock, deadline);
     if (result == -EINTR && remaining) {
-        struct timespec left =
-            time_spec(deadline - kernel_ns(clock) - time_offset_ns(clock));
+        struct timespec left = time_spec(deadline - kernel_ns(clock) - time_offset_ns(clock));
         if (!fault_copy(remaining, &left, sizeof left))
             return -EFAULT;
     }

@@ -1,7 +1,7 @@
 /* Clocks, sleeps and timers. Times are int64_t nanoseconds; the program's clocks are virtual.
  *
- * The monotonic clocks start at 0 with each boot of the machine; the program never sees them go back:
- * virtual = kernel's + an offset, which is 0 until a restore finds the kernel's clock behind.
+ * The monotonic clocks start at 0 with each boot of the machine; the program never sees them go
+ * back: virtual = kernel's + an offset, which is 0 until a restore finds the kernel's clock behind.
  */
 #ifndef KEN_SHIM_CALL_TIME_H
 #define KEN_SHIM_CALL_TIME_H
@@ -15,17 +15,21 @@
 /* CLOCK_MONOTONIC as the program sees it. */
 int64_t time_monotonic_ns(void);
 
-/* What to add to the kernel's time of `clock` to get the program's; 0 for those that are not monotonic. A
- * deadline that goes to the kernel (timerfd, futex) has it taken off. */
+/* What to add to the kernel's time of `clock` to get the program's; 0 for those that are not
+ * monotonic. A deadline that goes to the kernel (timerfd, futex) has it taken off. */
 int64_t time_offset_ns(long clock);
 
 void time_capture(void); /* before each commit: the clock */
-bool time_capture_timers(void); /* what armed timers have left; called by signal_capture(). False: none is */
-void time_resume(void);  /* adapts the offset, arms the timers again; signals still blocked, or after
-                            signal_resume() */
 
-/* What a timer that had `left` has after `down` without the process: as sleeps do, it runs on meanwhile, like those
- * of a process that was stopped. One that is over fires at once. 0 stays 0: not armed. */
+/* What armed timers have left; called by signal_capture(). False: none is armed. */
+bool time_capture_timers(void);
+
+/* Adapts the offset and arms the timers again; signals still blocked, or after signal_resume(). */
+void time_resume(void);
+
+/* What a timer that had `left` has after `down` without the process: as sleeps do, it runs on
+ * meanwhile, like those of a process that was stopped. One that is over fires at once. 0 stays 0:
+ * not armed. */
 int64_t time_left_ns(int64_t left, int64_t down);
 
 /* In a siginfo of a POSIX timer: its id as the program knows it. */

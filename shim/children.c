@@ -31,7 +31,8 @@ void children_remove(long pid)
 {
     int at = find(pid, false);
     if (at >= 0)
-        memmove(&children[at], &children[at + 1], sizeof children[0] * (size_t)(--child_count - at));
+        memmove(&children[at], &children[at + 1],
+                sizeof children[0] * (size_t)(--child_count - at));
 }
 
 bool children_resume(bool ignored)
@@ -76,7 +77,7 @@ static long ask(struct call *c, struct outcome *o, bool wait)
     return call_raw(&inner);
 }
 
-/* Result > 0: a child changed its state; 0: none did, with WNOHANG. Ends the turn before it waits. */
+/* Above 0: a child changed its state; 0: none did, with WNOHANG. Ends the turn before it waits. */
 static long wait_child(struct call *c, struct outcome *o, long wanted, bool may_wait)
 {
     bool by_id = c->nr == SYS_waitid;
@@ -147,11 +148,11 @@ long call_waitid(struct call *c)
     struct outcome o;
     long options = c->arg[3];
     bool can_be_dead = options & WEXITED;
-    long wanted = !can_be_dead               ? 0 /* no child has that pid */
-                  : c->arg[0] == P_ALL       ? -1
-                  : c->arg[0] == P_PID       ? c->arg[1]
-                  : c->arg[0] == P_PGID      ? wanted_child(-c->arg[1])
-                                             : 0;
+    long wanted = !can_be_dead          ? 0 /* no child has that pid */
+                  : c->arg[0] == P_ALL  ? -1
+                  : c->arg[0] == P_PID  ? c->arg[1]
+                  : c->arg[0] == P_PGID ? wanted_child(-c->arg[1])
+                                        : 0;
     long result = wait_child(c, &o, wanted, !(options & WNOHANG));
     if (result <= 0 && result != -EINTR && children_dead(wanted)) {
         result = children_dead(wanted);

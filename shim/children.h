@@ -1,7 +1,7 @@
 /* The program's children, and waiting for them.
  *
- * Children are plain processes. Those that run when the process dies are nobody's afterwards: in the
- * next incarnation wait4() reports each as killed by SIGKILL.
+ * Children are plain processes. Those that run when the process dies are nobody's afterwards: in
+ * the next incarnation wait4() reports each as killed by SIGKILL.
  */
 #ifndef KEN_SHIM_CHILDREN_H
 #define KEN_SHIM_CHILDREN_H
@@ -10,8 +10,8 @@
 
 #define CHILDREN_MAX 256
 
-/* The core's fork handler calls it in the parent. When the table is full, further children are not known
- * after a restart: wait4 says ECHILD then. */
+/* The core's fork handler calls it in the parent. When the table is full, further children are not
+ * known after a restart: wait4 says ECHILD then. */
 void children_add(long pid);
 
 /* Called when one was reported as ended. */
@@ -21,7 +21,7 @@ void children_remove(long pid);
  * True when the program should hear a SIGCHLD. */
 bool children_resume(bool ignored);
 
-/* The pid of a dead one that waits to be reported: this pid, or any for -1; 0 when there is none. */
+/* The pid of a dead one that waits to be reported: this one, or any for -1; 0: there is none. */
 long children_dead(long pid);
 
 call_handler call_wait4, call_waitid;

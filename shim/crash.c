@@ -50,9 +50,9 @@ const char *crash_signal_name(int signal)
     }
 }
 
-/* Starts the helper on our own stack, as vfork does: the child touches nothing but registers and this
- * frame, and we stand still until it is another program. Copying the page tables of a big process for
- * it would take longer than the report. */
+/* Starts the helper on our own stack, as vfork does: the child touches nothing but registers and
+ * this frame, and we stand still until it is another program. Copying the page tables of a big
+ * process for it would take longer than the report. */
 __attribute__((noinline)) static long start_helper(char *const argv[])
 {
     static char *const no_environment[] = {NULL};
@@ -66,7 +66,7 @@ __attribute__((noinline)) static long start_helper(char *const argv[])
         sys(SYS_exit, 127);
 }
 
-/* True when it ended with status 0. It stops us with ptrace meanwhile, which these calls survive. */
+/* True when it ended with status 0. It stops us by ptrace meanwhile, which these calls survive. */
 static bool await_helper(long pid)
 {
     struct timespec pause = {.tv_nsec = 5000000};

@@ -9,11 +9,11 @@
 #include <signal.h>
 #include <ucontext.h>
 
-/* Names the helper; the core calls it at boot and at resume. The path is copied; NULL or "" = none. */
+/* Names the helper; the core calls it at boot and at resume. The path is copied; NULL, "": none. */
 void crash_helper(const char *path);
 
-/* Reports, then arranges that the process dies by `signal` as soon as the handler returns. Called by
- * the wrapper when the program's action is the default one. */
+/* Reports, then arranges that the process dies by `signal` as soon as the handler returns. Called
+ * by the wrapper when the program's action is the default one. */
 void crash_die(int signal, const siginfo_t *info, ucontext_t *uc);
 
 /* "SIGSEGV" for SIGSEGV, "signal 34" is not known: returns NULL for those without a name. */

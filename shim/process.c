@@ -26,7 +26,7 @@ long process_real_pid(long pid)
     if (pid == virtual_pid)
         return real_pid;
     if (pid == -virtual_pid)
-        return -sys(SYS_getpgid, 0); /* it led a group; now it is in the one that started it again */
+        return -sys(SYS_getpgid, 0); /* it led a group; now it is in its starter's */
     return pid;
 }
 

@@ -25,8 +25,8 @@ long process_known_pid(long pid);
 /* In a siginfo that came from the kernel: the sender's pid as the program knows it. */
 void process_correct_sender(siginfo_t *info);
 
-call_handler call_getpid, call_gettid, call_getppid, call_set_tid_address, call_group,
-    call_setpgid, call_thread_first, call_thread_second;
+call_handler call_getpid, call_gettid, call_getppid, call_set_tid_address, call_group, call_setpgid,
+    call_thread_first, call_thread_second;
 call_handler call_kill, call_tkill, call_tgkill, call_rt_sigqueueinfo, call_rt_tgsigqueueinfo;
 
 #endif

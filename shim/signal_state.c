@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-/* Flags that the kernel acts on. SA_RESETHAND is libken's own work: a deferred signal comes twice. */
+/* Flags that the kernel acts on. SA_RESETHAND is libken's work: a deferred signal comes twice. */
 #define FLAGS_PASSED                                                                               \
     ((unsigned long)(SA_NOCLDSTOP | SA_NOCLDWAIT | SA_ONSTACK | SA_RESTART | SA_NODEFER))
 #define FLAG_RESTORER 0x04000000UL

@@ -1,7 +1,7 @@
-/* Signal state that is part of the image: what the program asked for, and what waits to be delivered.
+/* Signal state that is part of the image: what the program asked for, what waits for delivery.
  *
- * The kernel is given libken's wrapper in place of each of the program's handlers; this is the table
- * of the originals. No function here enters the kernel. Masks are kernel masks: bit (signal - 1).
+ * The kernel is given libken's wrapper in place of each of the program's handlers; this is the
+ * table of the originals. No function here enters the kernel. Masks are the kernel's, 64 bits.
  */
 #ifndef KEN_SHIM_SIGNAL_STATE_H
 #define KEN_SHIM_SIGNAL_STATE_H
@@ -11,14 +11,14 @@
 #include <stdint.h>
 
 #define SIGNAL_COUNT 65 /* signals are 1..64 */
-#define SIGNAL_BIT(n) (1UL << ((n) - 1))
+#define SIGNAL_BIT(n) (1UL << ((n)-1))
 
-/* Kept from the program: the net's, and the one that stops threads for a commit (THREADS_SIGNAL). It is told
- * that it blocked, handled or ignored them; the kernel never hears of it. */
+/* Kept from the program: the net's, and the one that stops threads for a commit (THREADS_SIGNAL).
+ * It is told that it blocked, handled or ignored them; the kernel never hears of it. */
 #define SIGNAL_KEPT (SIGNAL_BIT(SIGSYS) | SIGNAL_BIT(64))
 /* Signals an instruction raises; libken never blocks them, else the kernel kills at once. */
 #define SIGNAL_FAULTS                                                                              \
-    (SIGNAL_BIT(SIGSEGV) | SIGNAL_BIT(SIGBUS) | SIGNAL_BIT(SIGILL) | SIGNAL_BIT(SIGFPE) |         \
+    (SIGNAL_BIT(SIGSEGV) | SIGNAL_BIT(SIGBUS) | SIGNAL_BIT(SIGILL) | SIGNAL_BIT(SIGFPE) |          \
      SIGNAL_BIT(SIGTRAP))
 /* What is blocked while something waits in the queue. */
 #define SIGNAL_DEFERRED (~(SIGNAL_FAULTS | SIGNAL_KEPT))
@@ -36,8 +36,8 @@ struct signal_action {
 #define SIGNAL_QUEUE 8
 
 struct signal_thread {
-    int queued;         /* entries claimed; raised by the wrapper, emptied by signal_leave()/_block() */
-    unsigned ran;       /* handlers run so far; signal_block() compares */
+    int queued;   /* entries claimed; raised by the wrapper, emptied by signal_leave()/_block() */
+    unsigned ran; /* handlers run so far; signal_block() compares */
     unsigned ran_plain; /* those of them without SA_RESTART */
     uint64_t mask;      /* while queued: the mask that the wrapper replaced by SIGNAL_DEFERRED */
     uint64_t pretended; /* the part of SIGNAL_KEPT that the program believes it blocks */
@@ -52,12 +52,12 @@ struct signal_action *signal_action(int signal);
 /* The action the kernel must have for it: the wrapper, the crash handler, or as is. */
 struct signal_action signal_kernel_action(int signal);
 
-/* True for calls that start again by themselves after a handler with SA_RESTART. Source: signal(7). */
+/* True for calls that start again after a handler with SA_RESTART. Source: signal(7). */
 bool signal_restarts(long nr);
 
-/* Adds `info`; a fault sent by kill(2) that finds the queue full is lost, as kernels merge them too.
- * `mask` is what the interrupted code ran with. Wrappers may nest: the outermost one's mask, which
- * every nested one's contains, is kept. Async-signal-safe. */
+/* Adds `info`; a fault sent by kill(2) that finds the queue full is lost, as kernels merge them
+ * too. `mask` is what the interrupted code ran with. Wrappers may nest: the outermost one's mask,
+ * which every nested one's contains, is kept. Async-signal-safe. */
 void signal_enqueue(struct signal_thread *t, const siginfo_t *info, uint64_t mask);
 
 /* True when the action by default kills with a core, and libken reports it (crash.h). */

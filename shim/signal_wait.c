@@ -10,8 +10,8 @@ long call_pause(struct call *c)
     return signal_block(c);
 }
 
-/* The kernel swaps the masks, so a signal that was blocked until now is heard in the wait and nowhere
- * else. One that came while libken worked counts as heard. */
+/* The kernel swaps the masks, so a signal that was blocked until now is heard in the wait and
+ * nowhere else. One that came while libken worked counts as heard. */
 long call_rt_sigsuspend(struct call *c)
 {
     uint64_t mask;

@@ -101,7 +101,7 @@ static void requeue(struct signal_thread *t)
     long pid = sys(SYS_getpid), tid = sys(SYS_gettid);
     for (int i = 0; i < count; i++)
         if (sys(SYS_rt_tgsigqueueinfo, pid, tid, queue[i].si_signo, &queue[i]) == -EAGAIN)
-            sys(SYS_tgkill, pid, tid, queue[i].si_signo); /* RLIMIT_SIGPENDING: without its details */
+            sys(SYS_tgkill, pid, tid, queue[i].si_signo); /* RLIMIT_SIGPENDING: no details */
 }
 
 /* The handlers run in here, at the last system call. */
@@ -132,8 +132,8 @@ void signal_settle(void)
     }
 }
 
-/* Everything but the kernel's wait and the handlers runs with `inside` raised: a signal that ran its handler
- * between two looks at the counters would be slept through. */
+/* Everything but the kernel's wait and the handlers runs with `inside` raised: a signal that ran
+ * its handler between two looks at the counters would be slept through. */
 static long wait_in_kernel(struct thread *me, const struct call *c)
 {
     int depth = me->inside;
@@ -154,7 +154,7 @@ long signal_block_for(struct call *c, long nr)
         signal_settle();
         stops = me->stops;
         result = t->ran == ran ? wait_in_kernel(me, c) : -EINTR;
-        /* Nothing but a stop of the threads interrupted it, or a signal came in time: look again. */
+        /* Nothing but a stop of the threads interrupted it, or a signal came in time. */
         again = result == BLOCK_RAN || (result == -EINTR && t->ran == ran && me->stops != stops);
     } while (again);
     if (result == -EINTR && t->ran != ran && restarts && t->ran_plain == plain)

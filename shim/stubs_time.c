@@ -1,4 +1,5 @@
-/* clock_gettime by way of the vdso, which no net sees: here the monotonic clocks get their offset. */
+/* clock_gettime by way of the vdso, which no net sees: here the monotonic clocks get their offset.
+ */
 #include "heap/vdso.h"
 #include "shim/call_time.h"
 
@@ -26,8 +27,8 @@ EXPORT int clock_gettime(clockid_t clock, struct timespec *now)
     int64_t add = time_offset_ns(clock);
     if (!looked)
         look();
-    /* With an offset, not by the vdso: where it cannot tell the time it makes a system call of its own, which
-     * arrives in the net and gets the offset there. */
+    /* With an offset, not by the vdso: where it cannot tell the time it makes a system call of its
+     * own, which arrives in the net and gets the offset there. */
     long result = add || !vdso_clock ? sys(SYS_clock_gettime, clock, now) : vdso_clock(clock, now);
     if (sys_failed(result)) {
         errno = (int)-result;

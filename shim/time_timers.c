@@ -145,7 +145,8 @@ void timers_resume(int64_t down)
         if (!t->used)
             continue;
         struct itimerspec left = t->left;
-        left.it_value = time_spec(time_left_ns(time_ns(&left.it_value), runs_on(t->clock) ? down : 0));
+        left.it_value =
+            time_spec(time_left_ns(time_ns(&left.it_value), runs_on(t->clock) ? down : 0));
         long result = create_in_kernel(t);
         if (!sys_failed(result) && t->armed)
             result = sys(SYS_timer_settime, t->kernel_id, 0, &left, NULL);

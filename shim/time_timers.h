@@ -1,4 +1,5 @@
-/* POSIX timers. The program's ids are places in a table; the kernel's differ in each incarnation. */
+/* POSIX timers. The program's ids are places in a table; the kernel's differ in each incarnation.
+ */
 #ifndef KEN_SHIM_TIME_TIMERS_H
 #define KEN_SHIM_TIME_TIMERS_H
 
@@ -8,7 +9,7 @@
 /* More of them fail with EAGAIN, as beyond RLIMIT_SIGPENDING. */
 #define TIMERS_MAX 64
 
-bool timers_capture(void); /* false: none is armed */
+bool timers_capture(void);        /* false: none is armed */
 void timers_resume(int64_t down); /* as time_left_ns() */
 
 #endif

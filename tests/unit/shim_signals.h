@@ -1,4 +1,5 @@
-/* What the signal side needs of the core, for tests that link it alone: turns that count, one thread. */
+/* What the signal side needs of the core, for tests that link it alone: turns that count, one
+ * thread. */
 #ifndef KEN_TESTS_SHIM_SIGNALS_H
 #define KEN_TESTS_SHIM_SIGNALS_H
 
@@ -23,13 +24,9 @@ uint64_t turn_number(void)
     return 42;
 }
 
-void threads_lock(void)
-{
-}
+void threads_lock(void) {}
 
-void threads_unlock(void)
-{
-}
+void threads_unlock(void) {}
 
 long threads_real_tid(long tid)
 {

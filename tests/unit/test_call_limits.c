@@ -20,7 +20,8 @@ static void forget(void)
 
 Test(call_limits, what_the_program_set_comes_back)
 {
-    struct rlimit mine = {.rlim_cur = 500, .rlim_max = 600}, now, other = {.rlim_cur = 400, .rlim_max = 600};
+    struct rlimit mine = {.rlim_cur = 500, .rlim_max = 600}, now,
+                  other = {.rlim_cur = 400, .rlim_max = 600};
     char where[256], name[16];
     process_boot();
     limits_boot();

@@ -67,9 +67,13 @@ Test(call_time, bad_times_are_refused)
 Test(call_time, an_absolute_sleep_ends_at_its_time, .timeout = 5)
 {
     struct timespec until = time_spec(time_monotonic_ns() + 30 * MS), past = {0, 1};
-    cr_expect_eq(RUN(call_clock_nanosleep, SYS_clock_nanosleep, CLOCK_MONOTONIC, TIMER_ABSTIME, (long)&until, 0), 0);
+    cr_expect_eq(RUN(call_clock_nanosleep, SYS_clock_nanosleep, CLOCK_MONOTONIC, TIMER_ABSTIME,
+                     (long)&until, 0),
+                 0);
     cr_expect_geq(time_monotonic_ns(), time_ns(&until));
-    cr_expect_eq(RUN(call_clock_nanosleep, SYS_clock_nanosleep, CLOCK_REALTIME, TIMER_ABSTIME, (long)&past, 0), 0);
+    cr_expect_eq(RUN(call_clock_nanosleep, SYS_clock_nanosleep, CLOCK_REALTIME, TIMER_ABSTIME,
+                     (long)&past, 0),
+                 0);
 }
 
 Test(call_time, sleeping_for_ever_does_not_overflow, .timeout = 5)
@@ -133,10 +137,12 @@ static int after_reboot(int64_t before)
     time_resume();
     if (time_offset_ns(CLOCK_REALTIME) != 0 || time_monotonic_ns() < before)
         return 1;
-    if (RUN(call_clock_gettime, SYS_clock_gettime, CLOCK_MONOTONIC, (long)&now) || time_ns(&now) < before)
+    if (RUN(call_clock_gettime, SYS_clock_gettime, CLOCK_MONOTONIC, (long)&now) ||
+        time_ns(&now) < before)
         return 2;
     until = time_spec(time_ns(&now) + 30 * MS);
-    if (RUN(call_clock_nanosleep, SYS_clock_nanosleep, CLOCK_MONOTONIC, TIMER_ABSTIME, (long)&until, 0))
+    if (RUN(call_clock_nanosleep, SYS_clock_nanosleep, CLOCK_MONOTONIC, TIMER_ABSTIME, (long)&until,
+            0))
         return 3;
     int64_t over = time_monotonic_ns() - time_ns(&until);
     return over < 0 || over > 1000 * MS ? 4 : 0;
@@ -163,7 +169,8 @@ Test(call_time, the_monotonic_clock_never_goes_back, .timeout = 5)
 static int make_timer(struct sigevent *event)
 {
     int id = -1;
-    cr_assert_eq(RUN(call_timer_create, SYS_timer_create, CLOCK_MONOTONIC, (long)event, (long)&id), 0);
+    cr_assert_eq(RUN(call_timer_create, SYS_timer_create, CLOCK_MONOTONIC, (long)event, (long)&id),
+                 0);
     return id;
 }
 

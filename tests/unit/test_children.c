@@ -98,7 +98,8 @@ Test(children, the_pid_stays_the_first_incarnations, .timeout = 5)
     pid_t pid = fork();
     if (pid == 0) {
         process_resume();
-        bool right = RUN(call_getpid, SYS_getpid, 0) == first && RUN(call_gettid, SYS_gettid, 0) == first &&
+        bool right = RUN(call_getpid, SYS_getpid, 0) == first &&
+                     RUN(call_gettid, SYS_gettid, 0) == first &&
                      process_real_pid(first) == getpid() && process_known_pid(getpid()) == first &&
                      process_real_pid(1) == 1;
         RUN(call_tgkill, SYS_tgkill, first, first, right ? SIGTERM : SIGKILL);

@@ -12,7 +12,8 @@
 static char printed[4096];
 static pid_t victim;
 
-/* Runs `how` in a child, with its stderr taken; returns the signal that it died of, 0 if it did not. */
+/* Runs `how` in a child, with its stderr taken; returns the signal that it died of, 0 if it did
+ * not. */
 static int death(const char *helper, void (*how)(void))
 {
     int ends[2], status;

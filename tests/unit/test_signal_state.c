@@ -25,8 +25,11 @@ static void nothing(int signal, siginfo_t *info, void *context)
 
 Test(signal_state, the_kernel_gets_the_wrapper_and_the_program_its_own_back)
 {
-    struct signal_action a = {.handler = (uintptr_t)nothing, .flags = SA_RESTART | SA_RESETHAND | 0x04000000,
-                              .restorer = 0x1234, .mask = SIGNAL_BIT(SIGSYS) | SIGNAL_BIT(SIGUSR2) | SIGNAL_BIT(SIGKILL)};
+    struct signal_action a = {.handler = (uintptr_t)nothing,
+                              .flags = SA_RESTART | SA_RESETHAND | 0x04000000,
+                              .restorer = 0x1234,
+                              .mask =
+                                  SIGNAL_BIT(SIGSYS) | SIGNAL_BIT(SIGUSR2) | SIGNAL_BIT(SIGKILL)};
     struct signal_action old;
     cr_assert_eq(RUN(call_rt_sigaction, 0, SIGUSR1, (long)&a, 0, 8), 0);
     struct signal_action k = kernels(SIGUSR1);
@@ -90,7 +93,8 @@ Test(signal_state, with_a_frame_the_mask_changes_in_it)
 {
     ucontext_t frame;
     memset(&frame, 0, sizeof frame);
-    uint64_t *mask = (uint64_t *)&frame.uc_sigmask, set = SIGNAL_BIT(SIGHUP), was = 0, before = kernel_mask();
+    uint64_t *mask = (uint64_t *)&frame.uc_sigmask, set = SIGNAL_BIT(SIGHUP), was = 0,
+             before = kernel_mask();
     *mask = SIGNAL_BIT(SIGUSR2);
     struct call c = {.arg = {SIG_BLOCK, (long)&set, (long)&was, 8}, .frame = &frame};
     cr_assert_eq(run(call_rt_sigprocmask, &c), 0);
@@ -122,7 +126,8 @@ Test(signal_state, the_alternate_stack_is_the_programs_or_pretends_to_be_off)
 
 Test(signal_state, copies_that_fault_say_so)
 {
-    char *page = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), buffer[64];
+    char *page = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
+         buffer[64];
     mprotect(page + 4096, 4096, PROT_NONE);
     signal_boot();
     memset(page, 'x', 4096);

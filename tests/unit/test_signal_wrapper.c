@@ -224,7 +224,8 @@ Test(signal_wrapper, a_handler_may_leave_by_longjmp, .timeout = 5)
     cr_expect_eq(ran, 3);
 }
 
-/* The kernel makes a frame for each of several signals before the first handler has run one instruction. */
+/* The kernel makes a frame for each of several signals before the first handler has run one
+ * instruction. */
 Test(signal_wrapper, several_at_once_leave_the_mask_as_it_was)
 {
     uint64_t all = ~0UL, none = 0;
@@ -243,8 +244,9 @@ Test(signal_wrapper, several_at_once_leave_the_mask_as_it_was)
     cr_expect_eq(kernel_mask(), none);
 }
 
-/* The race, at each instruction in turn: single steps through the wait, and before the k-th a signal comes. It
- * must end the wait, wherever it came; a wait that slept through it runs into its time-out. */
+/* The race, at each instruction in turn: single steps through the wait, and before the k-th a
+ * signal comes. It must end the wait, wherever it came; a wait that slept through it runs into its
+ * time-out. */
 extern char signal_block_syscall[];
 static volatile int steps, raise_at;
 static volatile uintptr_t raised_at;
@@ -271,8 +273,10 @@ static long poll_by_steps(struct call *c)
 
 Test(signal_wrapper, a_signal_at_any_instruction_ends_the_wait, .timeout = 20)
 {
-    struct signal_action trap = {.handler = (uintptr_t)step, .flags = SA_SIGINFO | 0x04000000,
-                                 .restorer = (uintptr_t)signal_restorer, .mask = SIGNAL_BIT(SIGALRM)};
+    struct signal_action trap = {.handler = (uintptr_t)step,
+                                 .flags = SA_SIGINFO | 0x04000000,
+                                 .restorer = (uintptr_t)signal_restorer,
+                                 .mask = SIGNAL_BIT(SIGALRM)};
     int at_or_before = 0;
     cr_assert_eq(pipe(pipe_ends), 0);
     handle(SIGALRM, note, 0);
@@ -305,7 +309,8 @@ Test(signal_wrapper, no_signal_is_lost_in_a_storm, .timeout = 30)
     long interrupted = 0, lost = 0;
     cr_assert_eq(pipe(pipe_ends), 0);
     handle(SIGALRM, storm, 0);
-    /* One shot each: if it is taken before the wait and does not interrupt it, nothing else would. */
+    /* One shot each: if it is taken before the wait and does not interrupt it, nothing else would.
+     */
     for (int i = 0; i < 20000; i++) {
         struct itimerval once = {.it_value.tv_usec = 1 + i % 40};
         long before = storms;
@@ -445,6 +450,7 @@ Test(signal_wrapper, a_fatal_signal_kills_by_itself, .timeout = 20)
 {
     cr_expect_eq(WTERMSIG(death(fault)), SIGSEGV);
     cr_expect_eq(WTERMSIG(death(be_aborted)), SIGABRT);
-    cr_expect_eq(WTERMSIG(death(fault_inside)), SIGSEGV, "libken's own fault is not for the program's handler");
+    cr_expect_eq(WTERMSIG(death(fault_inside)), SIGSEGV,
+                 "libken's own fault is not for the program's handler");
     cr_expect_eq(WTERMSIG(death(overflow)), SIGSEGV);
 }
