@@ -52,7 +52,7 @@ static void print_first_line(const char *turn)
 
 static void print_frames(void)
 {
-    size_t first = stack_below_signal(&crash.stack, &crash.objects, crash.signal);
+    size_t first = stack_below_signal(&crash.stack, &crash.objects);
     stack_print(crash.out, prefix, &crash.stack, first, &crash.objects);
 }
 

@@ -1,6 +1,5 @@
 #include "heap/kenctl_unwind.h"
 
-#include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -73,6 +72,16 @@ static int enter_interrupted(unw_cursor_t *cursor, unw_addr_space_t space, void 
     return result < 0 ? result : 1;
 }
 
+/* Behind the ucontext lies the siginfo. Source: as above; asm-generic/siginfo.h (si_code <= 0: from a process). */
+static bool was_sent(unw_addr_space_t space, void *argument, unw_word_t sp)
+{
+    enum { UCONTEXT_BYTES = 304 };
+    unw_word_t word;
+    if (walk.original.access_mem(space, sp + UCONTEXT_BYTES + 8, &word, 0, argument) < 0)
+        return false;
+    return (int32_t)word <= 0;
+}
+
 static int walk_frames(struct stack *stack, unw_addr_space_t space, void *argument)
 {
     unw_cursor_t cursor;
@@ -90,6 +99,8 @@ static int walk_frames(struct stack *stack, unw_addr_space_t space, void *argume
         bool signal = is_signal_return(space, argument, ip);
         stack->frames[stack->count++] =
             (struct frame){.ip = ip, .exact = exact || signal, .signal = signal};
+        if (signal && !walk.interrupted)
+            stack->sent = was_sent(space, argument, sp);
         exact = signal;
         last_ip = ip;
         last_sp = sp;
@@ -122,9 +133,9 @@ static bool in_libken(const struct frame *frame, const struct objects *objects)
     return object && strncmp(object->name, "libken.so", strlen("libken.so")) == 0;
 }
 
-/* After abort() there may be a second layer of libken under the handler: raise() made a system call,
+/* Under a signal that was sent there may be a second layer of libken: raise() made a system call,
  * which libken carried out within its SIGSYS handler. A fault *in* libken keeps its frames. */
-size_t stack_below_signal(const struct stack *stack, const struct objects *objects, int signal)
+size_t stack_below_signal(const struct stack *stack, const struct objects *objects)
 {
     size_t first = 0;
     while (first < stack->count && !stack->frames[first].signal)
@@ -132,7 +143,7 @@ size_t stack_below_signal(const struct stack *stack, const struct objects *objec
     if (first == stack->count)
         return 0;
     first++;
-    if (signal != SIGABRT && signal != SIGSYS)
+    if (!stack->sent)
         return first;
     for (size_t i = first; i < stack->count; i++) {
         if (stack->frames[i].signal)

@@ -10,6 +10,7 @@ struct stack {
     struct frame frames[2 * FRAMES_MOST];
     size_t count;
     bool whole; /* the outermost frame was reached */
+    bool sent;  /* the topmost signal came from kill() or abort(), not from a fault */
 };
 
 /* Fills `stack`, frame by frame, so that what is there counts if the walk never returns. Every step must
@@ -19,7 +20,7 @@ int stack_walk(struct stack *stack, const unw_accessors_t *access, void *argumen
 
 /* Index of the first frame that is the program's, after those of libken on top of it.
  * stack_below_signal: libken was called by a signal; stack_below_libken: by the program. */
-size_t stack_below_signal(const struct stack *stack, const struct objects *objects, int signal);
+size_t stack_below_signal(const struct stack *stack, const struct objects *objects);
 size_t stack_below_libken(const struct stack *stack, const struct objects *objects);
 
 /* Prints from frame `first` on, numbered from 0, at most FRAMES_MOST. */

@@ -18,6 +18,7 @@ WAITER = r"""
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <signal.h>
 static long count;
 __attribute__((noinline)) void wait_inside(char *line, int size)
 {
@@ -37,6 +38,8 @@ __attribute__((noinline)) int serve(int depth)
             return crash_inside(NULL);
         if (!strncmp(line, "abort", 5))
             abort();
+        if (!strncmp(line, "raise", 5))
+            raise(SIGFPE);
         if (!strncmp(line, "exit", 4))
             exit(atoi(line + 4));
         printf("%ld %s", count, line);
@@ -205,7 +208,7 @@ def a_finished_program(t):
 @case
 def a_crash_is_reported(t):
     for resumed in (False, True):
-        for order, number in (("crash", signal.SIGSEGV), ("abort", signal.SIGABRT)):
+        for order, number in (("crash", signal.SIGSEGV), ("abort", signal.SIGABRT), ("raise", signal.SIGFPE)):
             shutil.rmtree(os.path.join(t.dir, "store"), ignore_errors=True)
             for name in ("in", "out"):
                 if os.path.exists(os.path.join(t.dir, name)):
