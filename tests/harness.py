@@ -219,6 +219,8 @@ def stop_all():
 class Dialog:
     """A client of one program: asks a numbered request until the answer with that number comes."""
 
+    retry = 0.25  # seconds after which a datagram is taken for lost
+
     def __init__(self, program):
         self.program = program
         self.seq = 0
@@ -240,7 +242,7 @@ class Dialog:
                 self.resends += asked_start >= 0
                 asked_start = self.program.starts
                 self.send(seq, f"{seq} {command}")
-            self.receive(self.retry_after())
+            self.receive(self.retry)
             if seq in self.answers:
                 return self.answers[seq]
             if self.stopping:
@@ -254,9 +256,6 @@ class Dialog:
 
     def may_resend(self, asked_start):
         return True
-
-    def retry_after(self):
-        return 0.25
 
     def judge(self, seq, answer):
         """Every answer that becomes visible comes through here."""

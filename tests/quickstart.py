@@ -85,11 +85,10 @@ class Client(threading.Thread):
 def numbered(dialog_class, name):
     """A dialog whose requests name their client, and which asks again soon."""
     class Numbered(dialog_class):
+        retry = 0.02
+
         def send(self, seq, text):
             super().send(seq, f"{name} {text}")
-
-        def retry_after(self):
-            return 0.02
     return Numbered
 
 

@@ -11,11 +11,12 @@ KITCHEN = ("global", "global", "switch", "arena", "arena", "hole", "block", "blo
            "sort", "jump", "misc", "deep", "deep", "up")
 
 
-def with_twin(t, name, commands, kills=None):
+def with_twin(t, name, commands, kills=None, **kw):
     twin = Twin(t, lambda port: [subject(name), str(port)])
     port = free_port()
-    program = t.program([subject(name), str(port)])
+    program = t.program([subject(name), str(port)], **kw)
     dialog = UdpDialog(program, port)
+    dialog.retry = twin.dialog.retry = 2.0 if name == "big_turn" else UdpDialog.retry
     t.at_end(dialog.close)
     t.killed_while(program, Traffic(dialog, commands, twin.answer), kills)
     return program
@@ -25,6 +26,25 @@ def with_twin(t, name, commands, kills=None):
 def kitchen(t):
     with_twin(t, "kitchen", (f"{t.random.choice(KITCHEN)} {t.random.randrange(100000)}"
                              for _ in iter(int, 1)))
+
+
+def tracker(name):
+    def run(t):
+        if BARE:
+            raise Skip("without libken there is no tracker")
+        probe = t.program(["/bin/true"], env={"KEN_TRACKER": name})
+        probe.expected_messages = [".*"]
+        if probe.wait_gone():
+            check(probe.messages(), f"status {probe.status} and not a word")
+            check(name == "softdirty", f"KEN_TRACKER={name}: {probe.tail()}")
+            raise Skip(probe.messages()[-1])
+        with_twin(t, "kitchen", (f"{t.random.choice(KITCHEN)} {t.random.randrange(100000)}"
+                                 for _ in iter(int, 1)), kills=min(KILLS, 10), env={"KEN_TRACKER": name})
+    return run
+
+
+for which in ("uffd", "softdirty", "compare"):
+    add_case("tracker_" + which, tracker(which))
 
 
 @case

@@ -112,6 +112,23 @@ def alarm(t):
         time.sleep(0.1)
 
 
+@case
+def children(t):
+    """It works with children (fork, exec, wait, popen), which are plain programs."""
+    port = free_port()
+    program = t.program([PYTHON, subject("children.py"), str(port)])
+    dialog = UdpDialog(program, port)
+    t.at_end(dialog.close)
+    count = 0
+
+    def model(text):
+        nonlocal count
+        count += 1
+        return f"{text.upper()} {count} none {count % 100}"
+
+    t.killed_while(program, Traffic(dialog, endless(lambda: f"text{t.random.randrange(1000)}"), model))
+
+
 def judge_ticks(text, ticks, kills):
     """Ticks come in order; the last one may be repeated after a kill."""
     highest, repeats = 0, 0

@@ -54,6 +54,46 @@ add_case("c_100", restarts(lambda: [subject("udp_counter")], 100), limit=90)
 add_case("python_100", restarts(lambda: [PYTHON, subject("kv_udp.py")], 100), limit=90)
 
 
+@case
+def aslr(t):
+    """Every run has addresses of its own, and a restart has those of its run."""
+    if BARE:
+        raise Skip("without libken there is nothing to restart")
+    bases = []
+    for _ in range(3):
+        port = free_port()
+        program = t.program([subject("udp_counter"), str(port)])
+        dialog = UdpDialog(program, port)
+        t.at_end(dialog.close)
+        dialog.ask("INC a")
+        base = look_at(program.pid())[3]
+        program.kill9()
+        program.restart()
+        check(dialog.ask("INC a") == "a 2", "it miscounts")
+        check(look_at(program.pid())[3] == base, "the program's text moved in a restart")
+        bases.append(base)
+    check(len(set(bases)) > 1, f"the program always lies at {bases[0]}: no ASLR")
+
+
+@case
+def without_the_net(t):
+    """KEN_NET=plt: without Syscall User Dispatch it still runs, and one line says what is not covered."""
+    if BARE:
+        raise Skip("without libken there is no net")
+    port = free_port()
+    program = t.program([subject("udp_counter"), str(port)], env={"KEN_NET": "plt"})
+    program.expected_messages = ["Syscall User Dispatch"]
+    dialog = UdpDialog(program, port)
+    t.at_end(dialog.close)
+    for n in range(1, 8):
+        check(dialog.ask("INC a") == f"a {n}", "it miscounts")
+        if n == 1:
+            said = [m for m in program.messages() if "not covered" in m]
+            check(len(said) == 1, f"what it said: {program.messages()}")
+        program.kill9()
+        program.restart()
+
+
 @case(limit=90)
 def store_stays_bounded(t):
     """100,000 turns do not make the store grow."""
