@@ -79,10 +79,10 @@ static void free_own(struct heap *h, struct span *s, void *p)
     if (i >= s->freed)
         s->freed = (uint16_t)(i + 1);
     struct bin *b = &h->bin[s->kind];
-    if (bin_is_full(b))
+    if (bin_ends_at(b->top))
         alloc_heap_flush(h, s->kind);
     span_mark_free(s, i);
-    bin_push(b, address);
+    bin_push(b, b->top, address);
 }
 
 void alloc_free_slowly(void *p, struct span *s)

@@ -1,12 +1,15 @@
 /* The allocator: the malloc family over the region, made for incremental commits.
  *
  * Objects carry no header and free memory no links: what is free is told by bitmaps in a stretch of
- * their own, one 64-byte line a span, so that a malloc/free pair dirties one line of metadata and
- * free() does not touch the object at all. Small objects (up to 32 KiB) lie in spans of one size,
- * owned by one thread's heap; the lowest free one of the heap's current span is handed out first.
- * Anything larger is a run of pages of its own. Ideas from hardened_malloc (metadata apart),
- * mimalloc (spans owned by threads, freed by others through an atomic mailbox), jemalloc (runs of
- * pages, dirty or clean).
+ * their own, one 64-byte line a span, so that free() does not touch the object at all and double frees are
+ * told exactly. Small objects (up to 32 KiB) lie in spans of one size, owned by one thread's heap. The
+ * heap's bin of a size hands out what was freed last; an empty bin is filled with the lowest free objects
+ * of the current span, so that what is allocated together lies together. Anything larger is a run of
+ * pages of its own. Ideas from hardened_malloc (metadata apart), mimalloc (spans owned by threads, freed by
+ * others through an atomic mailbox), jemalloc (bins, runs of pages that are dirty or clean).
+ *
+ * The files: alloc.c which way a request goes; alloc_fast.h the two inlined ways; alloc_heap.c threads'
+ * heaps; alloc_runs.c runs of pages; alloc_large.c large blocks; alloc_span.h what they share.
  *
  * Thread-safe. NOT async-signal-safe: a signal handler may interrupt it at any point, but must not
  * call it on the same thread; so no handler of libken allocates or frees.

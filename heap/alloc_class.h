@@ -10,8 +10,8 @@
 #define CLASS_MOST_OBJECTS 256 /* in one span: four words of bitmap */
 #define CLASS_MOST_CACHED 30
 
-/* For sizes up to CLASS_LARGEST. Without a branch: mixed sizes would mispredict it. Below 128 the first
- * doubling's steps of 16 go on downwards. */
+/* For sizes up to CLASS_LARGEST. Without a branch: mixed sizes would mispredict it. Below 128 the
+ * first doubling's steps of 16 go on downwards. */
 static inline unsigned class_of(size_t bytes)
 {
     size_t last = bytes - (bytes != 0);

@@ -93,8 +93,8 @@ static void settle(struct heap *h, struct span *s, bool locked)
         retire(h, s, locked);
 }
 
-/* Lets the `leave` oldest entries go. They are out of the bin before the spans are looked at, and all of
- * one span at once: the first look may retire it. */
+/* Lets the `leave` oldest entries go. They are out of the bin before the spans are looked at, and
+ * all of one span at once: the first look may retire it. */
 static void forget(struct heap *h, unsigned kind, unsigned leave, bool locked)
 {
     struct bin *b = &h->bin[kind];
@@ -123,7 +123,7 @@ void alloc_heap_flush(struct heap *h, unsigned kind)
 }
 
 /* Takes over what other threads freed in a span. */
-static void collect(struct span *s, struct rest *r)
+static void collect(struct span *s, struct rest *r, bool locked)
 {
     uint32_t counted = __atomic_exchange_n(&r->remote_count, 0, __ATOMIC_ACQ_REL);
     uint32_t taken = 0;
@@ -134,6 +134,8 @@ static void collect(struct span *s, struct rest *r)
         unsigned last = 63U - (unsigned)__builtin_clzl(bits);
         if (bits & s->free[w]) { /* its owner had freed it as well */
             unsigned i = w * 64 + (unsigned)__builtin_ctzl(bits & s->free[w]);
+            if (locked)
+                lock_give(&alloc_lock);
             alloc_abort_pointer("double free", s->start + i * (uintptr_t)s->size);
         }
         __atomic_store_n(&s->free[w], s->free[w] | bits, __ATOMIC_RELAXED);
@@ -152,7 +154,7 @@ static void drain(struct heap *h, bool locked)
         struct rest *r = rest_at(id);
         id = r->pending_next; /* before the count is taken: after that the span may be pushed again
                                */
-        collect(s, r);
+        collect(s, r, locked);
         settle(h, s, locked);
     }
 }
@@ -181,8 +183,7 @@ void alloc_heap_free_remote(struct span *s, uintptr_t address)
     uint32_t id = span_id(s);
     struct rest *r = rest_at(id);
     uint64_t bit = 1UL << (i % 64);
-    if (span_is_free(s, i) ||
-        (__atomic_fetch_or(&r->remote[i / 64], bit, __ATOMIC_ACQ_REL) & bit))
+    if (span_is_free(s, i) || (__atomic_fetch_or(&r->remote[i / 64], bit, __ATOMIC_ACQ_REL) & bit))
         alloc_abort_pointer("double free", address);
     if (__atomic_fetch_add(&r->remote_count, 1, __ATOMIC_ACQ_REL) == 0)
         push_pending(h, id);
@@ -200,7 +201,7 @@ static struct span *span_make(struct heap *h, unsigned kind)
         s->magic = (uint32_t)(((1UL << 32) + s->size - 1) / s->size);
         s->capacity = (uint16_t)class_objects(kind);
         s->freed = 0;
-        s->kind = (uint8_t) kind;
+        s->kind = (uint8_t)kind;
         for (unsigned w = 0; w < CLASS_MOST_OBJECTS / 64; w++) {
             s->free[w] = span_all(s, w);
             r->remote[w] = 0;
@@ -363,7 +364,7 @@ void alloc_heap_adopt_all(void)
         struct span *s = span_at(id);
         if (!span_is_small(s) || s->owner == alloc_heap)
             continue;
-        collect(s, rest_at(id));
+        collect(s, rest_at(id), true);
         rest_at(id)->balance = 0;
         partial_link(s->owner, s); /* full ones too: a refill passes over them */
         if (can_retire(s->owner, s))

@@ -2,11 +2,9 @@
  * for the sizes).
  *
  * A span is a run of pages: one large block, or equal small objects, or free. Its state says which
- * fields count. Spans are named by their index (0 is "none"); map[page] tells the span of a page, as
- * index * 64 + size class (so free() knows the bin before it has read the span's line):
- *   small spans     on every page
- *   large, free run on the first and the last page; 0 between
- *   above the top   0
+ * fields count. Spans are named by their index (0 is "none"); map[page] tells the span of a page,
+ * as index * 64 + size class (so free() knows the bin before it has read the span's line): small
+ * spans     on every page large, free run on the first and the last page; 0 between above the top 0
  *
  * Who writes what:
  *   bins: the heap's thread only
@@ -30,7 +28,7 @@
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
-#define HEAPS 65536UL       /* live threads that allocate */
+#define HEAPS 65536UL         /* live threads that allocate */
 #define SPANS_MOST (1U << 26) /* what an entry of the map can name */
 
 enum span_state {
@@ -78,9 +76,10 @@ struct rest {
 enum heap_state { HEAP_LIVE, HEAP_DEAD /* its thread ended, or was left behind by fork */ };
 
 /* What the thread freed last, of one class: *top is the next to be handed out. The stack ends
- * with the bin, so that alignment tells when it is full, and begins above a slot that stays 0, which
- * tells when it is empty. Objects in a bin are free in their spans' bitmaps like any others; a bin is
- * filled only when it is empty, so that what is free in the class's spans then is not in it. */
+ * with the bin, so that alignment tells when it is full, and begins above a slot that stays 0,
+ * which tells when it is empty. Objects in a bin are free in their spans' bitmaps like any others;
+ * a bin is filled only when it is empty, so that what is free in the class's spans then is not in
+ * it. */
 #define BIN_SLOTS 31
 struct bin {
     uintptr_t *top;
@@ -182,8 +181,8 @@ static inline bool span_is_empty(const struct span *s)
     return true;
 }
 
-/* The number of the object that should be at an address. The reciprocal is exact for multiples of the
- * size, and nothing else times the size comes out equal. */
+/* The number of the object that should be at an address. The reciprocal is exact for multiples of
+ * the size, and nothing else times the size comes out equal. */
 static inline uint64_t span_quotient(const struct span *s, uintptr_t address)
 {
     return ((address - s->start) * s->magic) >> 32;
@@ -231,7 +230,7 @@ void runs_stats(struct alloc_stats *);
 int runs_check(void);
 
 /* alloc_heap.c */
-struct heap *alloc_heap_mine(void); /* makes or adopts one; NULL: no memory */
+struct heap *alloc_heap_mine(void);                  /* makes or adopts one; NULL: no memory */
 void *alloc_heap_fill(struct heap *, unsigned kind); /* an object, and some more into the bin */
 void alloc_heap_flush(struct heap *, unsigned kind); /* forgets the older half of a bin */
 void alloc_heap_free_remote(struct span *, uintptr_t);

@@ -1,5 +1,5 @@
-/* What a turn dirties: pages and 64-byte lines whose contents changed, over all writable private memory
- * but the stack and this program's own copies.
+/* What a turn dirties: pages and 64-byte lines whose contents changed, over all writable private
+ * memory but the stack and this program's own copies.
  *
  *     bench_dirty [LIVE [PAIRS]]    prints medians of 201 turns: pages, lines
  *

@@ -1,5 +1,5 @@
-/* libkenalloc.so: the allocator alone, to be preloaded by benchmarks and tests. What libken's shim does around
- * fork is done here by pthread_atfork. */
+/* libkenalloc.so: the allocator alone, to be preloaded by benchmarks and tests. What libken's shim
+ * does around fork is done here by pthread_atfork. */
 #include "heap/alloc.h"
 
 #include <pthread.h>
