@@ -111,7 +111,7 @@ static void give_description(struct description *d)
 
 bool fd_is_ours(int fd)
 {
-    return session_owns_fd(fd) || inbox_owns(fd) || progress_owns(fd);
+    return session_owns_fd(fd) || inbox_owns(fd) || progress_owns(fd) || outbox_owns(fd);
 }
 
 struct description *fd_peek(int fd)

@@ -33,6 +33,8 @@ struct output {
     int32_t flags; /* MSG_* of the call */
     uint8_t kind;
     uint8_t finished;
+    uint8_t stuck;  /* the kernel would not take it just now */
+    uint8_t orphan; /* the program closed the descriptor; `fd` is libken's duplicate */
     uint16_t address_length;
 };
 
@@ -69,12 +71,23 @@ int outbox_hold(int fd, struct description *, enum output_kind, int flags, const
 /* Before a commit: entries that left are dropped, the rest moves to the front. */
 void outbox_compact(void);
 
-/* After the commit is durable: everything goes out, in order. Blocks for descriptors that block; the rest of a full
- * non-blocking one stays as a tail. In a new incarnation it goes on behind what the last one released. */
+/* After the commit is durable: everything goes out, in order. Never blocks: what a full descriptor does not take stays as
+ * a tail, which the waits serve (call_wait.h). Behind a tail of a descriptor that blocks everything stays, as the program
+ * would have stood still there; behind that of a non-blocking one only the same descriptor's entries do. In a new
+ * incarnation it goes on behind what the last one released. */
 void outbox_release(void);
 
-/* Waits until the tails have left, too: before the process exits. */
+/* Waits until the tails have left, too: before the process exits. Non-blocking ones that do not move get 5 seconds. */
 void outbox_drain(void);
+
+/* The program closes a socket whose tail has not left: it leaves by a duplicate, in the background. */
+void outbox_orphan(int fd);
+
+/* In a new process: sockets that were closed before are gone. */
+void outbox_reopen(void);
+
+/* True for the duplicates of orphans. */
+bool outbox_owns(int fd);
 
 /* `bytes` more of the entry left; the entry is done with, whatever remains of it. For release.c and progress.c. */
 void outbox_left(struct output *, uint32_t bytes);
@@ -83,7 +96,7 @@ void outbox_settle(struct output *);
 /* Tries the tails again; never blocks. Returns true when one of them moved. */
 bool outbox_retry(void);
 
-/* The descriptors with tails, at most `most`; returns how many. */
+/* The descriptors that tails wait for, at most `most`; returns how many. */
 int outbox_tails(int *fds, int most);
 
 /* True when the descriptor has entries that have not left. */

@@ -5,6 +5,7 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <linux/falloc.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -176,16 +177,34 @@ static bool outlives(const struct output *o)
     return d && (d->kind == FD_FIFO || d->kind == FD_TTY || (d->bits & FD_INHERITED));
 }
 
+/* A write(2) to a descriptor that blocks is made only when there is room for a piece. */
+static bool would_block(const struct output *o)
+{
+    struct description *d = fd_peek(o->fd);
+    struct pollfd p = {o->fd, POLLOUT, 0};
+    return d && !(d->flags & O_NONBLOCK) && sys(SYS_poll, &p, 1, 0) == 0;
+}
+
+/* Whether a local receiver's queue has room cannot be polled for: these wait. */
+static bool is_local_datagram(const struct output *o)
+{
+    struct description *d = fd_peek(o->fd);
+    return o->kind == OUTPUT_DATAGRAM && d && d->kind == FD_SOCKET && d->socket && d->socket->domain == AF_UNIX &&
+           !(d->flags & O_NONBLOCK);
+}
+
 long progress_emit(const struct output *o)
 {
     struct release_progress *p = page();
     char *data = o->data + o->address_length + o->done;
     size_t bytes = o->length - o->done;
     struct iovec v = {data, bytes};
-    int flags = o->flags | MSG_NOSIGNAL | MSG_DONTWAIT;
+    int flags = o->flags | MSG_NOSIGNAL | (is_local_datagram(o) ? 0 : MSG_DONTWAIT);
     if (o->kind == OUTPUT_WRITE) {
         if (bytes > PIPE_BUF)
             bytes = PIPE_BUF;
+        if (would_block(o))
+            return -EAGAIN;
         long r = p && outlives(o) ? emit_piece(p, o, data, bytes) : -EINVAL;
         if (r != -EINVAL && r != -ENOSYS)
             return r;

@@ -1,8 +1,9 @@
 /* Letting held outputs go, after the turn that produced them is durable.
  *
  * What must be followed here:
- * - Entries leave in the order of the program's calls, except that a descriptor whose kernel buffer is full
- *   (non-blocking) keeps its own entries back and the others pass.
+ * - Entries leave in the order of the program's calls, except that those of others pass a non-blocking descriptor
+ *   whose kernel buffer is full.
+ * - Nothing here waits: with libken's lock held and signals off, what would free the buffer could not happen.
  * - A process killed here is gone on from where the kernel stopped taking (progress.h).
  * - An error drops the rest for that descriptor and is told at the program's next write.
  */
@@ -14,6 +15,8 @@
 
 #include <fcntl.h>
 #include <poll.h>
+
+#define DRAIN_MS 5000
 
 void outbox_left(struct output *o, uint32_t bytes)
 {
@@ -42,16 +45,10 @@ static long emit(const struct output *o)
     return r;
 }
 
-static bool waits(const struct output *o)
+static bool blocks(const struct output *o)
 {
     struct description *d = fd_peek(o->fd);
-    return o->kind == OUTPUT_DATAGRAM || !d || !(d->flags & O_NONBLOCK);
-}
-
-static void wait_writable(int fd)
-{
-    struct pollfd p = {fd, POLLOUT, 0};
-    sys(SYS_poll, &p, 1, -1);
+    return !o->orphan && d && !(d->flags & O_NONBLOCK);
 }
 
 static void fail(struct output *o, long error)
@@ -63,19 +60,15 @@ static void fail(struct output *o, long error)
     progress_note(o, 0);
 }
 
-/* Returns false when the descriptor's buffer is full and it does not block. */
-static bool release_one(struct output *o, bool may_wait)
+/* Returns false when the kernel's buffer is full. */
+static bool release_one(struct output *o)
 {
     while (!o->finished) {
         long r = emit(o);
         if (r == -EINTR)
             continue;
-        if (r == -EAGAIN || r == -ENOBUFS) {
-            if (!may_wait || !waits(o))
-                return false;
-            wait_writable(o->fd);
-            continue;
-        }
+        if (r == -EAGAIN)
+            return false;
         if (r < 0) {
             fail(o, r);
             return true;
@@ -100,28 +93,43 @@ static bool behind_tail(uint32_t index)
 static bool dead_stream(const struct output *o)
 {
     struct description *d = fd_peek(o->fd);
-    return !d || (d->error && o->kind != OUTPUT_DATAGRAM);
+    return o->orphan ? false : !d || (d->error && o->kind != OUTPUT_DATAGRAM);
 }
 
-static bool pass(bool may_wait)
+static void close_orphan(struct output *o)
 {
-    bool moved = false;
+    if (!o->orphan || !o->finished)
+        return;
+    o->orphan = 0;
+    for (uint32_t i = 0; i < outbox.count; i++)
+        if (outbox.entries[i].orphan && outbox.entries[i].fd == o->fd)
+            return;
+    sys(SYS_close, o->fd);
+}
+
+static bool pass(void)
+{
+    bool moved = false, stop = false;
     uint32_t tails = 0;
     for (uint32_t i = 0; i < outbox.committed; i++) {
         struct output *o = &outbox.entries[i];
         uint32_t before = o->done;
+        o->stuck = 0;
         if (o->finished)
             continue;
-        if (tails && behind_tail(i)) {
+        if (stop || (tails && behind_tail(i))) {
             tails++;
             continue;
         }
         if (dead_stream(o)) {
             outbox_settle(o);
             progress_note(o, 0);
-        } else if (!release_one(o, may_wait)) {
+        } else if (!release_one(o)) {
             tails++;
+            o->stuck = 1;
+            stop = blocks(o);
         }
+        close_orphan(o);
         moved |= o->finished || o->done != before;
     }
     outbox.tails = tails;
@@ -147,22 +155,64 @@ void outbox_release(void)
     if (!outbox.count)
         return;
     progress_begin();
-    pass(true);
+    pass();
     rewind_if_empty();
 }
 
 void outbox_drain(void)
 {
-    for (int fds[16], n; outbox.tails && (n = outbox_tails(fds, 16)) > 0; outbox_retry())
-        for (int i = 0; i < n; i++)
-            wait_writable(fds[i]);
+    struct pollfd p[16];
+    int fds[16], n;
+    for (int waited = 0; outbox.tails && (n = outbox_tails(fds, 16)) > 0;) {
+        bool patient = false;
+        for (int i = 0; i < n; i++) {
+            struct description *d = fd_peek(fds[i]);
+            p[i] = (struct pollfd){fds[i], POLLOUT, 0};
+            patient |= d && !(d->flags & O_NONBLOCK);
+        }
+        sys(SYS_poll, p, n, 100);
+        waited = outbox_retry() ? 0 : waited + 100;
+        if (waited >= DRAIN_MS && !patient)
+            return;
+    }
+}
+
+void outbox_orphan(int fd)
+{
+    long duplicate = sys(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 512);
+    if (duplicate < 0)
+        return;
+    for (uint32_t i = 0; i < outbox.count; i++) {
+        struct output *o = &outbox.entries[i];
+        if (o->fd == fd && !o->finished && !o->orphan) {
+            o->fd = (int32_t)duplicate;
+            o->orphan = 1;
+        }
+    }
+}
+
+void outbox_reopen(void)
+{
+    for (uint32_t i = 0; i < outbox.count; i++)
+        if (outbox.entries[i].orphan) {
+            outbox.entries[i].finished = 1;
+            outbox.entries[i].orphan = 0;
+        }
+}
+
+bool outbox_owns(int fd)
+{
+    for (uint32_t i = 0; outbox.tails && i < outbox.count; i++)
+        if (outbox.entries[i].orphan && outbox.entries[i].fd == fd)
+            return true;
+    return false;
 }
 
 bool outbox_retry(void)
 {
     if (!outbox.tails)
         return false;
-    bool moved = pass(false);
+    bool moved = pass();
     rewind_if_empty();
     return moved;
 }
@@ -172,7 +222,7 @@ int outbox_tails(int *fds, int most)
     int n = 0;
     for (uint32_t i = 0; i < outbox.committed && n < most; i++) {
         const struct output *o = &outbox.entries[i];
-        bool known = o->finished;
+        bool known = !o->stuck || o->finished;
         for (int k = 0; k < n && !known; k++)
             known = fds[k] == o->fd;
         if (!known)

@@ -231,6 +231,7 @@ static int remake(struct description *d)
 int fd_reopen(void)
 {
     progress_reopen();
+    outbox_reopen();
     int r = inbox_reopen();
     if (r == 0)
         r = park();

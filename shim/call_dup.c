@@ -13,7 +13,7 @@ long call_close(struct call *c)
     if (fd_is_ours(fd))
         return -EBADF;
     if (fd_peek(fd))
-        wait_drain(fd);
+        wait_close(fd);
     long r = call_raw(c);
     if (r != -EBADF)
         fd_forget(fd);
@@ -30,7 +30,7 @@ long call_close_range(struct call *c)
     bool only_mark = flags & CLOSE_RANGE_CLOEXEC;
     for (unsigned fd = first; fd <= last && (int)fd <= fd_highest; fd++) {
         if (!only_mark && fd_peek((int)fd))
-            wait_drain((int)fd);
+            wait_close((int)fd);
     }
     unsigned from = first;
     for (unsigned fd = first; fd <= last && fd < 1U << 16; fd++) {
@@ -69,7 +69,7 @@ static long duplicate_over(struct call *c, bool close_on_exec)
     if (fd_is_ours(to))
         return -EBUSY;
     if (from != to && fd_peek(to))
-        wait_drain(to);
+        wait_close(to);
     long r = call_raw(c);
     if (r >= 0)
         fd_duplicate(from, to, close_on_exec);

@@ -36,7 +36,7 @@ long read_journal(int fd, struct description *d, const struct iovec *v, int coun
     if (bytes <= 0)
         return bytes;
     struct journal_call j = {
-        .inbox = d->inbox, .v = v, .count = count, .fd = fd, .bytes = (size_t)bytes};
+        .call = {.nr = SYS_read}, .inbox = d->inbox, .v = v, .count = count, .fd = fd, .bytes = (size_t)bytes};
     struct waiting w = {
         .fd = fd,
         .events = POLLIN,

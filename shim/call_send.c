@@ -77,8 +77,10 @@ static long hold_stream(int fd, struct description *d, const struct iovec *v, in
     bool ended = false;
     while (done < total) {
         size_t n = outbox_room();
+        if ((nonblocking || outbox.tails) && d->held >= OUTBOX_STREAM)
+            n = 0;
         if (nonblocking && n > OUTBOX_STREAM - d->held)
-            n = d->held < OUTBOX_STREAM ? OUTBOX_STREAM - d->held : 0;
+            n = OUTBOX_STREAM - d->held;
         if (n > total - done)
             n = total - done;
         if (n && outbox_hold(fd, d, kind, (int)flags, NULL, 0, v, count, done, n) == 0) {
@@ -88,9 +90,13 @@ static long hold_stream(int fd, struct description *d, const struct iovec *v, in
         }
         if (nonblocking && (done || ended))
             break;
-        if (ended)
+        if (ended && !outbox.tails)
             return done ? (long)done : -ENOMEM;
-        turn_end(TURN_FLUSH);
+        long r = ended ? wait_tails(SYS_write) : 0;
+        if (r < 0)
+            return done ? (long)done : r;
+        if (!ended)
+            turn_end(TURN_FLUSH);
         ended = true;
         if (d->error)
             return done ? (long)done : tell_error(d, flags);
@@ -131,12 +137,16 @@ static long hold_datagram(struct call *c, int fd, struct description *d, const s
         bind_early(fd, d);
     if (!outbox_room())
         turn_end(TURN_FLUSH);
-    if (outbox_hold(fd, d, OUTPUT_DATAGRAM, (int)flags, address, address ? address_length : 0, v,
-                    count, 0, total) < 0) {
-        turn_end(TURN_FLUSH);
-        if (outbox_hold(fd, d, OUTPUT_DATAGRAM, (int)flags, address, address ? address_length : 0,
-                        v, count, 0, total) < 0)
+    bool ended = false;
+    while (outbox_hold(fd, d, OUTPUT_DATAGRAM, (int)flags, address, address ? address_length : 0, v,
+                       count, 0, total) < 0) {
+        if (ended && (!outbox.tails || (d->flags & O_NONBLOCK)))
             return -ENOBUFS;
+        if (ended)
+            wait_tails(SYS_sendto);
+        else
+            turn_end(TURN_FLUSH);
+        ended = true;
     }
     return (long)total;
 }

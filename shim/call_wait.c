@@ -85,31 +85,53 @@ long wait_peek(int fd, short events)
     return r < 0 ? r : p.revents;
 }
 
-static long wait_once(struct pollfd *p, int count, const struct deadline *until)
+/* One wait for `fd` (if it is one) and the tails. What poll says, or WAIT_AGAIN. */
+static long wait_once(int fd, short events, const struct deadline *until, long nr, bool *ready)
 {
+    struct pollfd p[1 + WAIT_TAILS];
+    int tails[WAIT_TAILS];
+    int n = outbox.tails ? outbox_tails(tails, WAIT_TAILS) : 0;
     struct timespec t;
-    struct call c = {.nr = SYS_ppoll, .arg = {(long)p, count, (long)wait_timespec(until, &t), 0, 8, 0}};
-    return signal_block(&c);
+    p[0] = (struct pollfd){fd, events, 0};
+    for (int i = 0; i < n; i++)
+        p[1 + i] = (struct pollfd){tails[i], POLLOUT, 0};
+    struct call c = {.nr = SYS_ppoll, .arg = {(long)p, 1 + n, (long)wait_timespec(until, &t), 0, 8, 0}};
+    long r = signal_block_for(&c, nr);
+    if (r == SIGNAL_AGAIN) {
+        turn_end(TURN_WAIT);
+        return WAIT_AGAIN;
+    }
+    *ready = r > 0 && p[0].revents;
+    return r;
 }
 
-long wait_ready(int fd, short events, const struct deadline *until)
+long wait_ready(int fd, short events, const struct deadline *until, long nr)
 {
     for (;;) {
-        struct pollfd p[1 + WAIT_TAILS];
-        int tails[WAIT_TAILS];
-        int n = outbox.tails ? outbox_tails(tails, WAIT_TAILS) : 0;
-        p[0] = (struct pollfd){fd, events, 0};
-        for (int i = 0; i < n; i++)
-            p[1 + i] = (struct pollfd){tails[i], POLLOUT, 0};
-        long r = wait_once(p, 1 + n, until);
-        if (r < 0)
+        bool ready = false;
+        long r = wait_once(fd, events, until, nr, &ready);
+        if (r < 0 && r != WAIT_AGAIN)
             return r;
         outbox_retry();
-        if (p[0].revents)
+        if (ready)
             return 1;
         if (r == 0 && wait_left(until) == 0)
             return 0;
     }
+}
+
+long wait_tails(long nr)
+{
+    struct deadline never = {INT64_MAX};
+    while (outbox.tails) {
+        bool ready;
+        long r = wait_once(-1, 0, &never, nr, &ready);
+        if (r < 0 && r != WAIT_AGAIN)
+            return r;
+        if (outbox_retry())
+            return 0;
+    }
+    return 0;
 }
 
 long wait_rhythm(struct call *c, const struct waiting *w)
@@ -127,7 +149,7 @@ long wait_rhythm(struct call *c, const struct waiting *w)
         ended = true;
         if (w->blocking && !w->timeout_ns && !outbox.tails)
             return signal_block(w->blocking);
-        r = wait_ready(w->fd, w->events, &until);
+        r = wait_ready(w->fd, w->events, &until, w->timeout_ns ? SYS_ppoll : c->nr);
         if (r <= 0)
             return r ? r : -EAGAIN;
     }
@@ -141,6 +163,20 @@ long wait_flushed(struct call *c)
 
 void wait_drain(int fd)
 {
-    if (outbox.count && outbox_holds(fd))
-        turn_end(TURN_FLUSH);
+    if (!outbox.count || !outbox_holds(fd))
+        return;
+    turn_end(TURN_FLUSH);
+    while (outbox.tails && outbox_holds(fd))
+        wait_tails(SYS_close);
+}
+
+void wait_close(int fd)
+{
+    struct description *d = fd_peek(fd);
+    if (!d || !outbox.count || !outbox_holds(fd))
+        return;
+    turn_end(TURN_FLUSH);
+    if (outbox.tails && outbox_holds(fd) && d->kind == FD_SOCKET)
+        outbox_orphan(fd);
+    wait_drain(fd);
 }

@@ -52,8 +52,12 @@ bool wait_settle(int fd, short events);
 /* One blocking kernel wait with the program's signals deliverable; the result or -EINTR. */
 long wait_kernel(struct call *);
 
-/* Blocks until the descriptor is ready, serving tails meanwhile. 1 ready, 0 too late, or -EINTR. */
-long wait_ready(int fd, short events, const struct deadline *);
+/* Blocks until the descriptor is ready, serving tails meanwhile. 1 ready, 0 too late, or -EINTR when a handler ran and the
+ * call `nr` would not be made again after it. */
+long wait_ready(int fd, short events, const struct deadline *, long nr);
+
+/* Blocks until some tail has moved. 0, or -EINTR as above. */
+long wait_tails(long nr);
 
 struct waiting {
     int fd;
@@ -70,8 +74,11 @@ long wait_rhythm(struct call *, const struct waiting *);
 /* The outputs leave before the call is made: for everything that cannot be held. */
 long wait_flushed(struct call *);
 
-/* Ends the turn if the descriptor has outputs that did not leave. */
+/* Ends the turn if the descriptor has outputs that did not leave, and waits until they have. */
 void wait_drain(int fd);
+
+/* The same before a close: a socket's tail leaves in the background. */
+void wait_close(int fd);
 
 /* Polls one descriptor without waiting: its revents, or -errno. */
 long wait_peek(int fd, short events);

@@ -156,6 +156,7 @@ Test(outbox, a_slow_reader_gets_everything_through_a_small_pipe, .timeout = 20)
     for (size_t at = 0; at < BYTES; at += 60000)
         hold(ends[1], OUTPUT_WRITE, sent + at, 60000);
     end_turn();
+    outbox_drain();
     cr_assert_not(outbox_held());
     cr_assert_eq(fd_find(ends[1])->held, 0);
     close(ends[1]);
@@ -267,6 +268,7 @@ Test(outbox, a_kill_in_the_release_is_gone_on_from, .timeout = 30)
         pid_t child = fork();
         if (child == 0) {
             outbox_release();
+            outbox_drain();
             pause();
         }
         size_t wanted = n + 70000 + (size_t)round * 1237;
@@ -278,6 +280,7 @@ Test(outbox, a_kill_in_the_release_is_gone_on_from, .timeout = 30)
     pid_t last = fork();
     if (last == 0) {
         outbox_release();
+        outbox_drain();
         _exit(0);
     }
     close(ends[1]);
@@ -300,6 +303,7 @@ Test(outbox, a_kill_behind_a_datagram_neither_repeats_nor_loses_it, .timeout = 3
         pid_t child = fork();
         if (child == 0) {
             outbox_release();
+            outbox_drain();
             pause();
         }
         int got, last = next + 1 + rand() % 4;
@@ -312,6 +316,52 @@ Test(outbox, a_kill_behind_a_datagram_neither_repeats_nor_loses_it, .timeout = 3
         for (; recv(pair[0], &got, sizeof got, MSG_DONTWAIT) > 0; next++)
             cr_assert_eq(got, next);
     }
+}
+
+Test(outbox, behind_a_full_blocking_descriptor_everything_stays)
+{
+    int full[2], other[2];
+    make_pipe(full, 0);
+    make_pipe(other, O_NONBLOCK);
+    fcntl(full[1], F_SETPIPE_SZ, 4096);
+    fd_find(full[1])->bits |= FD_WIDENED;
+    char block[10000] = {0}, got[10000];
+    hold(full[1], OUTPUT_WRITE, block, sizeof block);
+    hold(other[1], OUTPUT_WRITE, "later", 5);
+    end_turn();
+    cr_assert_eq(read(other[0], got, 5), -1, "the program would have stood still before it");
+    int tails[4];
+    cr_assert_eq(outbox_tails(tails, 4), 1);
+    cr_assert_eq(tails[0], full[1]);
+    for (size_t n = 0; n < sizeof block; outbox_retry())
+        n += (size_t)read(full[0], got, sizeof got);
+    cr_assert_eq(outbox.tails, 0);
+    cr_assert_eq(read(other[0], got, 5), 5);
+}
+
+Test(outbox, a_closed_socket_s_tail_leaves_in_the_background)
+{
+    enum { BYTES = 2000000 };
+    int pair[2];
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
+    fd_adopt(pair[1], 0);
+    char *sent = make_pattern(BYTES), *got = malloc(BYTES);
+    hold(pair[1], OUTPUT_STREAM, sent, BYTES);
+    end_turn();
+    cr_assert(outbox.tails);
+    outbox_orphan(pair[1]);
+    cr_assert_not(outbox_holds(pair[1]));
+    fd_forget(pair[1]);
+    close(pair[1]);
+    int tails[2];
+    cr_assert_eq(outbox_tails(tails, 2), 1);
+    cr_assert(fd_is_ours(tails[0]));
+    size_t n = 0;
+    for (ssize_t r; (r = read(pair[0], got + n, BYTES - n)) > 0; n += (size_t)r)
+        outbox_retry();
+    cr_assert_eq(n, (size_t)BYTES);
+    cr_assert_eq(memcmp(got, sent, BYTES), 0);
+    cr_assert_eq(read(pair[0], got, 1), 0, "the duplicate is closed behind it");
 }
 
 Test(outbox, progress_of_another_turn_says_nothing)
