@@ -150,10 +150,31 @@ static int track_new(struct session *s, const struct mapping_line *line,
     return 0;
 }
 
+/* After a restore the kernel's list shows the pinned file: `<store>/pin/<name>`. */
+static bool find_pin(const struct session *s, const struct mapping_line *line, uint32_t *index)
+{
+    static const char folder[] = "/pin/";
+    const struct image *i = &s->image;
+    size_t store = strlen(s->store.path), skip = store + sizeof folder - 1;
+    if (line->name_length <= skip || memcmp(line->name, s->store.path, store) != 0 ||
+        memcmp(line->name + store, folder, sizeof folder - 1) != 0)
+        return false;
+    for (uint32_t f = 0; f < i->meta->files; f++) {
+        const char *pin = i->files[f].pin;
+        if (strlen(pin) == line->name_length - skip && !memcmp(pin, line->name + skip, line->name_length - skip)) {
+            *index = f;
+            return true;
+        }
+    }
+    return false;
+}
+
 /* The file table's entry for the file behind the line; pinned in the store if it is mapped privately. */
 static int file_index(struct session *s, const struct mapping_line *line, uint32_t *index)
 {
     struct image *i = &s->image;
+    if (find_pin(s, line, index))
+        return 0;
     for (uint32_t f = 0; f < i->meta->files; f++) {
         struct file *file = &i->files[f];
         if (file->device == line->device && file->inode == line->inode &&
@@ -243,6 +264,13 @@ static void find_image(struct areas *a, const char *text, const char *end)
             a->image_inode = line.inode;
         }
     }
+}
+
+void areas_find_image(struct session *s)
+{
+    long length = mapping_read(s->maps_fd, s->areas.text, AREAS_TEXT_BYTES);
+    if (length > 0)
+        find_image(&s->areas, s->areas.text, s->areas.text + length);
 }
 
 int areas_refresh(struct session *s, int (*take)(struct session *, uintptr_t, uintptr_t))

@@ -35,6 +35,9 @@ struct session;
 /* Allocates in the window. Returns 0 or -ENOMEM. */
 int areas_open(struct areas *);
 
+/* Learns how the kernel's list shows the image file: restored memory is mapped from it. */
+void areas_find_image(struct session *);
+
 /* The range was unmapped or replaced: its pages are gone, from the image as well. */
 void areas_forget(struct session *, uintptr_t start, uintptr_t end);
 

@@ -3,6 +3,9 @@
 #include "heap/sys.h"
 #include "heap/window.h"
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -62,44 +65,126 @@ static int file_grow(struct image *i, uint64_t bytes)
     return 0;
 }
 
-static int load_exactly(int fd, void *to, size_t bytes, uint64_t offset)
+/* The tables within one mapping of the metadata. */
+static void find_tables(struct image *i, void *beginning)
 {
-    for (size_t done = 0; done < bytes;) {
-        long n = sys(SYS_pread64, fd, (char *)to + done, bytes - done, offset + done);
-        if (n == -EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? (int)n : -EBADMSG;
-        done += (size_t)n;
-    }
-    return 0;
+    char *base = beginning;
+    i->meta = beginning;
+    i->chunks = (struct chunk *)(base + CHUNK_AT);
+    i->areas = (struct area *)(base + AREA_AT);
+    i->files = (struct file *)(base + FILE_AT);
+    i->vdso = (uint8_t *)base + VDSO_AT;
 }
 
-static int meta_load(struct image *i)
+/* A file that was cut short lacks pages that the tables say are there. */
+static bool reaches_all_pages(const struct image *i, uint64_t file_bytes)
 {
-    int r = load_exactly(i->fd, i->meta, PAGE_BYTES, 0);
-    if (r)
+    for (uint32_t slot = 0; slot < i->meta->chunks; slot++) {
+        const struct chunk *c = &i->chunks[slot];
+        for (unsigned word = CHUNK_PAGES / 64; c->number != CHUNK_FREE && word-- > 0;) {
+            if (!c->present[word])
+                continue;
+            unsigned last = word * 64 + 63 - (unsigned)__builtin_clzl(c->present[word]);
+            if (slot_offset(slot) + (last + 1) * PAGE_BYTES > file_bytes)
+                return false;
+            break;
+        }
+    }
+    return true;
+}
+
+static bool reaches_all_tables(const struct meta *m, uint64_t file_bytes)
+{
+    return CHUNK_AT + m->chunks * sizeof(struct chunk) <= file_bytes &&
+           (!m->areas || AREA_AT + m->areas * sizeof(struct area) <= file_bytes) &&
+           (!m->files || FILE_AT + m->files * sizeof(struct file) <= file_bytes) &&
+           (!m->vdso_bytes || VDSO_AT + m->vdso_bytes <= file_bytes);
+}
+
+static uint64_t layout_sum(const struct image *i)
+{
+    const struct meta *m = i->meta;
+    uint64_t sum = XXH3_64bits(i->areas, m->areas * sizeof *i->areas);
+    sum = XXH3_64bits_withSeed(i->files, m->files * sizeof *i->files, sum);
+    return XXH3_64bits_withSeed(i->vdso, m->vdso_bytes, sum);
+}
+
+static bool adds_up(const struct image *i)
+{
+    uint64_t pages = 0;
+    for (uint32_t slot = 0; slot < i->meta->chunks; slot++)
+        pages += i->chunks[slot].pages;
+    return pages == i->meta->pages && layout_sum(i) == i->meta->layout_sum;
+}
+
+int image_examine(const void *beginning, uint64_t file_bytes)
+{
+    struct image i = {0};
+    find_tables(&i, (void *)beginning);
+    const struct meta *m = i.meta;
+    bool good = file_bytes >= PAGE_BYTES && m->magic == META_MAGIC && m->chunks <= CHUNK_MAX &&
+                m->areas <= AREA_MAX && m->files <= FILE_MAX && m->vdso_bytes <= META_BYTES - VDSO_AT &&
+                reaches_all_tables(m, file_bytes) && adds_up(&i) && reaches_all_pages(&i, file_bytes);
+    return good ? 0 : -EBADMSG;
+}
+
+/* Calls use(beginning) with the file's metadata mapped; beyond the file's end nothing may be touched. */
+static long with_file(int fd, uint64_t *file_bytes, long (*use)(struct image *, const void *, uint64_t), struct image *i)
+{
+    struct stat status;
+    long r = sys(SYS_fstat, fd, &status);
+    if (sys_failed(r))
         return r;
-    struct meta *m = i->meta;
-    if (m->magic != META_MAGIC || m->chunks > CHUNK_MAX || m->areas > AREA_MAX ||
-        m->files > FILE_MAX || m->vdso_bytes > META_BYTES - VDSO_AT)
+    *file_bytes = (uint64_t)status.st_size;
+    if (*file_bytes < PAGE_BYTES)
         return -EBADMSG;
-    if ((r = file_grow(i, slot_offset(m->chunks))) ||
-        (r = load_exactly(i->fd, i->chunks, m->chunks * sizeof *i->chunks, CHUNK_AT)) ||
-        (r = load_exactly(i->fd, i->areas, m->areas * sizeof *i->areas, AREA_AT)) ||
-        (r = load_exactly(i->fd, i->files, m->files * sizeof *i->files, FILE_AT)) ||
-        (r = load_exactly(i->fd, i->vdso, m->vdso_bytes, VDSO_AT)))
-        return r;
-    for (uint32_t slot = 0; slot < m->chunks; slot++) {
+    long at = sys(SYS_mmap, 0, META_BYTES, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (sys_failed(at))
+        return at;
+    r = use(i, (const void *)at, *file_bytes);
+    sys(SYS_munmap, at, META_BYTES);
+    return r;
+}
+
+static long only_examine(struct image *i, const void *beginning, uint64_t file_bytes)
+{
+    (void)i;
+    return image_examine(beginning, file_bytes);
+}
+
+int image_examine_file(int fd)
+{
+    uint64_t file_bytes;
+    return (int)with_file(fd, &file_bytes, only_examine, NULL);
+}
+
+static void fill_index(struct image *i)
+{
+    i->restored = i->meta->chunks;
+    for (uint32_t slot = 0; slot < i->meta->chunks; slot++) {
         if (i->chunks[slot].number != CHUNK_FREE)
             index_add(i, i->chunks[slot].number, slot);
         else
             i->free_slots[i->free_count++] = slot;
     }
+}
+
+static long load(struct image *i, const void *beginning, uint64_t file_bytes)
+{
+    const char *base = beginning;
+    int r = image_examine(beginning, file_bytes);
+    if (r)
+        return r;
+    memcpy(i->meta, beginning, PAGE_BYTES);
+    memcpy(i->chunks, base + CHUNK_AT, i->meta->chunks * sizeof *i->chunks);
+    memcpy(i->areas, base + AREA_AT, i->meta->areas * sizeof *i->areas);
+    memcpy(i->files, base + FILE_AT, i->meta->files * sizeof *i->files);
+    memcpy(i->vdso, base + VDSO_AT, i->meta->vdso_bytes);
+    fill_index(i);
     return 0;
 }
 
-int image_open(struct image *i, int fd, bool load)
+int image_open(struct image *i, int fd, bool existing)
 {
     memset(i, 0, sizeof *i);
     i->fd = fd;
@@ -110,27 +195,18 @@ int image_open(struct image *i, int fd, bool load)
     i->punches = window_alloc(i->punch_capacity * sizeof *i->punches);
     if (!meta || !i->index || !i->free_slots || !i->punches)
         return -ENOMEM;
-    i->meta = (struct meta *)meta;
-    i->chunks = (struct chunk *)(meta + CHUNK_AT);
-    i->areas = (struct area *)(meta + AREA_AT);
-    i->files = (struct file *)(meta + FILE_AT);
-    i->vdso = (uint8_t *)meta + VDSO_AT;
+    find_tables(i, meta);
     i->twin = window_twin(window_base());
-    struct stat status;
-    long r = sys(SYS_fstat, fd, &status);
-    if (sys_failed(r))
-        return (int)r;
-    i->file_bytes = (uint64_t)status.st_size;
-    r = file_grow(i, META_BYTES);
+    long r = existing ? with_file(fd, &i->file_bytes, load, i) : 0;
+    if (!r)
+        r = file_grow(i, slot_offset(i->meta->chunks));
     if (r)
         return (int)r;
     r = sys(SYS_mmap, i->twin, WINDOW_TWIN_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
     if (sys_failed(r))
         return (int)r;
-    if (load)
-        return meta_load(i);
     i->meta->magic = META_MAGIC;
-    i->layout_changed = true;
+    i->layout_changed = !existing;
     return 0;
 }
 
@@ -187,6 +263,7 @@ void image_set_present(struct image *i, uint64_t page_offset)
     if (!(c->present[page / 64] & bit)) {
         c->present[page / 64] |= bit;
         c->pages++;
+        i->meta->pages++;
     }
 }
 
@@ -208,13 +285,15 @@ static void chunk_drop(struct image *i, uint32_t slot, unsigned from, unsigned t
             continue;
         c->present[page / 64] &= ~bit;
         c->pages--;
+        i->meta->pages--;
         punch_add(i, slot_offset(slot) + page * PAGE_BYTES, PAGE_BYTES);
     }
     if (c->pages)
         return;
     index_remove(i, index_find(i, c->number));
     c->number = CHUNK_FREE;
-    i->free_slots[i->free_count++] = slot;
+    if (slot >= i->restored)
+        i->free_slots[i->free_count++] = slot;
 }
 
 void image_drop(struct image *i, uintptr_t start, uintptr_t end)
@@ -300,6 +379,8 @@ int image_log_punches(struct image *i, struct log *log)
 
 int image_log_meta(struct image *i, struct log *log)
 {
+    if (i->layout_changed)
+        i->meta->layout_sum = layout_sum(i);
     int r = log_range(i, log, 0, PAGE_BYTES);
     if (!r)
         r = log_range(i, log, CHUNK_AT, i->meta->chunks * sizeof(struct chunk));

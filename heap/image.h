@@ -29,6 +29,7 @@ struct image {
     uint8_t *vdso;
     uint32_t *index; /* open addressing: hash of chunk number -> slot + 1 */
     uint32_t last;   /* the slot found last */
+    uint32_t restored; /* slots below were mapped by the restore: not to be given to others while it lives */
     uint32_t *free_slots;
     uint32_t free_count;
     bool layout_changed; /* areas or files differ from the file's */
@@ -36,10 +37,17 @@ struct image {
     size_t punch_count, punch_capacity;
 };
 
-/* Sets up the working copy for the image file `fd` (ownership passes). With `load` the metadata are read
+/* Sets up the working copy for the image file `fd` (ownership passes). With `existing` the metadata are read
  * from the file, which the log must have brought up to date; else they start out empty.
  * Returns 0 or -errno; -EBADMSG when the metadata are not what the format says. */
-int image_open(struct image *, int fd, bool load);
+int image_open(struct image *, int fd, bool existing);
+
+/* Checks the metadata at the beginning of an image (at least META_BYTES of it, or all of a shorter one) against each
+ * other and against the file's size. 0, or -EBADMSG; nothing is changed. */
+int image_examine(const void *beginning, uint64_t file_bytes);
+
+/* The same for the file as it is. Returns 0 or -errno. */
+int image_examine_file(int fd);
 
 /* Where the page of `address` lies in the file, or 0 when its chunk has no slot. */
 uint64_t image_find(struct image *, uintptr_t address);

@@ -8,7 +8,8 @@
  *   META_BYTES   slot 0, slot 1, ... of CHUNK_BYTES each
  *
  * Everything is little endian, as the machine is. The metadata are changed through the log only, like
- * all the rest of the file, so they are valid if and only if the log was recovered without an error.
+ * all the rest of the file. They are valid if and only if the log was recovered without an error, `pages` and
+ * `layout_sum` hold, and the file reaches to the last present page.
  * A page whose presence bit is clear is absent: zero in anonymous memory, the file's page in a private
  * file mapping; its bytes in the slot are zero.
  */
@@ -88,6 +89,8 @@ struct meta {
     uint32_t state;        /* enum run_state */
     int32_t exit_status;   /* of RUN_FINISHED, RUN_EXITING */
     uint32_t chunks, areas, files, vdso_bytes;
+    uint64_t pages;      /* sum of the chunks' */
+    uint64_t layout_sum; /* XXH3-64 of the areas in use, the files in use and the vdso, in that order */
     struct context context;
     uint64_t fs_base, gs_base;
     uint64_t clear_child_tid, robust_list, robust_list_bytes;

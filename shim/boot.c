@@ -56,7 +56,7 @@ static struct progress *map_progress(const struct store *store)
     if (!sys_failed(at) && page)
         at = sys(SYS_mmap, page, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
     sys(SYS_close, fd);
-    return !page || sys_failed(at) ? NULL : page;
+    return !page || sys_failed(at) ? NULL : page; /* without it an output may leave twice, but none is lost */
 }
 
 static void find_kenctl(struct session *s)
@@ -91,13 +91,18 @@ static struct session *open_session(const struct store *store, uint64_t base)
     return s;
 }
 
-/* Opens the log and brings the image file up to it. */
+static void open_log(struct session *s)
+{
+    int r = log_open(&s->log, &s->store, config.sync, s->store.image_fd);
+    if (r)
+        refuse(&s->store, r);
+}
+
+/* Brings the image file up to the log. */
 static void recover(struct session *s)
 {
     const struct image_writer to_file = {.fd = s->store.image_fd};
-    long r = log_open(&s->log, &s->store, config.sync, s->store.image_fd);
-    if (!r)
-        r = log_recover(&s->log, &to_file);
+    long r = log_recover(&s->log, &to_file);
     if (r < 0)
         refuse(&s->store, (int)r);
 }
@@ -116,24 +121,61 @@ static void record_identity(struct session *s)
     identity_program(m->program, sizeof m->program);
 }
 
-/* Whether the recovered image holds a process that goes on: a finished one, or one that never came to its
- * first commit, does not. */
-static bool is_resumable(const struct session *s)
+/* A finished process does not go on, nor one that never came to its first commit. */
+static bool goes_on(const struct meta *m)
 {
+    return m->magic == META_MAGIC && m->turn > 0 && m->state != RUN_FINISHED;
+}
+
+static _Noreturn void refuse_image(const struct session *s)
+{
+    say_die("the image in %s is damaged: its parts do not fit each other; it was left as it is, --fresh starts over",
+            s->store.path);
+}
+
+/* Recovers in memory only, where there is reason for doubt: the image file does not stand for itself (the machine went
+ * down, or the process while it wrote), or this is not the place to resume it. */
+static bool would_go_on(struct session *s)
+{
+    uint8_t *memory;
+    uint64_t bytes;
+    long r = log_overlay(&s->log, &memory, &bytes);
+    if (r < 0)
+        refuse(&s->store, (int)r);
+    if (!s->log.sequence)
+        return false;
+    if (image_examine(memory, bytes))
+        refuse_image(s);
+    bool yes = goes_on((const struct meta *)memory);
+    sys(SYS_munmap, memory, bytes);
+    return yes;
+}
+
+/* Whether the store holds a process that goes on; then the image file is up to date. Before anything is written to the
+ * file it is certain that the result is good. */
+static bool is_resumable(struct session *s)
+{
+    char line[512];
     struct meta m = {0};
-    long n = sys(SYS_pread64, s->store.image_fd, &m, sizeof m, 0);
-    return n == (long)sizeof m && m.magic == META_MAGIC && m.turn > 0 && m.state != RUN_FINISHED;
+    bool here = identity_matches(&s->store.super, line, sizeof line);
+    if (!here || image_examine_file(s->store.image_fd)) {
+        if (!would_go_on(s))
+            return false;
+        if (!here)
+            say_die("%s", line);
+    }
+    recover(s);
+    sys(SYS_pread64, s->store.image_fd, &m, sizeof m, 0);
+    return goes_on(&m);
 }
 
 static _Noreturn void resume(struct session *s)
 {
-    char line[512];
-    if (!identity_matches(&s->store.super, line, sizeof line))
-        say_die("%s", line);
     int r = image_open(&s->image, s->store.image_fd, true);
+    if (r == -EBADMSG)
+        refuse_image(s);
     if (r)
-        say_die("the image in %s is damaged (%s); it was left as it is, --fresh starts over", s->store.path,
-                say_error(r));
+        say_die("cannot open the image in %s (%s)", s->store.path, say_error(r));
     log_use_twin(&s->log, s->image.twin);
     s->resumed = true;
     uint64_t all = ~0UL;
@@ -151,16 +193,17 @@ void boot_resumed(void)
     const struct meta *m = s->image.meta;
     s->areas.known_count = 0;
     s->areas.stale = true;
+    areas_find_image(s);
     restore_done(s);
     log_attach_after_restore(&s->log);
     region_set_file_backed();
     crash_helper(s->kenctl);
     process_resume();
     time_resume();
-    limits_resume();
     s->sigsys = !config.plt_only && sigsys_on();
     threads_resume();
     fd_reopen();
+    limits_resume(); /* a low limit on descriptors comes last */
     signal_resume();
     threads_go();
     uint64_t age = (clock_ns(CLOCK_REALTIME) - m->committed_ns) / 1000000;
@@ -176,7 +219,10 @@ static void begin(struct session *s, char **argv)
     int r = store_format(&s->store, &birth);
     if (r)
         refuse(&s->store, r);
+    open_log(s);
     recover(s);
+    if (s->progress)
+        memset(s->progress, 0, PAGE_BYTES); /* the last run's turns had the same numbers */
     if ((r = image_open(&s->image, s->store.image_fd, false)))
         say_die("cannot set up the image in %s (%s)", s->store.path, say_error(r));
     log_use_twin(&s->log, s->image.twin);
@@ -216,7 +262,7 @@ __attribute__((constructor)) static void boot(int argc, char **argv, char **envp
         refuse(&store, r);
     struct session *s = open_session(&store, r == STORE_EXISTS ? store.super.window_base : 0);
     if (r == STORE_EXISTS) {
-        recover(s);
+        open_log(s);
         if (is_resumable(s))
             resume(s);
         log_close(&s->log);

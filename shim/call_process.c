@@ -137,6 +137,7 @@ long call_execve(struct call *c)
     long *environment = &with.arg[c->nr == SYS_execveat ? 3 : 2];
     *environment = (long)protected_environment((char **)*environment);
     turn_finish(0);
+    signal_settle();
     long r = call_raw(&with);
     turn_go_on();
     return r;

@@ -65,8 +65,9 @@ void threads_unlock(void)
 static void stand_still(int signal, siginfo_t *info, void *frame)
 {
     (void)signal;
-    (void)info;
     (void)frame;
+    if (info->si_code != SI_TKILL || info->si_pid != (pid_t)sys(SYS_getpid))
+        return; /* from outside: not for us, and not for the program */
     struct peer *me = self();
     thread_self()->stops++;
     me->go_seen = __atomic_load_n(&go_word, __ATOMIC_ACQUIRE);
