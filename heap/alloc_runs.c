@@ -240,9 +240,9 @@ static void purge(size_t keep)
 
 static void purge_excess(void)
 {
-    size_t limit = pages.used / 8 > DIRTY_LEAST ? pages.used / 8 : DIRTY_LEAST;
+    size_t limit = pages.used / 4 > DIRTY_LEAST ? pages.used / 4 : DIRTY_LEAST;
     if (pages.dirty > limit)
-        purge(limit / 2);
+        purge(limit / 4 * 3);
 }
 
 static uint32_t run_find(size_t count)
