@@ -45,7 +45,8 @@ int pagemap_open_on(struct pagemap *pm, int fd)
 
 int pagemap_open(struct pagemap *pm)
 {
-    int fd = pagemap_raise(sys(SYS_openat, AT_FDCWD, "/proc/self/pagemap", O_RDONLY | O_CLOEXEC, 0));
+    int fd =
+        pagemap_raise(sys(SYS_openat, AT_FDCWD, "/proc/self/pagemap", O_RDONLY | O_CLOEXEC, 0));
     if (fd < 0)
         return fd;
     int r = pagemap_open_on(pm, fd);
@@ -56,7 +57,8 @@ int pagemap_open(struct pagemap *pm)
     struct scan_region region;
     uintptr_t walked, here = PAGE_DOWN((uintptr_t)pm->entries);
     *(volatile uint64_t *)pm->entries = 0; /* a page that is populated for certain */
-    pm->scans = pagemap_scan(pm, &SCAN_POPULATED, here, here + PAGE_BYTES, &region, 1, &walked) == 1;
+    pm->scans =
+        pagemap_scan(pm, &SCAN_POPULATED, here, here + PAGE_BYTES, &region, 1, &walked) == 1;
     return 0;
 }
 
@@ -109,8 +111,8 @@ long pagemap_scan(struct pagemap *pm, const struct scan_query *query, uintptr_t 
 }
 
 /* For kernels before 6.7: entry by entry. */
-static long populated_entries(struct pagemap *pm, uintptr_t from, uintptr_t to, struct page_range *out,
-                              size_t capacity, uintptr_t *walk_end)
+static long populated_entries(struct pagemap *pm, uintptr_t from, uintptr_t to,
+                              struct page_range *out, size_t capacity, uintptr_t *walk_end)
 {
     size_t count = 0;
     while (from < to) {
@@ -143,7 +145,8 @@ long pagemap_populated(struct pagemap *pm, uintptr_t from, uintptr_t to, struct 
     while (from < to && count < capacity) {
         size_t room = capacity - count;
         uintptr_t walked;
-        long n = pagemap_scan(pm, &SCAN_POPULATED, from, to, regions, room < 64 ? room : 64, &walked);
+        long n =
+            pagemap_scan(pm, &SCAN_POPULATED, from, to, regions, room < 64 ? room : 64, &walked);
         if (n < 0)
             return n;
         for (long i = 0; i < n; i++)

@@ -100,7 +100,8 @@ int pages_add_missing(struct pages *to, const struct pages *all, const struct pa
         while (w < without->count && without->at[w].end <= at)
             w++;
         while (!r && at < end) {
-            uintptr_t stop = w < without->count && without->at[w].start < end ? without->at[w].start : end;
+            uintptr_t stop =
+                w < without->count && without->at[w].start < end ? without->at[w].start : end;
             r = pages_add(to, at, stop);
             if (stop == end)
                 break;
@@ -112,8 +113,8 @@ int pages_add_missing(struct pages *to, const struct pages *all, const struct pa
     return r;
 }
 
-size_t pages_copy(const struct pages *p, uintptr_t from, uintptr_t to, struct page_range *out, size_t capacity,
-                  uintptr_t *walked)
+size_t pages_copy(const struct pages *p, uintptr_t from, uintptr_t to, struct page_range *out,
+                  size_t capacity, uintptr_t *walked)
 {
     size_t n = 0;
     size_t i = pages_find(p, from);

@@ -87,7 +87,8 @@ static bool works(struct tracker *t)
     if (sys_failed(room))
         return false;
     uintptr_t scratch = (uintptr_t)room + PAGE_BYTES;
-    bool well = !sys(SYS_mprotect, scratch, 2 * PAGE_BYTES, PROT_READ | PROT_WRITE) && passes_trial(t, scratch);
+    bool well = !sys(SYS_mprotect, scratch, 2 * PAGE_BYTES, PROT_READ | PROT_WRITE) &&
+                passes_trial(t, scratch);
     sys(SYS_munmap, room, 4 * PAGE_BYTES);
     return well;
 }
@@ -187,13 +188,14 @@ int tracker_mark(struct tracker *t, uintptr_t start, uintptr_t end)
         const struct page_range *range = &t->tracked.at[i];
         if (r || range->start >= end)
             break;
-        r = uffd_mark(t, range->start > start ? range->start : start, range->end < end ? range->end : end);
+        r = uffd_mark(t, range->start > start ? range->start : start,
+                      range->end < end ? range->end : end);
     }
     return r;
 }
 
-long tracker_scan(struct tracker *t, uintptr_t from, uintptr_t to, struct page_range *out, size_t capacity,
-                  uintptr_t *walk_end)
+long tracker_scan(struct tracker *t, uintptr_t from, uintptr_t to, struct page_range *out,
+                  size_t capacity, uintptr_t *walk_end)
 {
     if (t->kind == TRACKER_UFFD)
         return uffd_scan(t, from, to, out, capacity, walk_end);
@@ -208,8 +210,8 @@ long tracker_scan(struct tracker *t, uintptr_t from, uintptr_t to, struct page_r
     return (long)n;
 }
 
-long tracker_populated(struct tracker *t, uintptr_t from, uintptr_t to, struct page_range *out, size_t capacity,
-                       uintptr_t *walk_end)
+long tracker_populated(struct tracker *t, uintptr_t from, uintptr_t to, struct page_range *out,
+                       size_t capacity, uintptr_t *walk_end)
 {
     if (t->kind == TRACKER_UFFD)
         return uffd_populated(t, from, to, out, capacity, walk_end);

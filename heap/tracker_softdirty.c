@@ -15,7 +15,8 @@
 
 int softdirty_open(struct tracker *t)
 {
-    int fd = pagemap_raise(sys(SYS_openat, AT_FDCWD, "/proc/self/clear_refs", O_WRONLY | O_CLOEXEC, 0));
+    int fd =
+        pagemap_raise(sys(SYS_openat, AT_FDCWD, "/proc/self/clear_refs", O_WRONLY | O_CLOEXEC, 0));
     if (fd < 0)
         return fd;
     t->clear_refs = fd;

@@ -34,8 +34,8 @@ int uffd_open(struct tracker *t)
     if (fd < 0)
         return fd;
     struct uffdio_api api = {.api = UFFD_API,
-                             .features = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_UNPOPULATED |
-                                         UFFD_FEATURE_WP_ASYNC};
+                             .features = UFFD_FEATURE_PAGEFAULT_FLAG_WP |
+                                         UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_WP_ASYNC};
     long r = sys(SYS_ioctl, fd, UFFDIO_API, &api);
     if (r < 0) {
         sys(SYS_close, fd);
@@ -73,17 +73,19 @@ int uffd_mark(struct tracker *t, uintptr_t start, uintptr_t end)
 void uffd_remove(struct tracker *t, uintptr_t start, uintptr_t end)
 {
     struct uffdio_range range = {.start = start, .len = end - start};
-    sys(SYS_ioctl, t->uffd, UFFDIO_UNREGISTER, &range); /* fails where nothing is mapped any more: fine */
+    sys(SYS_ioctl, t->uffd, UFFDIO_UNREGISTER,
+        &range); /* fails where nothing is mapped any more: fine */
 }
 
-long uffd_scan(struct tracker *t, uintptr_t from, uintptr_t to, struct page_range *out, size_t capacity,
-               uintptr_t *walk_end)
+long uffd_scan(struct tracker *t, uintptr_t from, uintptr_t to, struct page_range *out,
+               size_t capacity, uintptr_t *walk_end)
 {
     struct scan_region *regions = (struct scan_region *)t->pagemap.entries;
     size_t most = PAGEMAP_ENTRIES * sizeof *t->pagemap.entries / sizeof *regions, count = 0;
     while (from < to && count < capacity) {
         size_t room = capacity - count;
-        long n = pagemap_scan(&t->pagemap, &WRITTEN, from, to, regions, room < most ? room : most, &from);
+        long n = pagemap_scan(&t->pagemap, &WRITTEN, from, to, regions, room < most ? room : most,
+                              &from);
         if (n < 0)
             return n;
         for (long i = 0; i < n; i++)
@@ -97,8 +99,8 @@ long uffd_scan(struct tracker *t, uintptr_t from, uintptr_t to, struct page_rang
  * on the swap device, or one that is being migrated, looks like. To tell them apart the protection is taken off,
  * which makes markers vanish, and put on again. All of the region was clean, so it is the same afterwards.
  * Returns false when `out` is full; *walk_end then tells where. */
-static bool settle(struct tracker *t, const struct scan_region *region, struct page_range *out, size_t *count,
-                   size_t capacity, uintptr_t *walk_end)
+static bool settle(struct tracker *t, const struct scan_region *region, struct page_range *out,
+                   size_t *count, size_t capacity, uintptr_t *walk_end)
 {
     /* A moved mapping of Linux < 6.14 may keep markers without being tracked: what cannot be told counts. */
     if (protect(t, region->start, region->end, false) < 0)
@@ -122,8 +124,8 @@ static bool settle(struct tracker *t, const struct scan_region *region, struct p
     return fits;
 }
 
-long uffd_populated(struct tracker *t, uintptr_t from, uintptr_t to, struct page_range *out, size_t capacity,
-                    uintptr_t *walk_end)
+long uffd_populated(struct tracker *t, uintptr_t from, uintptr_t to, struct page_range *out,
+                    size_t capacity, uintptr_t *walk_end)
 {
     struct scan_query query = SCAN_POPULATED;
     struct scan_region regions[64];
