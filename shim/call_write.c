@@ -3,8 +3,10 @@
 #include "net/inbox.h"
 #include "shim/call_net.h"
 #include "shim/call_wait.h"
+#include "shim/turn.h"
 
 #include <fcntl.h>
+#include <limits.h>
 
 /* An object of the program's own: a full pipe or counter blocks until another descriptor of the same program is read, or
  * a signal comes. */
@@ -17,9 +19,11 @@ static long write_inside(struct call *c, struct description *d)
     if (d->flags & O_NONBLOCK)
         return call_raw(c);
     long ready = wait_peek((int)c->arg[0], POLLOUT);
-    if (ready > 0 && c->arg[2] <= 4096)
+    if (ready > 0 && c->arg[2] <= PIPE_BUF)
         return call_raw(c);
-    return wait_flushed(c);
+    if (outbox_held())
+        turn_end(TURN_WAIT);
+    return wait_kernel(c);
 }
 
 long call_write(struct call *c)
@@ -84,14 +88,12 @@ long call_splice(struct call *c)
     if (from && from->inbox && inbox_unread(from->inbox))
         return splice_journal(c, from);
     external((int)c->arg[0]);
-    external((int)c->arg[2]);
-    return wait_flushed(c);
+    return external((int)c->arg[2]) || outbox_held() ? wait_flushed(c) : wait_kernel(c);
 }
 
 long call_tee(struct call *c)
 {
-    external((int)c->arg[1]);
-    return wait_flushed(c);
+    return external((int)c->arg[1]) || outbox_held() ? wait_flushed(c) : wait_kernel(c);
 }
 
 long call_vmsplice(struct call *c)
