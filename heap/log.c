@@ -275,8 +275,8 @@ int log_apply(struct log *log)
 {
     if (log->applied == log->sequence)
         return 0;
-    struct image_writer writer = {.fd = log->image_fd};
-    log_apply_runs(log, (const struct record *)log->buffer, &writer, log->twin);
+    struct image_writer writer = {.fd = log->image_fd, .twin = log->twin, .twin_bytes = log->twin ? UINT64_MAX : 0};
+    log_apply_runs(log, (const struct record *)log->buffer, &writer);
     log->applied = log->sequence;
     log_begin(log);
     tend_idle_segment(log);

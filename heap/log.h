@@ -88,6 +88,8 @@ void log_close(struct log *);
 
 /* Where recovery applies records. */
 struct image_writer {
+    uint8_t *twin;       /* with fd: the same file mapped shared, or NULL; used where its pages are sure to be there */
+    uint64_t twin_bytes; /* of that mapping, all within the file */
     int fd;          /* >= 0: by pwrite and punching */
     uint8_t *memory; /* else, when not NULL: here; must reach to image_end. Else records are only checked */
     uint64_t memory_bytes;

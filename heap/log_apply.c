@@ -67,14 +67,23 @@ static void punch(struct log *log, const struct run *run, const struct image_wri
     log_relief(log);
 }
 
-void log_apply_runs(struct log *log, const struct record *r, const struct image_writer *writer, uint8_t *twin)
+/* Where a run may be copied to; NULL: it has to be written, because the file may have no block there. */
+static uint8_t *memory_for(const struct run *run, const struct image_writer *writer)
+{
+    if (writer->fd < 0)
+        return writer->memory;
+    bool there = !(run->flags & LOG_NEW) && run->offset + log_run_data(run) <= writer->twin_bytes;
+    return there ? writer->twin : NULL;
+}
+
+void log_apply_runs(struct log *log, const struct record *r, const struct image_writer *writer)
 {
     struct batch batch = {.log = log, .fd = writer->fd};
     const struct run *run = log_first_run(r);
     if (writer->fd < 0 && !writer->memory)
         return;
     for (uint32_t i = 0; i < r->runs; i++, run = log_next_run(run)) {
-        uint8_t *memory = writer->fd < 0 ? writer->memory : run->flags & LOG_NEW ? NULL : twin;
+        uint8_t *memory = memory_for(run, writer);
         if (run->kind == RUN_LINES && !memory) {
             batch_add(&batch, run);
             continue;

@@ -15,9 +15,8 @@ void log_make_room(struct log *, uint64_t bytes);
 /* Says durably how far the image is synced. */
 void log_write_note(struct log *);
 
-/* Brings the runs of a record to `writer`; runs without LOG_NEW to `twin` when it is not NULL. Waits for
- * room, dies when the disk fails. */
-void log_apply_runs(struct log *, const struct record *, const struct image_writer *, uint8_t *twin);
+/* Brings the runs of a record to `writer`. Waits for room, dies when the disk fails. */
+void log_apply_runs(struct log *, const struct record *, const struct image_writer *);
 
 /* What to do about a write that failed: waits a while when the disk is full, dies of all else. */
 void log_trouble(struct log *, const char *action, int error);

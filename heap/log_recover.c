@@ -214,8 +214,10 @@ static void read_ahead(int fd, const struct record *r)
  * asked for beforehand. */
 static long apply_chain(struct log *log, const struct chain *c, uint64_t synced, const struct image_writer *writer)
 {
+    struct image_writer plain = *writer;
     long count = 0;
     bool cold = false;
+    plain.twin_bytes = 0;
     for (uint64_t at = BLOCK_BYTES, end; at < c->end; at = end) {
         uint64_t runs = 0, start = clock_us();
         for (end = at; end < c->end && end - at < GROUP_BYTES;) {
@@ -229,7 +231,8 @@ static long apply_chain(struct log *log, const struct chain *c, uint64_t synced,
             at += r->bytes;
             if (r->sequence <= synced)
                 continue;
-            log_apply_runs(log, r, writer, NULL);
+            /* In the boot that wrote it the page cache has every block that was there then. */
+            log_apply_runs(log, r, r->boot == log->boot ? writer : &plain);
             runs += r->runs;
             count++;
         }

@@ -24,6 +24,7 @@
 #include <sys/mman.h>
 #include <sys/rseq.h>
 #include <time.h>
+#include <unistd.h>
 
 #define LOCK_WAIT_MS 5000
 #define RSEQ_BYTES 32
@@ -101,10 +102,18 @@ static void open_log(struct session *s)
 /* Brings the image file up to the log. */
 static void recover(struct session *s)
 {
-    const struct image_writer to_file = {.fd = s->store.image_fd};
-    long r = log_recover(&s->log, &to_file);
+    struct image_writer writer = {.fd = s->store.image_fd};
+    long bytes = sys(SYS_lseek, writer.fd, 0, SEEK_END);
+    long at = bytes > 0 ? sys(SYS_mmap, 0, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, writer.fd, 0) : -EINVAL;
+    if (!sys_failed(at)) {
+        writer.twin = (uint8_t *)at;
+        writer.twin_bytes = (uint64_t)bytes;
+    }
+    long r = log_recover(&s->log, &writer);
     if (r < 0)
         refuse(&s->store, (int)r);
+    if (writer.twin)
+        sys(SYS_munmap, at, bytes);
 }
 
 static void record_identity(struct session *s)

@@ -1,8 +1,10 @@
 #include "shim/call_process.h"
+#include "heap/alloc.h"
 #include "heap/say.h"
 #include "heap/session.h"
 #include "net/fdtable.h"
 #include "net/outbox.h"
+#include "net/transport.h"
 #include "shim/call_signal.h"
 #include "shim/config.h"
 #include "shim/process.h"
@@ -60,10 +62,15 @@ static long after_child(long pid)
 static long fork_copy(struct call *c, unsigned long flags, unsigned long stack)
 {
     before_child();
+    alloc_fork_prepare();
     long pid = sys(SYS_clone, flags, 0, c->arg[2], c->arg[3], c->arg[4]);
-    if (pid != 0)
+    if (pid != 0) {
+        alloc_fork_parent();
         return after_child(pid);
+    }
     call_passive = true;
+    alloc_fork_child();
+    transport_forked();
     signal_forked();
     if (stack && c->frame)
         c->frame->uc_mcontext.gregs[REG_RSP] = (greg_t)stack;
