@@ -166,6 +166,8 @@ long send_held(struct call *c, int fd, struct description *d, const struct iovec
         return total;
     if (d->error)
         return tell_error(d, flags);
+    if (d->socket && d->kind == FD_SOCKET && d->socket->domain == AF_NETLINK)
+        return wait_kernel(c); /* a question to the kernel leaves nothing outside */
     if (flags & UNHELD)
         return wait_flushed(c);
     if (!fd_is_stream(d)) {

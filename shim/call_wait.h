@@ -21,6 +21,7 @@
 #define WAIT_SHARE_MS 5          /* turns without outputs share a commit for so long */
 #define WAIT_HELD_NS 1000000L    /* outputs are held for at most this while answers keep coming */
 #define WAIT_HELD_ENTRIES 64
+#define WAIT_QUIET_NS 50000000L  /* without outputs and without waiting, a turn lasts for about so long */
 #define WAIT_TAILS 16            /* tails that a wait looks after at a time */
 #define WAIT_AGAIN (-600L)       /* something moved: look again */
 

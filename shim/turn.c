@@ -78,6 +78,7 @@ void turn_finish(int status)
 {
     session->image.meta->exit_status = status;
     turn_end(TURN_EXIT);
+    outbox_drain(); /* what full descriptors did not take yet */
     /* In a later incarnation as well: the status of the first one, which is in the image. */
     session->image.meta->exit_status = status;
     commit_and_release(RUN_FINISHED);
