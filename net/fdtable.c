@@ -1,5 +1,5 @@
 #define _GNU_SOURCE
-#include "net/fdtable.h"
+#include "net/datagram.h"
 #include "net/host.h"
 #include "net/inbox.h"
 #include "net/pool.h"
@@ -51,6 +51,8 @@ static void give_socket(struct fd_socket *s)
 {
     if (!s)
         return;
+    peers_unpublish(s);
+    datagram_detach(s);
     for (struct sock_option *o = s->options, *next; o; o = next) {
         next = o->next;
         pool_give(o);
@@ -111,7 +113,7 @@ static void give_description(struct description *d)
 
 bool fd_is_ours(int fd)
 {
-    return session_owns_fd(fd) || inbox_owns(fd) || progress_owns(fd) || outbox_owns(fd);
+    return session_owns_fd(fd) || inbox_owns(fd) || transport_owns(fd) || progress_owns(fd) || outbox_owns(fd);
 }
 
 struct description *fd_peek(int fd)

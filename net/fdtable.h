@@ -61,6 +61,8 @@ struct sock_address {
     struct sockaddr_storage at;
 };
 
+struct mail;
+
 struct fd_socket {
     int16_t domain, type, protocol;
     uint8_t state, shut; /* shut: bit 0 SHUT_RD, bit 1 SHUT_WR */
@@ -69,6 +71,8 @@ struct fd_socket {
     int64_t receive_timeout_ns, send_timeout_ns; /* 0: none */
     struct sock_address *local, *peer;
     struct sock_option *options;
+    struct mail *mail; /* of peers (datagram.c); NULL: none */
+    uint8_t published; /* peers find it by its address: how many names it has */
 };
 
 struct fd_file {

@@ -11,6 +11,9 @@ bool session_owns_fd(int fd);
 /* The store's directory, or -1 when there is none. The callee keeps ownership. */
 int session_store_dirfd(void);
 
+/* Who this process is to its peers, through all incarnations of a run: 16 bytes; NULL without a store. */
+const uint8_t *session_identity(void);
+
 /* The shared page of the store that survives a SIGKILL; NULL without one. One page long: release.c
  * lays its own structure over it. */
 struct progress;

@@ -79,7 +79,7 @@ static void gather(char *to, const struct iovec *v, int count, size_t skip, size
 static char *join(int fd, enum output_kind kind, size_t length)
 {
     struct output *last = &outbox.entries[outbox.count - 1];
-    if (!outbox_held() || last->fd != fd || last->kind != kind || kind == OUTPUT_DATAGRAM)
+    if (outbox.count == outbox.committed || last->fd != fd || last->kind != kind || kind == OUTPUT_DATAGRAM)
         return NULL;
     if (last->length + length > (kind == OUTPUT_WRITE ? PIPE_BUF : 1UL << 16))
         return NULL;

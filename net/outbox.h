@@ -44,6 +44,7 @@ struct outbox {
     uint32_t small_used; /* of the built-in data */
     size_t large_used, large_ready;
     size_t fresh_bytes;  /* held by this turn */
+    uint32_t frames;     /* of channels, produced by this turn (peers.c): they wait for the commit, too */
     int64_t first_ns;    /* when the first of them was held; 0: not asked yet */
     char *large;         /* reserved when the built-in data do not suffice */
     struct output entries[OUTBOX_ENTRIES];
@@ -57,7 +58,7 @@ size_t outbox_bytes(void);
 /* True when outputs wait for a commit. Tails do not: they wait for the kernel's buffers. */
 static inline bool outbox_held(void)
 {
-    return outbox.count > outbox.committed;
+    return outbox.count > outbox.committed || outbox.frames;
 }
 
 /* How many bytes one entry may take now; 0: the turn is to be ended first. */

@@ -8,6 +8,7 @@
 #include "net/reopen.h"
 #include "net/adopt.h"
 #include "net/inbox.h"
+#include "net/peers.h"
 #include "net/progress.h"
 #include "heap/say.h"
 #include "heap/sys.h"
@@ -230,6 +231,7 @@ static int remake(struct description *d)
 
 int fd_reopen(void)
 {
+    transport_boot();
     progress_reopen();
     outbox_reopen();
     int r = inbox_reopen();
@@ -245,5 +247,7 @@ int fd_reopen(void)
     fd_each_open(close_foreign, NULL); /* the rest of the parked ones, too */
     if (r == 0)
         reopen_watches();
+    if (r == 0)
+        peers_resume();
     return r;
 }

@@ -1,9 +1,11 @@
 /* epoll: interest lists are written down, waits keep the rhythm of call_wait.h. */
 #define _GNU_SOURCE
 #include "net/inbox.h"
+#include "net/transport.h"
 #include "net/pool.h"
 #include "shim/call_net.h"
 #include "shim/call_signal.h"
+#include "shim/call_peer.h"
 #include "shim/call_wait.h"
 #include "shim/turn.h"
 
@@ -76,7 +78,7 @@ static long add_unread(struct epoll_call *p, long count)
 {
     for (int fd = 0; fd <= fd_highest; fd++) {
         struct description *d = fd_peek(fd);
-        if (!d || !d->inbox || !inbox_unread(d->inbox))
+        if (!d || !((d->inbox && inbox_unread(d->inbox)) || peer_readable(d)))
             continue;
         struct epoll_watch *w = *fd_watch(p->epoll, fd);
         if (!w || !(w->events & EPOLLIN))
@@ -114,10 +116,9 @@ static long answer(struct epoll_call *p, long count)
 
 static long probe(struct epoll_call *p)
 {
-    if (outbox.tails)
-        outbox_retry();
+    wait_serve();
     long r = sys(SYS_epoll_wait, p->fd, p->events, p->capacity, 0);
-    return r >= 0 && inbox_any() ? add_unread(p, r) : r;
+    return r >= 0 && (inbox_any() || peer_any()) ? add_unread(p, r) : r;
 }
 
 /* Waiting on the epoll descriptor takes no event from it: the probe does. */
@@ -125,23 +126,23 @@ static bool share(struct epoll_call *p)
 {
     long left = wait_left(&p->until);
     long ms = left < 0 || left > WAIT_SHARE_MS * 1000000L ? WAIT_SHARE_MS : left / 1000000L;
-    struct pollfd ready = {p->fd, POLLIN, 0};
-    return !outbox_held() && sys(SYS_poll, &ready, 1, ms) > 0;
+    struct pollfd ready[2] = {{p->fd, POLLIN, 0}, {transport_fd(), POLLIN, 0}};
+    return !outbox_held() && sys(SYS_poll, ready, ready[1].fd >= 0 ? 2 : 1, ms) > 0;
 }
 
 static long block(struct epoll_call *p)
 {
     struct timespec t;
     struct timespec *limit = wait_timespec(&p->until, &t);
-    if (outbox.tails) {
-        struct pollfd all[1 + WAIT_TAILS];
-        int tails[WAIT_TAILS], n = outbox_tails(tails, WAIT_TAILS);
+    if (wait_has_extras()) {
+        struct pollfd all[1 + WAIT_EXTRAS];
         all[0] = (struct pollfd){p->fd, POLLIN, 0};
-        for (int i = 0; i < n; i++)
-            all[1 + i] = (struct pollfd){tails[i], POLLOUT, 0};
+        int n = wait_extras(all + 1);
         struct call c = {.nr = SYS_ppoll, .arg = {(long)all, 1 + n, (long)limit, (long)p->mask, 8, 0}};
-        long r = wait_kernel(&c);
-        return r > 0 ? WAIT_AGAIN : r;
+        long r = signal_block_once(&c);
+        if (r == SIGNAL_AGAIN)
+            turn_end(TURN_WAIT);
+        return r > 0 || r == SIGNAL_AGAIN ? WAIT_AGAIN : r;
     }
     long ms = !limit ? -1 : t.tv_sec > 2000000 ? 2000000000L : t.tv_sec * 1000 + (t.tv_nsec + 999999) / 1000000;
     struct call c = {.nr = SYS_epoll_pwait,
@@ -170,6 +171,7 @@ static long epoll_rhythm(struct epoll_call *p)
         r = block(p);
         if (r != WAIT_AGAIN)
             return answer(p, r);
+        ended = !wait_serve();
     }
 }
 

@@ -3,6 +3,7 @@
 #include "net/adopt.h"
 #include "net/inbox.h"
 #include "shim/call_net.h"
+#include "shim/call_peer.h"
 #include "shim/call_wait.h"
 #include "shim/turn.h"
 
@@ -122,6 +123,8 @@ long call_ioctl(struct call *c)
         r = call_raw(c);
         if (r == 0 && d && d->inbox)
             *(int *)c->arg[2] += (int)inbox_unread(d->inbox);
+        if (r == 0 && d && peer_receives(d))
+            peer_count(d, (int *)c->arg[2]);
         return r;
     case FIOCLEX:
     case FIONCLEX:

@@ -1,8 +1,10 @@
 /* poll, ppoll, select, pselect6: the rhythm of call_wait.h for many descriptors. */
 #define _GNU_SOURCE
 #include "net/inbox.h"
+#include "net/transport.h"
 #include "shim/call_net.h"
 #include "shim/call_signal.h"
+#include "shim/call_peer.h"
 #include "shim/call_wait.h"
 #include "shim/turn.h"
 
@@ -24,7 +26,7 @@ static long add_unread(struct pollfd *fds, unsigned count)
     long ready = 0;
     for (unsigned i = 0; i < count; i++) {
         struct description *d = fds[i].fd >= 0 ? fd_peek(fds[i].fd) : NULL;
-        if (d && d->inbox && inbox_unread(d->inbox))
+        if (d && ((d->inbox && inbox_unread(d->inbox)) || peer_readable(d)))
             fds[i].revents |= fds[i].events & (POLLIN | POLLRDNORM);
         ready += fds[i].revents != 0;
     }
@@ -33,10 +35,9 @@ static long add_unread(struct pollfd *fds, unsigned count)
 
 static long probe(struct poll_call *p)
 {
-    if (outbox.tails)
-        outbox_retry();
+    wait_serve();
     long r = sys(SYS_poll, p->fds, p->count, 0);
-    return r >= 0 && inbox_any() ? add_unread(p->fds, p->count) : r;
+    return r >= 0 && (inbox_any() || peer_any()) ? add_unread(p->fds, p->count) : r;
 }
 
 /* True when input came within the time that turns without outputs share. */
@@ -44,7 +45,14 @@ static bool share(struct poll_call *p)
 {
     long left = wait_left(&p->until);
     long ms = left < 0 || left > WAIT_SHARE_MS * 1000000L ? WAIT_SHARE_MS : left / 1000000L;
-    return !outbox_held() && sys(SYS_poll, p->fds, p->count, ms) > 0;
+    if (outbox_held())
+        return false;
+    if (transport_fd() < 0)
+        return sys(SYS_poll, p->fds, p->count, ms) > 0;
+    struct pollfd all[p->count + 1];
+    memcpy(all, p->fds, p->count * sizeof *all);
+    all[p->count] = (struct pollfd){transport_fd(), POLLIN, 0};
+    return sys(SYS_poll, all, p->count + 1, ms) > 0;
 }
 
 static long block(struct poll_call *p)
@@ -53,17 +61,16 @@ static long block(struct poll_call *p)
     struct call c = {.nr = SYS_ppoll,
                      .arg = {(long)p->fds, p->count, (long)wait_timespec(&p->until, &t),
                              (long)p->mask, 8, 0}};
-    if (!outbox.tails)
+    if (!wait_has_extras())
         return wait_kernel(&c);
-    struct pollfd all[p->count + WAIT_TAILS];
-    int tails[WAIT_TAILS], n = outbox_tails(tails, WAIT_TAILS);
+    struct pollfd all[p->count + WAIT_EXTRAS];
     memcpy(all, p->fds, p->count * sizeof *all);
-    for (int i = 0; i < n; i++)
-        all[p->count + i] = (struct pollfd){tails[i], POLLOUT, 0};
     c.arg[0] = (long)all;
-    c.arg[1] = p->count + n;
-    long r = wait_kernel(&c);
-    return r <= 0 ? r : WAIT_AGAIN;
+    c.arg[1] = p->count + wait_extras(all + p->count);
+    long r = signal_block_once(&c);
+    if (r == SIGNAL_AGAIN)
+        turn_end(TURN_WAIT);
+    return r <= 0 && r != SIGNAL_AGAIN ? r : WAIT_AGAIN;
 }
 
 static long poll_rhythm(struct poll_call *p)
@@ -83,6 +90,7 @@ static long poll_rhythm(struct poll_call *p)
         r = block(p);
         if (r != WAIT_AGAIN)
             return r;
+        ended = !wait_serve();
     }
 }
 

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "net/inbox.h"
 #include "shim/call_net.h"
+#include "shim/call_peer.h"
 #include "shim/call_wait.h"
 
 #include <fcntl.h>
@@ -57,6 +58,15 @@ static long try_ready(struct call *c)
 
 static long try_socket(struct call *c)
 {
+    struct description *d = fd_peek((int)c->arg[0]);
+    if (d && peer_receives(d)) {
+        struct iovec one = {(void *)c->arg[1], (size_t)c->arg[2]};
+        struct msghdr m = {.msg_iov = c->nr == SYS_read ? &one : (struct iovec *)c->arg[1],
+                           .msg_iovlen = c->nr == SYS_read ? 1 : (size_t)c->arg[2]};
+        long r = peer_receive(d, &m, 0);
+        if (r != -EAGAIN)
+            return r;
+    }
     if (c->nr == SYS_read)
         return sys(SYS_recvfrom, c->arg[0], c->arg[1], c->arg[2], MSG_DONTWAIT, NULL, NULL);
     struct msghdr m = {.msg_iov = (struct iovec *)c->arg[1], .msg_iovlen = (size_t)c->arg[2]};

@@ -1,6 +1,7 @@
 /* Sends: outputs are checked as the kernel would, then held until the turn is durable. */
 #define _GNU_SOURCE
 #include "shim/call_net.h"
+#include "shim/call_peer.h"
 #include "shim/call_wait.h"
 #include "shim/turn.h"
 
@@ -135,6 +136,12 @@ static long hold_datagram(struct call *c, int fd, struct description *d, const s
         return wait_flushed(c);
     if (!s->bound && s->state != SOCK_CONNECTED)
         bind_early(fd, d);
+    if (inet) {
+        bool plain;
+        long r = peer_send(fd, d, address, address_length, v, count, total, flags, &plain);
+        if (!plain)
+            return r;
+    }
     if (!outbox_room())
         turn_end(TURN_FLUSH);
     bool ended = false;

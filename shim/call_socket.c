@@ -1,5 +1,6 @@
 /* Sockets: making, naming, connecting, accepting, options. */
 #define _GNU_SOURCE
+#include "net/peers.h"
 #include "net/pool.h"
 #include "shim/call_net.h"
 #include "shim/call_wait.h"
@@ -65,6 +66,8 @@ long call_bind(struct call *c)
         fd_note_bound((int)c->arg[0], d);
         if (d->socket->state == SOCK_NEW)
             d->socket->state = SOCK_BOUND;
+        if (d->socket->type == SOCK_DGRAM)
+            peers_publish((int)c->arg[0], d);
     }
     return r;
 }

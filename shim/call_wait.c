@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "shim/call_wait.h"
 #include "net/host.h"
+#include "net/peers.h"
 #include "shim/call_signal.h"
 #include "shim/turn.h"
 
@@ -84,9 +85,12 @@ long wait_refused(long result)
 bool wait_settle(int fd, short events)
 {
     if (!outbox_held()) {
-        struct pollfd p = {fd, events, 0};
-        if (sys(SYS_poll, &p, 1, WAIT_SHARE_MS) > 0)
+        struct pollfd p[2] = {{fd, events, 0}, {transport_fd(), POLLIN, 0}};
+        if (sys(SYS_poll, p, p[1].fd >= 0 ? 2 : 1, WAIT_SHARE_MS) > 0) {
+            if (p[1].revents)
+                transport_pump();
             return true;
+        }
     }
     turn_end(TURN_WAIT);
     return false;
@@ -104,16 +108,39 @@ long wait_peek(int fd, short events)
     return r < 0 ? r : p.revents;
 }
 
+bool wait_has_extras(void)
+{
+    return outbox.tails || transport_fd() >= 0;
+}
+
+int wait_extras(struct pollfd *to)
+{
+    int tails[WAIT_TAILS];
+    int n = outbox.tails ? outbox_tails(tails, WAIT_TAILS) : 0;
+    for (int i = 0; i < n; i++)
+        to[i] = (struct pollfd){tails[i], POLLOUT, 0};
+    if (transport_fd() >= 0)
+        to[n++] = (struct pollfd){transport_fd(), POLLIN, 0};
+    return n;
+}
+
+bool wait_serve(void)
+{
+    if (outbox.tails)
+        outbox_retry();
+    if (transport_fd() < 0)
+        return false;
+    transport_pump();
+    return peers_owe() || outbox.frames;
+}
+
 /* One wait for `fd` (if it is one) and the tails. What poll says, or WAIT_AGAIN. */
 static long wait_once(int fd, short events, const struct deadline *until, long nr, bool *ready)
 {
-    struct pollfd p[1 + WAIT_TAILS];
-    int tails[WAIT_TAILS];
-    int n = outbox.tails ? outbox_tails(tails, WAIT_TAILS) : 0;
+    struct pollfd p[1 + WAIT_EXTRAS];
+    int n = wait_extras(p + 1);
     struct timespec t;
     p[0] = (struct pollfd){fd, events, 0};
-    for (int i = 0; i < n; i++)
-        p[1 + i] = (struct pollfd){tails[i], POLLOUT, 0};
     struct call c = {.nr = SYS_ppoll, .arg = {(long)p, 1 + n, (long)wait_timespec(until, &t), 0, 8, 0}};
     long r = signal_block_for(&c, nr);
     if (r == SIGNAL_AGAIN) {
@@ -131,9 +158,11 @@ long wait_ready(int fd, short events, const struct deadline *until, long nr)
         long r = wait_once(fd, events, until, nr, &ready);
         if (r < 0 && r != WAIT_AGAIN)
             return r;
-        outbox_retry();
+        bool served = wait_serve();
         if (ready)
             return 1;
+        if (served)
+            return WAIT_AGAIN;
         if (r == 0 && wait_left(until) == 0)
             return 0;
     }
@@ -166,10 +195,12 @@ long wait_rhythm(struct call *c, const struct waiting *w)
         if (!ended && wait_settle(w->fd, w->events))
             continue;
         ended = true;
-        if (w->blocking && !w->timeout_ns && !outbox.tails)
+        if (w->blocking && !w->timeout_ns && !wait_has_extras())
             return signal_block(w->blocking);
         r = wait_ready(w->fd, w->events, &until, w->timeout_ns ? SYS_ppoll : c->nr);
-        if (r <= 0)
+        if (r == WAIT_AGAIN)
+            ended = false;
+        else if (r <= 0)
             return r ? r : -EAGAIN;
     }
 }

@@ -69,6 +69,13 @@ struct waiting {
     struct call *blocking; /* what to call when nothing but the descriptor is waited for; NULL: poll, then attempt */
 };
 
+/* What every wait watches besides its own descriptors: outputs that did not fit, and the peers. At most WAIT_EXTRAS;
+ * then wait_serve(): true when frames came that a commit must cover, or the turn now has outputs. */
+#define WAIT_EXTRAS (WAIT_TAILS + 1)
+bool wait_has_extras(void);
+int wait_extras(struct pollfd *);
+bool wait_serve(void);
+
 /* The whole rhythm for one descriptor. */
 long wait_rhythm(struct call *, const struct waiting *);
 

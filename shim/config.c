@@ -8,6 +8,13 @@
 
 static char library[1024];
 
+static unsigned linger_ms = 5000;
+
+unsigned config_linger_ms(void)
+{
+    return linger_ms;
+}
+
 static const char *find(char **envp, const char *name)
 {
     size_t length = strlen(name);
@@ -52,6 +59,12 @@ void config_read(struct config *c, char **argv, char **envp)
     }
     value = find(envp, "KEN_FRESH");
     c->fresh = value && *value && strcmp(value, "0") != 0;
+    value = find(envp, "KEN_LINGER");
+    if (value && *value >= '0' && *value <= '9') {
+        linger_ms = 0;
+        for (; *value >= '0' && *value <= '9' && linger_ms < 1000000000; value++)
+            linger_ms = linger_ms * 10 + (unsigned)(*value - '0') * 1000;
+    }
     value = find(envp, "KEN_NET");
     c->plt_only = value && !strcmp(value, "plt");
     c->kenctl = find(envp, "KEN_CTL");

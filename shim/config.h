@@ -6,6 +6,7 @@
  *   KEN_TRACKER   uffd | softdirty | compare; else the best that works
  *   KEN_FRESH     not empty and not 0: set the old store aside
  *   KEN_CTL       the helper program; else kenctl beside libken.so
+ *   KEN_LINGER    seconds; default 5
  *   KEN_NET       plt: do without Syscall User Dispatch (for tests)
  */
 #ifndef KEN_SHIM_CONFIG_H
@@ -32,5 +33,8 @@ void config_hide(char **envp);
 /* The path of libken.so itself, found by config_hide()'s sibling in /proc/self/maps; "" when unknown. */
 const char *config_library(void);
 void config_find_library(void);
+
+/* KEN_LINGER: how long an exit waits for peers to take what was sent to them. Part of the image. */
+unsigned config_linger_ms(void);
 
 #endif

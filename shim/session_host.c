@@ -30,6 +30,11 @@ int session_store_dirfd(void)
     return session ? session->store.directory_fd : -1;
 }
 
+const uint8_t *session_identity(void)
+{
+    return session ? session->store.super.id.bytes : NULL;
+}
+
 struct progress *session_progress(void)
 {
     return session ? session->progress : NULL;

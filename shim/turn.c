@@ -14,10 +14,12 @@
 #include "heap/say.h"
 #include "net/fdtable.h"
 #include "net/outbox.h"
+#include "net/peers.h"
 #include "shim/boot.h"
 #include "shim/call_limits.h"
 #include "shim/call_signal.h"
 #include "shim/call_time.h"
+#include "shim/config.h"
 #include "shim/threads.h"
 
 static enum run_state state = RUN_RUNNING;
@@ -60,6 +62,7 @@ static void commit_and_release(enum run_state to)
         boot_resumed();
         resumed = true;
     }
+    peers_committed();
     if (to != RUN_FINISHED)
         outbox_release();
     commit_apply(session);
@@ -77,8 +80,10 @@ void turn_end(enum turn_reason reason)
 void turn_finish(int status)
 {
     session->image.meta->exit_status = status;
+    peers_farewell();
     turn_end(TURN_EXIT);
     outbox_drain(); /* what full descriptors did not take yet */
+    peers_linger(config_linger_ms());
     /* In a later incarnation as well: the status of the first one, which is in the image. */
     session->image.meta->exit_status = status;
     commit_and_release(RUN_FINISHED);

@@ -38,6 +38,11 @@ int session_store_dirfd(void)
     return host_directory;
 }
 
+const uint8_t *session_identity(void)
+{
+    return NULL;
+}
+
 struct progress *session_progress(void)
 {
     return host_page;

@@ -1,0 +1,28 @@
+/* Addresses and the names made of them: shared by the files that find peers. */
+#ifndef KEN_NET_ADDRESS_H
+#define KEN_NET_ADDRESS_H
+
+#include "net/peers.h"
+
+bool address_is_v4(const struct wire_address *);
+bool address_is_loopback(const struct wire_address *);
+
+/* Where a datagram to that address goes: the wildcard means this host. */
+struct wire_address address_target(const struct wire_address *);
+
+/* The wildcard of a family, with the port of `a`. */
+struct wire_address address_any(const struct wire_address *a, bool v4);
+
+/* The abstract name of who has the address; TRANSPORT_NAME bytes. */
+void address_name(char *to, enum protocol, const struct wire_address *);
+
+/* Asks who listens at a name: its channel, NULL when nobody does or it is not a peer. */
+struct channel *peers_ask(const char *name);
+
+/* Listens at the name that is made of this process's identity: whoever knows it finds us again. */
+void peers_listen(void);
+
+/* Nothing leads to that channel any more. */
+void peers_forget(const struct channel *);
+
+#endif

@@ -1,0 +1,201 @@
+#include "net/datagram.h"
+#include "net/address.h"
+#include "net/pool.h"
+
+#include <fcntl.h>
+
+/* A datagram that waits; its bytes follow. */
+struct letter {
+    struct letter *next;
+    struct channel *channel; /* NULL: gone; whom to tell that it was taken */
+    struct wire_address from;
+    uint32_t charged;
+    uint32_t length;
+    char bytes[];
+};
+
+struct mail {
+    struct mail *next; /* of all */
+    int32_t of;        /* description */
+    struct letter *first, *last;
+};
+
+static struct mail *mails;
+static unsigned unread;
+
+void datagram_attach(struct description *d)
+{
+    struct fd_socket *s = d->socket;
+    struct mail *m = s->mail ? NULL : pool_take(sizeof *m);
+    if (!m)
+        return;
+    *m = (struct mail){.next = mails, .of = fd_index(d)};
+    mails = m;
+    s->mail = m;
+}
+
+static void remove_first(struct mail *m)
+{
+    struct letter *l = m->first;
+    m->first = l->next;
+    if (l->channel)
+        l->channel->datagrams_taken += l->charged;
+    unread--;
+    pool_give(l);
+}
+
+void datagram_detach(struct fd_socket *s)
+{
+    struct mail *m = s->mail;
+    if (!m)
+        return;
+    while (m->first)
+        remove_first(m);
+    for (struct mail **link = &mails; *link; link = &(*link)->next)
+        if (*link == m) {
+            *link = m->next;
+            break;
+        }
+    pool_give(m);
+    s->mail = NULL;
+}
+
+static bool local_of(const struct fd_socket *s, struct wire_address *local)
+{
+    return s->local && address_read(local, &s->local->at, s->local->length);
+}
+
+static bool remote_of(const struct fd_socket *s, struct wire_address *remote)
+{
+    return s->state == SOCK_CONNECTED && s->peer && address_read(remote, &s->peer->at, s->peer->length);
+}
+
+/* How well the socket fits a datagram: 0 not at all; connected before bound, an address before the wildcard. */
+static int fit(const struct fd_socket *s, const struct wire_route *route)
+{
+    struct wire_address local, remote;
+    if (!s || !local_of(s, &local) || local.port != route->to.port)
+        return 0;
+    bool wild = address_is_wildcard(&local);
+    if (!wild && memcmp(local.bytes, route->to.bytes, sizeof local.bytes))
+        return 0;
+    if (wild && address_is_v4(&local) != address_is_v4(&route->to) && s->domain == AF_INET)
+        return 0;
+    if (remote_of(s, &remote)) {
+        remote = address_target(&remote);
+        return wire_same_address(&remote, &route->from) ? 4 : 0;
+    }
+    return wild ? 1 : 2;
+}
+
+static struct mail *mail_for(const struct wire_route *route)
+{
+    struct mail *best = NULL;
+    int best_fit = 0;
+    for (struct mail *m = mails; m; m = m->next) {
+        const struct description *d = fd_description(m->of);
+        int f = d && d->kind == FD_SOCKET && d->socket && !(d->socket->shut & 1) ? fit(d->socket, route) : 0;
+        if (f > best_fit) {
+            best = m;
+            best_fit = f;
+        }
+    }
+    return best;
+}
+
+bool datagram_deliver(struct channel *c, const struct wire_head *h, const unsigned char *body)
+{
+    struct wire_route route;
+    memcpy(&route, body, sizeof route);
+    uint32_t length = h->body - (uint32_t)sizeof route;
+    peers_learn(PROTOCOL_UDP, &route.from, c);
+    struct mail *m = mail_for(&route);
+    if (!m) { /* nobody has the address any more */
+        c->datagrams_taken += h->body;
+        return true;
+    }
+    struct letter *l = pool_take(sizeof *l + length);
+    if (!l)
+        return false;
+    *l = (struct letter){.channel = c, .from = route.from, .charged = h->body, .length = length};
+    memcpy(l->bytes, body + sizeof route, length);
+    if (m->first)
+        m->last->next = l;
+    else
+        m->first = l;
+    m->last = l;
+    unread++;
+    return true;
+}
+
+static size_t scatter(const struct letter *l, const struct msghdr *m)
+{
+    size_t done = 0;
+    for (size_t i = 0; i < m->msg_iovlen && done < l->length; i++) {
+        size_t n = l->length - done < m->msg_iov[i].iov_len ? l->length - done : m->msg_iov[i].iov_len;
+        memcpy(m->msg_iov[i].iov_base, l->bytes + done, n);
+        done += n;
+    }
+    return done;
+}
+
+long datagram_take(struct description *d, struct msghdr *m, long flags)
+{
+    struct mail *mail = d->socket ? d->socket->mail : NULL;
+    if (!mail || !mail->first || (flags & (MSG_ERRQUEUE | MSG_OOB)))
+        return -EAGAIN;
+    const struct letter *l = mail->first;
+    size_t done = scatter(l, m);
+    long result = flags & MSG_TRUNC ? (long)l->length : (long)done;
+    if (m->msg_name)
+        m->msg_namelen = (socklen_t)address_write(&l->from, d->socket->domain, m->msg_name, m->msg_namelen);
+    m->msg_flags = done < l->length ? MSG_TRUNC : 0;
+    m->msg_controllen = 0;
+    if (!(flags & MSG_PEEK))
+        remove_first(mail);
+    return result;
+}
+
+bool datagram_waiting(const struct description *d, size_t *bytes)
+{
+    const struct mail *m = d->kind == FD_SOCKET && d->socket ? d->socket->mail : NULL;
+    if (!m || !m->first)
+        return false;
+    if (bytes)
+        *bytes = m->first->length;
+    return true;
+}
+
+bool datagram_any(void)
+{
+    return unread != 0;
+}
+
+int datagram_send(int fd, struct description *d, const void *address, size_t address_length, const struct iovec *v,
+                  int count, size_t total)
+{
+    struct fd_socket *s = d->socket;
+    struct wire_address to, local;
+    struct wire_route route;
+    if (!(address ? address_read(&to, address, address_length) : remote_of(s, &to)) || address_is_group(&to))
+        return 0;
+    route.to = address_target(&to);
+    struct channel *c = peers_find(PROTOCOL_UDP, &route.to);
+    if (!c || !local_of(s, &local))
+        return 0;
+    route.from = address_source(&local, &to);
+    peers_publish(fd, d);
+    if (channel_datagram_room(c) < total + sizeof route)
+        return -ENOBUFS;
+    struct wire_head head = {.kind = WIRE_DATAGRAM};
+    int r = peers_produce(c, head, &route, sizeof route, v, count, 0, total);
+    return r ? r : 1;
+}
+
+void datagram_orphan(const struct channel *c)
+{
+    for (struct mail *m = mails; m; m = m->next)
+        for (struct letter *l = m->first; l; l = l->next)
+            if (l->channel == c)
+                l->channel = NULL;
+}

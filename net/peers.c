@@ -1,0 +1,367 @@
+#include "net/peers.h"
+#include "net/address.h"
+#include "net/adopt.h"
+#include "net/datagram.h"
+#include "net/host.h"
+#include "net/outbox.h"
+#include "net/pool.h"
+#include "heap/say.h"
+#include "heap/sys.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#define RETRY_MS 20          /* how often a peer that went away is looked for */
+#define RETRY_LATER_MS 500   /* when it did not come for long */
+#define RETRIES 1000
+#define PROBE_MS 5000        /* how long a peer may take to say who it is */
+
+/* In the image. */
+static struct {
+    struct wire_id self;
+    uint64_t place;
+    bool on;
+    struct channel *channels;
+    unsigned retries;
+    uint64_t suspect; /* the epoch of a hello that did not fit */
+} peers;
+
+/* Where the store lies: its directory's parent and its name. A fresh run in the same place replaces the one before. */
+static uint64_t place_of(int directory)
+{
+    char path[1100];
+    struct stat s;
+    long n = fd_link(directory, path, sizeof path);
+    if (n <= 0 || sys(SYS_newfstatat, directory, "..", &s, 0) < 0)
+        return 0;
+    uint64_t h = (s.st_ino + s.st_dev * 1099511628211u) ^ 14695981039346656037u;
+    for (const char *p = strrchr(path, '/'); p && *p; p++)
+        h = (h ^ (uint8_t)*p) * 1099511628211u;
+    return h | 1;
+}
+
+static bool know_self(void)
+{
+    const uint8_t *id = peers.on ? NULL : session_identity();
+    if (!id)
+        return peers.on;
+    memcpy(peers.self.bytes, id, sizeof peers.self.bytes);
+    peers.place = place_of(session_store_dirfd());
+    return peers.on = true;
+}
+
+static void id_name(char *to, const struct wire_id *id)
+{
+    memcpy(to, "ken/id/", 7);
+    to += 7;
+    for (size_t i = 0; i < sizeof id->bytes; i++) {
+        *to++ = "0123456789abcdef"[id->bytes[i] >> 4];
+        *to++ = "0123456789abcdef"[id->bytes[i] & 15];
+    }
+    *to = '\0';
+}
+
+void peers_listen(void)
+{
+    char name[TRANSPORT_NAME];
+    if (!know_self())
+        return;
+    id_name(name, &peers.self);
+    transport_listen(name);
+}
+
+static struct channel *find_channel(const struct wire_id *id)
+{
+    for (struct channel *c = peers.channels; c; c = c->next)
+        if (wire_same_id(&c->peer, id))
+            return c;
+    return NULL;
+}
+
+static struct channel *make_channel(const struct wire_id *id)
+{
+    struct channel *c = pool_take(sizeof *c);
+    if (!c)
+        return NULL;
+    channel_open(c, id);
+    c->next = peers.channels;
+    peers.channels = c;
+    peers_listen();
+    return c;
+}
+
+/* The peer's run is over: nothing is to be sent to it, and its addresses may be somebody else's. */
+static void retire(struct channel *c)
+{
+    c->finished = true;
+    peers_forget(c);
+    datagram_orphan(c);
+}
+
+static void remove_finished(void)
+{
+    for (struct channel **link = &peers.channels; *link;) {
+        struct channel *c = *link;
+        if (!c->finished || c->durable != c->expected || transport_pending(c)) {
+            link = &c->next;
+            continue;
+        }
+        *link = c->next;
+        channel_close(c);
+        pool_give(c);
+    }
+}
+
+/* --- greetings ----------------------------------------------------------------------------------- */
+
+void peers_fill_hello(const struct channel *c, struct wire_hello *h)
+{
+    if (c)
+        channel_hello(c, h);
+    know_self();
+    h->magic = WIRE_MAGIC;
+    h->version = WIRE_VERSION;
+    h->id = peers.self;
+    h->place = peers.place;
+}
+
+static void replace_old(const struct wire_hello *h)
+{
+    for (struct channel *c = peers.channels; c; c = c->next) {
+        if (c->finished || !h->place || c->place != h->place || wire_same_id(&c->peer, &h->id))
+            continue;
+        say("a peer began anew with a fresh store; connections with its former run read as reset");
+        retire(c);
+        transport_drop(c);
+    }
+}
+
+/* A process that died may have left a hello behind that is older than what came since: the second time counts. */
+static struct channel *misfit(struct channel *c, const struct wire_hello *h)
+{
+    if (peers.suspect == h->epoch) {
+        say("a peer and this process have no common past (a store was put back?); connections with it read as reset");
+        channel_renew(c);
+    }
+    peers.suspect = h->epoch;
+    return NULL;
+}
+
+struct channel *peers_greeted(const struct wire_hello *h, struct channel *wanted, uint64_t *from)
+{
+    if (!know_self() || h->magic != WIRE_MAGIC || h->version != WIRE_VERSION || wire_same_id(&h->id, &peers.self))
+        return NULL;
+    if (!wire_no_id(&h->to) && !wire_same_id(&h->to, &peers.self))
+        return NULL;
+    replace_old(h);
+    struct channel *c = wanted ? wanted : find_channel(&h->id);
+    if (!c && !(c = make_channel(&h->id)))
+        return NULL;
+    int r = channel_connected(c, h, from);
+    if (r == CHANNEL_REPLACED)
+        return misfit(c, h);
+    if (r == 0 && peers.retries)
+        peers.retries = 0;
+    return r < 0 ? NULL : c;
+}
+
+static long now_ms(void)
+{
+    struct timespec t = {0, 0};
+    sys(SYS_clock_gettime, CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* Waits for the answer to a probe; serves the others meanwhile, who may be waiting for ours. */
+static long await_hello(int fd, unsigned char *answer, size_t length)
+{
+    size_t got = 0;
+    long until = now_ms() + PROBE_MS;
+    while (got < length) {
+        struct pollfd p[2] = {{fd, POLLIN, 0}, {transport_fd(), POLLIN, 0}};
+        long left = until - now_ms();
+        if (left <= 0 || sys(SYS_poll, p, 2, left) == 0)
+            return -ETIMEDOUT;
+        if (p[1].revents)
+            transport_pump();
+        if (!p[0].revents)
+            continue;
+        long n = sys(SYS_read, fd, answer + got, length - got);
+        if (n <= 0 && n != -EAGAIN && n != -EINTR)
+            return n ? n : -ECONNRESET;
+        got += n > 0 ? (size_t)n : 0;
+    }
+    return 0;
+}
+
+/* Asks who listens at a name. */
+static long probe(const char *name, struct wire_hello *h)
+{
+    struct {
+        struct wire_head head;
+        struct wire_hello hello;
+    } ask = {.head = {.kind = WIRE_HELLO, .body = sizeof ask.hello}}, answer;
+    long fd = transport_dial(name);
+    if (fd < 0)
+        return fd;
+    peers_fill_hello(NULL, &ask.hello);
+    ask.hello.epoch = transport_epoch();
+    long r = sys(SYS_sendto, fd, &ask, sizeof ask, MSG_NOSIGNAL, NULL, 0);
+    if (r == sizeof ask)
+        r = await_hello((int)fd, (unsigned char *)&answer, sizeof answer);
+    sys(SYS_close, fd);
+    if (r < 0)
+        return r;
+    if (answer.head.kind != WIRE_HELLO || answer.hello.magic != WIRE_MAGIC)
+        return -EPROTO;
+    *h = answer.hello;
+    return 0;
+}
+
+static void reach(struct channel *c)
+{
+    char name[TRANSPORT_NAME];
+    id_name(name, &c->peer);
+    if (!transport_pending(c) && transport_connect(name, c) < 0)
+        transport_alarm(peers.retries < RETRIES ? RETRY_MS : RETRY_LATER_MS);
+}
+
+struct channel *peers_ask(const char *name)
+{
+    struct wire_hello h;
+    if (!know_self() || probe(name, &h) < 0 || wire_same_id(&h.id, &peers.self))
+        return NULL;
+    replace_old(&h);
+    struct channel *c = find_channel(&h.id);
+    if (!c && (c = make_channel(&h.id)))
+        c->place = h.place;
+    if (c)
+        reach(c);
+    return c;
+}
+
+/* --- keeping in touch ---------------------------------------------------------------------------- */
+
+static bool wants_transport(const struct channel *c)
+{
+    return !c->finished && (channel_busy(c) || c->durable != c->expected);
+}
+
+void peers_tick(void)
+{
+    peers.retries++;
+    for (struct channel *c = peers.channels; c; c = c->next)
+        if (wants_transport(c))
+            reach(c);
+}
+
+void peers_lost(struct channel *c)
+{
+    if (wants_transport(c))
+        transport_alarm(RETRY_MS);
+}
+
+bool peers_deliver(struct channel *c, const struct wire_head *h, const unsigned char *body)
+{
+    switch (h->kind) {
+    case WIRE_DATAGRAM:
+        return datagram_deliver(c, h, body);
+    case WIRE_BYE:
+        retire(c);
+        return true;
+    default:
+        return true;
+    }
+}
+
+int peers_produce(struct channel *c, struct wire_head head, const void *front, size_t front_length,
+                  const struct iovec *v, int count, size_t skip, size_t length)
+{
+    int r = channel_produce(c, head, front, front_length, v, count, skip, length);
+    if (r == 0)
+        outbox.frames++;
+    return r;
+}
+
+void peers_committed(void)
+{
+    outbox.frames = 0;
+    if (!peers.channels)
+        return;
+    bool finished = false;
+    for (struct channel *c = peers.channels; c; c = c->next) {
+        channel_committed(c);
+        finished |= c->finished;
+        if (wants_transport(c) && !transport_alarmed())
+            reach(c);
+    }
+    transport_flush();
+    if (finished)
+        remove_finished();
+}
+
+bool peers_owe(void)
+{
+    for (const struct channel *c = peers.channels; c; c = c->next)
+        if (c->expected != c->durable)
+            return true;
+    return false;
+}
+
+static void publish_all(void)
+{
+    for (int fd = 0; fd <= fd_highest; fd++) {
+        struct description *d = fd_peek(fd);
+        if (!d || d->kind != FD_SOCKET || !d->socket || !d->socket->published)
+            continue;
+        d->socket->published = 0;
+        peers_publish(fd, d);
+    }
+}
+
+void peers_resume(void)
+{
+    publish_all();
+    if (!peers.channels)
+        return;
+    peers_listen();
+    for (struct channel *c = peers.channels; c; c = c->next) {
+        channel_committed(c); /* what came back with the image is durable */
+        if (!c->finished)
+            reach(c);
+    }
+}
+
+void peers_farewell(void)
+{
+    for (struct channel *c = peers.channels; c; c = c->next)
+        if (!c->finished)
+            peers_produce(c, (struct wire_head){.kind = WIRE_BYE}, NULL, 0, NULL, 0, 0, 0);
+}
+
+/* A peer that is down and is owed nothing but the good-bye is not waited for. */
+static bool lingers(void)
+{
+    for (const struct channel *c = peers.channels; c; c = c->next)
+        if (!c->finished && channel_busy(c) && (transport_pending(c) || c->produced - c->acked > 1))
+            return true;
+    return false;
+}
+
+void peers_linger(unsigned linger_ms)
+{
+    long until = now_ms() + (long)linger_ms;
+    while (lingers()) {
+        struct pollfd p = {transport_fd(), POLLIN, 0};
+        long left = until - now_ms();
+        if (left <= 0) {
+            say("a peer did not take everything within %u ms (KEN_LINGER); the rest is lost", linger_ms);
+            return;
+        }
+        sys(SYS_poll, &p, p.fd >= 0, left < RETRY_MS ? left : RETRY_MS);
+        transport_pump();
+        transport_flush();
+    }
+}

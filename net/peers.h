@@ -1,0 +1,59 @@
+/* The peers: other processes under libken that this one talks to, and how they are found.
+ *
+ * Who binds an address listens on an abstract UNIX socket named after it as well (`ken/udp/127.0.0.1:7001`); to connect
+ * there tells within microseconds whether a peer or a plain process has the address. Every process that has peers also
+ * listens at a name made of its identity, by which it is found again after a crash of either side.
+ * The channels and the addresses that led to them lie in the image. Not thread-safe; handlers call with the lock held.
+ */
+#ifndef KEN_NET_PEERS_H
+#define KEN_NET_PEERS_H
+
+#include "net/channel.h"
+#include "net/fdtable.h"
+#include "net/transport.h"
+
+#include <netinet/in.h>
+
+enum protocol { PROTOCOL_UDP, PROTOCOL_TCP };
+
+/* A new process, its descriptors made again, at the last commit: names are listened at again, peers are told. */
+void peers_resume(void);
+
+/* After each commit: what the turn produced leaves, what it took in is acknowledged. */
+void peers_committed(void);
+
+/* The last turn: says good-bye on every channel (before the commit), then waits until the peers have everything, for
+ * at most `linger_ms` (after it). */
+void peers_farewell(void);
+void peers_linger(unsigned linger_ms);
+
+/* True when frames were taken in that no commit covers yet. */
+bool peers_owe(void);
+
+/* The peer that has the address, or NULL: it is a plain process's, or nobody's. May exchange a greeting. */
+struct channel *peers_find(enum protocol, const struct wire_address *);
+
+/* What came over that channel came from that address: answers go there. */
+void peers_learn(enum protocol, const struct wire_address *, struct channel *);
+
+/* channel_produce(), with the turn told that an output waits. */
+int peers_produce(struct channel *, struct wire_head, const void *front, size_t front_length,
+                  const struct iovec *, int count, size_t skip, size_t length);
+
+/* The socket has an address now (bound, or listening): peers may find it. */
+void peers_publish(int fd, struct description *);
+void peers_unpublish(const struct fd_socket *);
+
+/* Addresses. False: not an internet address. */
+bool address_read(struct wire_address *, const void *sockaddr, size_t length);
+
+/* Writes it as a socket of that domain sees it; returns the length of a whole one. `room` bytes at most are written. */
+size_t address_write(const struct wire_address *, int domain, void *to, size_t room);
+
+bool address_is_wildcard(const struct wire_address *);
+bool address_is_group(const struct wire_address *); /* multicast, broadcast */
+
+/* What the other side sees as the source of what goes from a socket bound to `local` to `to`. */
+struct wire_address address_source(const struct wire_address *local, const struct wire_address *to);
+
+#endif

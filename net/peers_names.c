@@ -1,0 +1,182 @@
+/* Who has which address: names that are listened at, and addresses that were asked for. */
+#include "net/address.h"
+#include "net/datagram.h"
+#include "net/pool.h"
+#include "heap/sys.h"
+
+#include <fcntl.h>
+#include <x86intrin.h>
+
+#define BUCKETS 64
+#define PLAIN 256                 /* addresses of plain processes remembered at a time */
+#define PLAIN_TICKS (1UL << 30)   /* about half a second of the time stamp counter */
+
+struct known {
+    struct known *next;
+    struct wire_address address;
+    enum protocol protocol;
+    struct channel *channel;
+};
+
+/* In the image. */
+static struct known *known[BUCKETS];
+static struct {
+    struct wire_address address;
+    uint32_t protocol; /* + 1; 0: nothing */
+    uint64_t asked;
+} plain[PLAIN];
+
+static unsigned hash(enum protocol p, const struct wire_address *a)
+{
+    uint32_t h = a->port * 2654435761u + p * 97u;
+    for (int i = 12; i < 16; i++)
+        h = (h ^ a->bytes[i]) * 16777619u;
+    return h ^ h >> 15;
+}
+
+static struct known **find_known(enum protocol p, const struct wire_address *a)
+{
+    struct known **link = &known[hash(p, a) % BUCKETS];
+    while (*link && ((*link)->protocol != p || !wire_same_address(&(*link)->address, a)))
+        link = &(*link)->next;
+    return link;
+}
+
+void peers_learn(enum protocol p, const struct wire_address *a, struct channel *c)
+{
+    struct known **link = find_known(p, a), *k = *link;
+    if (k) {
+        if (k->channel != c)
+            k->channel = c;
+        return;
+    }
+    if (!(k = pool_take(sizeof *k)))
+        return;
+    *k = (struct known){.address = *a, .protocol = p, .channel = c};
+    *link = k;
+}
+
+void peers_forget(const struct channel *c)
+{
+    for (unsigned i = 0; i < BUCKETS; i++) {
+        struct known **link = &known[i];
+        while (*link) {
+            struct known *k = *link;
+            if (k->channel != c) {
+                link = &k->next;
+                continue;
+            }
+            *link = k->next;
+            pool_give(k);
+        }
+    }
+}
+
+/* An address of this host, other than the loopback ones: the source of what is sent there is the address itself. */
+static bool is_own(const struct wire_address *a)
+{
+    if (address_is_loopback(a))
+        return true;
+    int domain = address_is_v4(a) ? AF_INET : AF_INET6;
+    struct sockaddr_storage to;
+    struct wire_address from;
+    socklen_t length = sizeof to;
+    long fd = sys(SYS_socket, domain, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return false;
+    long r = sys(SYS_connect, fd, &to, address_write(a, domain, &to, sizeof to));
+    if (r == 0)
+        r = sys(SYS_getsockname, fd, &to, &length);
+    sys(SYS_close, fd);
+    return r == 0 && address_read(&from, &to, length) && !memcmp(from.bytes, a->bytes, sizeof a->bytes);
+}
+
+static struct channel *ask_all(enum protocol p, const struct wire_address *a)
+{
+    char name[TRANSPORT_NAME];
+    struct channel *c;
+    address_name(name, p, a);
+    if ((c = peers_ask(name)))
+        return c;
+    for (int v4 = address_is_v4(a); v4 >= 0; v4--) {
+        struct wire_address any = address_any(a, v4);
+        address_name(name, p, &any);
+        if ((c = peers_ask(name)))
+            return c;
+    }
+    return NULL;
+}
+
+struct channel *peers_find(enum protocol p, const struct wire_address *a)
+{
+    struct known *k = *find_known(p, a);
+    if (k)
+        return k->channel;
+    unsigned i = hash(p, a) % PLAIN;
+    uint64_t now = __rdtsc();
+    if (plain[i].protocol == p + 1 && wire_same_address(&plain[i].address, a) && now - plain[i].asked < PLAIN_TICKS)
+        return NULL;
+    struct channel *c = is_own(a) ? ask_all(p, a) : NULL;
+    if (c) {
+        peers_learn(p, a, c);
+        return c;
+    }
+    plain[i].address = *a;
+    plain[i].protocol = p + 1;
+    plain[i].asked = now;
+    return NULL;
+}
+
+/* --- names of our own ---------------------------------------------------------------------------- */
+
+static enum protocol protocol_of(const struct fd_socket *s)
+{
+    return s->type == SOCK_STREAM ? PROTOCOL_TCP : PROTOCOL_UDP;
+}
+
+static bool takes_v4_too(int fd)
+{
+    int only = 0;
+    socklen_t length = sizeof only;
+    sys(SYS_getsockopt, fd, IPPROTO_IPV6, IPV6_V6ONLY, &only, &length);
+    return !only;
+}
+
+void peers_publish(int fd, struct description *d)
+{
+    struct fd_socket *s = d->socket;
+    struct wire_address a;
+    char name[TRANSPORT_NAME];
+    bool inet = s && (s->domain == AF_INET || s->domain == AF_INET6);
+    bool fits = inet && ((s->type == SOCK_DGRAM && s->protocol != IPPROTO_ICMP && s->protocol != IPPROTO_ICMPV6) ||
+                         (s->type == SOCK_STREAM && s->state == SOCK_LISTENING));
+    if (!fits || s->published || !s->local || !address_read(&a, &s->local->at, s->local->length) || !a.port)
+        return;
+    s->published = 1;
+    peers_listen();
+    address_name(name, protocol_of(s), &a);
+    transport_listen(name);
+    if (address_is_wildcard(&a) && !address_is_v4(&a) && takes_v4_too(fd)) {
+        struct wire_address any = address_any(&a, true);
+        address_name(name, protocol_of(s), &any);
+        transport_listen(name);
+        s->published = 2;
+    }
+    if (s->type == SOCK_DGRAM)
+        datagram_attach(d);
+}
+
+void peers_unpublish(const struct fd_socket *s)
+{
+    struct wire_address a;
+    char name[TRANSPORT_NAME];
+    if (!s->published || !s->local || !address_read(&a, &s->local->at, s->local->length))
+        return;
+    address_name(name, protocol_of(s), &a);
+    transport_unlisten(name);
+    if (s->published == 2) {
+        struct wire_address any = address_any(&a, true);
+        address_name(name, protocol_of(s), &any);
+        transport_unlisten(name);
+    }
+}

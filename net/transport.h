@@ -1,0 +1,70 @@
+/* Transports: the kernel's connections that carry channels, of this incarnation only.
+ *
+ * All of it lies in the window, not in the image: a new process begins with none. One epoll descriptor watches them
+ * all, so that whoever waits has one descriptor more to look at; there is none as long as the process has no peers.
+ * Abstract UNIX stream sockets within one network namespace; both sides must belong to the same user.
+ * Not thread-safe.
+ */
+#ifndef KEN_NET_TRANSPORT_H
+#define KEN_NET_TRANSPORT_H
+
+#include "net/channel.h"
+
+#define TRANSPORT_NAME 80 /* bytes of a listener's name, terminator included */
+
+struct transport;
+
+/* A new process: nothing is open. `epoch` is made anew. */
+void transport_boot(void);
+
+/* Closes everything: for a child of fork. */
+void transport_forked(void);
+
+/* The descriptor to watch for POLLIN while waiting; -1: there are no peers. */
+int transport_fd(void);
+
+bool transport_owns(int fd);
+
+/* Listens on an abstract name. 0 (also when it does already) or -errno. */
+int transport_listen(const char *name);
+void transport_unlisten(const char *name);
+
+/* A connection to who listens there: descriptor or -errno (-ECONNREFUSED: nobody; -EPERM: another user). */
+long transport_dial(const char *name);
+
+/* Makes a transport of one: says the channel's hello. 0 or -errno. */
+int transport_connect(const char *name, struct channel *);
+
+/* The transport that a channel uses; NULL when it has none that is ready. */
+struct transport *transport_of(const struct channel *);
+
+/* True when one is being greeted or ready. */
+bool transport_pending(const struct channel *);
+
+/* Acts on everything that is ready. True when frames of channels were taken in. */
+bool transport_pump(void);
+
+/* Sends what may be sent, to all, and what is to be acknowledged. */
+void transport_flush(void);
+
+/* No longer carries that channel: all of its transports are closed. */
+void transport_drop(const struct channel *);
+
+/* Asks for a turn of peers_tick() after some milliseconds; 0: never mind. */
+void transport_alarm(unsigned ms);
+bool transport_alarmed(void);
+
+uint64_t transport_epoch(void);
+
+/* The room above answers (peers.c). */
+void peers_fill_hello(const struct channel *, struct wire_hello *);
+
+/* The other side said who it is: the channel that carries on with it and the first frame to send, or NULL to hang up. */
+struct channel *peers_greeted(const struct wire_hello *, struct channel *wanted, uint64_t *from);
+
+/* One frame, in order, once. False: out of memory, it is to come again. */
+bool peers_deliver(struct channel *, const struct wire_head *, const unsigned char *body);
+void peers_lost(struct channel *); /* its last transport is gone */
+void peers_tick(void);
+
+#endif

@@ -1,0 +1,91 @@
+#define _GNU_SOURCE
+#include "shim/call_peer.h"
+#include "net/datagram.h"
+#include "shim/call_wait.h"
+#include "shim/turn.h"
+
+#include <fcntl.h>
+
+bool peer_receives(const struct description *d)
+{
+    return d->kind == FD_SOCKET && d->socket && d->socket->mail && transport_fd() >= 0;
+}
+
+long peer_receive(struct description *d, struct msghdr *m, long flags)
+{
+    if (!peer_receives(d))
+        return -EAGAIN;
+    long r = datagram_take(d, m, flags);
+    if (r != -EAGAIN)
+        return r;
+    transport_pump();
+    return datagram_take(d, m, flags);
+}
+
+long peer_receive_from(struct description *d, struct call *c)
+{
+    if (!peer_receives(d))
+        return -EAGAIN;
+    struct iovec v = {(void *)c->arg[1], (size_t)c->arg[2]};
+    socklen_t *length = (socklen_t *)c->arg[5];
+    struct msghdr m = {.msg_name = (void *)c->arg[4], .msg_iov = &v, .msg_iovlen = 1};
+    if (m.msg_name && length)
+        m.msg_namelen = *length;
+    long r = peer_receive(d, &m, c->arg[3]);
+    if (r >= 0 && m.msg_name && length)
+        *length = m.msg_namelen;
+    return r;
+}
+
+/* The channel is full: the turn's frames go out, then the peer has to take some. */
+static long make_room(const struct description *d, long flags, bool *ended)
+{
+    if ((d->flags & O_NONBLOCK) || (flags & MSG_DONTWAIT)) {
+        if (*ended)
+            return -EAGAIN;
+        turn_end(TURN_FLUSH);
+        transport_pump();
+        *ended = true;
+        return 0;
+    }
+    if (!*ended || peers_owe() || outbox_held())
+        turn_end(TURN_FLUSH);
+    *ended = true;
+    struct deadline until = wait_until(100000000);
+    long r = wait_ready(-1, 0, &until, SYS_sendto);
+    return r < 0 && r != WAIT_AGAIN ? r : 0;
+}
+
+long peer_send(int fd, struct description *d, const void *address, size_t address_length, const struct iovec *v,
+               int count, size_t total, long flags, bool *plain)
+{
+    bool ended = false;
+    *plain = false;
+    for (;;) {
+        int sent = datagram_send(fd, d, address, address_length, v, count, total);
+        if (sent == 0)
+            *plain = true;
+        if (sent >= 0)
+            return sent ? (long)total : 0;
+        long r = make_room(d, flags, &ended);
+        if (r < 0)
+            return r;
+    }
+}
+
+bool peer_readable(const struct description *d)
+{
+    return datagram_waiting(d, NULL);
+}
+
+bool peer_any(void)
+{
+    return datagram_any();
+}
+
+void peer_count(const struct description *d, int *bytes)
+{
+    size_t length;
+    if (datagram_waiting(d, &length))
+        *bytes = (int)length;
+}

@@ -1,0 +1,143 @@
+#!/usr/bin/python3
+"""Programs under libken that talk to each other: whatever is killed, messages arrive once and in order."""
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from harness import *
+
+
+def wait_until(condition, what, seconds=PATIENCE):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        check(time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}")
+        time.sleep(0.005)
+
+
+def is_open(port, table="udp"):
+    wanted = f":{port:04X}"
+    with open(f"/proc/net/{table}") as f:
+        return any(line.split()[1].endswith(wanted) for line in f.readlines()[1:])
+
+
+class Output:
+    """A program whose output goes to a file that is opened once."""
+
+    def __init__(self, t, name, argv, **kw):
+        self.path = os.path.join(t.dir, name)
+        self.file = open(self.path, "wb")
+        self.program = t.program(argv, stdout=self.file, **kw)
+
+    def lines(self):
+        with open(self.path, errors="replace") as f:
+            return f.read().splitlines()
+
+    def ended(self):
+        return self.program.process.poll() is not None
+
+    def finish(self):
+        status = self.program.wait_gone()
+        check(status == 0, f"{self.path}: status {status}: {self.program.tail()}")
+
+
+def kill_until(t, outputs, servers, kills, longest, seconds=60):
+    """Kills random programs, sometimes several at once, until all outputs are complete."""
+    deadline, done = time.monotonic() + seconds, 0
+    while not all(o.ended() for o in outputs):
+        check(time.monotonic() < deadline, "the programs make no progress: " +
+              "; ".join(f"{o.lines()[-1:]} {o.program.tail()}" for o in outputs))
+        time.sleep(t.random.uniform(0, longest))
+        victims = [p for p in servers + [o.program for o in outputs if not o.ended()] if t.random.random() < 0.5]
+        if done >= kills:
+            continue
+        for p in victims:
+            if p.process.poll() is None:
+                p.process.kill()
+                p.kills += 1
+        for p in victims:
+            if p.process.wait() == -9:
+                done += 1
+                p.wait_gone()
+                if t.random.random() < 0.3:
+                    time.sleep(t.random.uniform(0, longest))
+                p.restart()
+    for o in outputs:
+        o.finish()
+    t.note(f"{done} kills")
+
+
+def take_numbers(t, clients, count, kills, longest=0.05, **kw):
+    port = free_port()
+    server = t.program([subject("number_server"), str(port)], **kw)
+    wait_until(lambda: is_open(port), "the server's port")
+    outputs = [Output(t, f"client{i}", [subject("number_client"), str(port), str(count), f"c{i}"], **kw)
+               for i in range(clients)]
+    kill_until(t, outputs, [server], kills, longest)
+    numbers = []
+    for o in outputs:
+        lines = o.lines()
+        check(lines[-1] == "done" and len(lines) == count + 1, f"{len(lines)} lines, the last is {lines[-1:]}")
+        numbers += [int(line.split()[1]) for line in lines[:-1]]
+    check(sorted(numbers) == list(range(1, clients * count + 1)), "a number is missing or was given twice")
+    server.stop()
+
+
+@case(limit=120)
+def take_a_number(t):
+    """Server and client are killed with requests in flight: each answer comes once, and no number is lost."""
+    take_numbers(t, 1, 2500, KILLS * 4)
+
+
+@case(limit=120)
+def take_a_number_three_clients(t):
+    take_numbers(t, 3, 700, KILLS * 4)
+
+
+@case(limit=120)
+def take_a_number_process_sync(t):
+    take_numbers(t, 1, 4000, KILLS * 2, env={"KEN_SYNC": "process"})
+
+
+@case
+def take_a_number_unharmed(t):
+    take_numbers(t, 2, 500, 0)
+
+
+@case(limit=120)
+def bank_over_udp(t):
+    """Five branches move money; the total is conserved, whatever is killed."""
+    ports = [free_port() for _ in range(5)]
+    outputs = [Output(t, f"branch{p}", [PYTHON, subject("bank_branch.py"), str(p), "120"] + [str(p) for p in ports])
+               for p in ports]
+    for p in ports:
+        wait_until(lambda: is_open(p), "a branch")
+    time.sleep(1.6)
+    kill_until(t, outputs, [], KILLS * 3, 0.1, 100)
+    total = sum(int(o.lines()[0]) for o in outputs)
+    check(total == 5000, f"the total is {total}, it was 5000")
+
+
+@case
+def plain_client(t):
+    """A client that is not under libken gets plain datagrams, and nothing else."""
+    port = free_port()
+    t.program([subject("number_server"), str(port)])
+    wait_until(lambda: is_open(port), "the server's port")
+    client = Output(t, "client", [subject("number_client"), str(port), "300", "plain"], bare=True)
+    wait_until(client.ended, "the client")
+    client.finish()
+    check(client.lines()[-2:] == ["299 300", "done"], f"the last lines are {client.lines()[-2:]}")
+
+
+@case
+def plain_server(t):
+    port = free_port()
+    t.program([subject("number_server"), str(port)], bare=True)
+    wait_until(lambda: is_open(port), "the server's port")
+    client = Output(t, "client", [subject("number_client"), str(port), "300", "ken"])
+    wait_until(client.ended, "the client")
+    client.finish()
+    check(client.lines()[-2:] == ["299 300", "done"], f"the last lines are {client.lines()[-2:]}")
+
+
+main()
