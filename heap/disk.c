@@ -271,3 +271,21 @@ _Noreturn void disk_die(const char *action, const char *store, long error)
         death(line);
     say_die("%s", line);
 }
+
+#ifndef STATX_MNT_ID_UNIQUE
+#define STATX_MNT_ID_UNIQUE 0x4000u
+#endif
+
+uint64_t disk_mount(int fd)
+{
+    /* struct statx with stx_mnt_id, which the libc's headers may lack. */
+    union {
+        struct statx known;
+        uint64_t words[32];
+    } s = {0};
+    enum { MOUNT_ID_WORD = 144 / 8 };
+    if (sys_failed(sys(SYS_statx, fd, "", AT_EMPTY_PATH, STATX_MNT_ID_UNIQUE, &s)) ||
+        !(s.known.stx_mask & STATX_MNT_ID_UNIQUE))
+        return 0;
+    return s.words[MOUNT_ID_WORD];
+}

@@ -85,4 +85,7 @@ void disk_pause(unsigned milliseconds);
  * The store is as the last durable commit left it; a restart recovers. */
 _Noreturn void disk_die(const char *action, const char *store, long error);
 
+/* The unique id of the mount that the file is on (statx(2), STATX_MNT_ID_UNIQUE); 0 when the kernel does not tell. */
+uint64_t disk_mount(int fd);
+
 #endif

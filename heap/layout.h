@@ -4,6 +4,7 @@
  *   super.old the superblock of the run before, while a fresh one is being prepared
  *   image     the committed memory, a flat sparse file (its contents: layout_meta.h)
  *   log.0/1   redo log segments: one struct segment_head block, then records
+ *   distrust  present after a sync of the image failed: recovery takes nothing of it for granted
  *   pin/      hard links to, or copies of, the files that are mapped
  *   lock      locked with fcntl() while a process uses the store
  *
@@ -17,6 +18,7 @@
 #include <stdint.h>
 
 #define STORE_VERSION 1u
+#define STORE_DISTRUST "distrust"
 #define BLOCK_BYTES 4096u /* everything durable starts and ends at a multiple of this */
 #define LINE_BYTES 64u
 
@@ -90,8 +92,9 @@ struct record {
     uint64_t position; /* in the segment file */
     uint32_t segment;
     uint32_t runs;
-    uint64_t boot; /* which boot of the machine wrote it (RECORD_PROCESS) */
-    uint8_t reserved[32];
+    uint64_t boot;  /* which boot of the machine wrote it (RECORD_PROCESS) */
+    uint64_t mount; /* which mount the image was on: the kernel's unique id, never used again in one boot; 0: unknown */
+    uint8_t reserved[24];
 };
 
 enum run_kind {

@@ -64,6 +64,7 @@ int log_open(struct log *log, struct store *store, enum sync sync, int image_fd)
     log->read_only = store->read_only;
     log->nominal = store->super.segment_bytes;
     log->boot = this_boot();
+    log->mount = disk_mount(image_fd);
     for (unsigned n = 0; n < 2; n++)
         log->segment[n].direct_fd = log->segment[n].buffered_fd = -1;
     int r = open_segment(log, 0);
@@ -186,6 +187,7 @@ void log_write_record(struct log *log, struct record *r, uint64_t bytes, uint64_
         .segment = log->active,
         .runs = flags & RECORD_NOTE ? 0 : log->runs,
         .boot = log->boot,
+        .mount = log->mount,
     };
     r->checksum = XXH3_64bits((const uint8_t *)r + 16, bytes - 16);
     for (int error; (error = write_segment(log, s, r, bytes));)

@@ -66,6 +66,8 @@ struct log {
     uint64_t proven;       /* the highest `synced` that a durable record carries */
     uint64_t sync_target;  /* what `synced` becomes when the running sync ends; 0: none runs */
     uint64_t boot;         /* which boot of the machine this is */
+    uint64_t mount;        /* and which mount the image is on; 0: the kernel does not tell (before Linux 6.8) */
+    bool trust_cache;      /* records that were applied in this boot and mount are in the page cache: not again */
     uint64_t image_end;    /* found by log_recover(): no record reaches beyond this offset */
     struct log_ring ring;
     /* The record in the making. */

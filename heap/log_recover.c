@@ -31,6 +31,7 @@ struct chain {
     uint64_t process_last; /* the last record that was not */
     uint64_t lost_last;    /* the same, of another boot */
     uint64_t image_end;
+    const struct record *newest;
 };
 
 static int refuse(struct log *log, unsigned segment, uint64_t offset, int fault, const char *what)
@@ -142,6 +143,7 @@ static void follow(const struct log *log, struct chain *c)
         runs_are_sound(r, &c->image_end);
         c->first = c->first ? c->first : r->sequence;
         c->last = r->sequence;
+        c->newest = r;
         c->synced = max(c->synced, r->synced);
         if (!(r->flags & RECORD_PROCESS)) {
             c->power_synced = max(c->power_synced, r->synced);
@@ -264,6 +266,19 @@ static void settle(struct log *log, bool unflushed)
     log_write_note(log);
 }
 
+/* A process that was killed leaves the page cache as it was, and each record was applied before the next one was written.
+ * So in the same boot, and with the image on the same mount ever since (an unmount may have lost what was not synced),
+ * only the last ones can be missing: the very last, or the one before it when that was a note. */
+static uint64_t already_applied(const struct log *log, const struct chain *newer, uint64_t synced)
+{
+    enum { RECENT = 4 };
+    const struct record *r = newer->newest;
+    if (!log->trust_cache || !r || !log->mount || r->mount != log->mount || r->boot != log->boot ||
+        newer->last <= RECENT)
+        return synced;
+    return max(synced, newer->last - RECENT);
+}
+
 static long recover(struct log *log, struct chain chains[2], const struct image_writer *writer)
 {
     const struct chain *older, *newer;
@@ -282,8 +297,9 @@ static long recover(struct log *log, struct chain chains[2], const struct image_
     log->image_end = max(older->image_end, newer->image_end);
     if (writer->fd < 0 && writer->memory && log->image_end > writer->memory_bytes)
         return -EAGAIN; /* its process goes on meanwhile */
-    long count = newer->first > synced + 1 ? apply_chain(log, older, synced, writer) : 0;
-    count += apply_chain(log, newer, synced, writer);
+    uint64_t done = already_applied(log, newer, synced);
+    long count = newer->first > done + 1 ? apply_chain(log, older, done, writer) : 0;
+    count += apply_chain(log, newer, done, writer);
     log->active = newer->segment;
     log->sequence = log->applied = newer->last;
     log->synced = log->proven = synced;

@@ -43,8 +43,10 @@ static bool ring_submit(struct log *log)
 
 static void finish(struct log *log, int result)
 {
-    if (result < 0)
+    if (result < 0) {
+        store_distrust_cache(log->store);
         disk_die("syncing the image of", log->store->path, result);
+    }
     log->synced = log->sync_target;
     log->sync_target = 0;
 }

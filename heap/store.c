@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <xxhash.h>
 
 #define LOCK_RETRY_MS 10
@@ -290,4 +291,16 @@ void store_explain(const struct store *s, int error, char *line, size_t bytes)
     else
         say_format(line, bytes, "the store %s%s%s cannot be used: %s", s->path, slash, s->fault_path,
                    say_error(error));
+}
+
+void store_distrust_cache(const struct store *s)
+{
+    long fd = disk_open(s->directory_fd, STORE_DISTRUST, O_WRONLY | O_CREAT, 0600);
+    if (!sys_failed(fd))
+        sys(SYS_close, fd);
+}
+
+bool store_distrusts_cache(const struct store *s)
+{
+    return !sys_failed(sys(SYS_faccessat, s->directory_fd, STORE_DISTRUST, F_OK));
 }

@@ -72,6 +72,11 @@ int store_format(struct store *, const struct store_birth *);
  * 1 when it was moved, -EBUSY when it is in use, -errno. */
 int store_set_aside(const char *directory);
 
+/* A sync of the image failed: the kernel may have dropped pages that it calls clean. From now on, until the store is
+ * formatted, recovery relies on the log alone. */
+void store_distrust_cache(const struct store *);
+bool store_distrusts_cache(const struct store *);
+
 /* Releases the lock and all descriptors. */
 void store_close(struct store *);
 

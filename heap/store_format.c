@@ -163,6 +163,7 @@ int store_format(struct store *s, const struct store_birth *birth)
         return r;
     s->super = super;
     s->pins_dirty = false;
+    disk_unlink(s->directory_fd, STORE_DISTRUST);
     r = disk_unlink(s->directory_fd, "super.old");
     return r == -ENOENT ? 0 : r;
 }

@@ -97,6 +97,7 @@ static void open_log(struct session *s)
     int r = log_open(&s->log, &s->store, config.sync, s->store.image_fd);
     if (r)
         refuse(&s->store, r);
+    s->log.trust_cache = !store_distrusts_cache(&s->store);
 }
 
 /* Brings the image file up to the log. */

@@ -8,6 +8,14 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24
+#endif
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
+#define MADV_GUARD_REMOVE 103
+#endif
+
 /* brk is answered here, not by the kernel: after a restore the kernel's own would be the new process's. */
 static uintptr_t brk_start, brk_now;
 
@@ -126,8 +134,10 @@ long call_madvise(struct call *c)
 {
     uintptr_t start = (uintptr_t)c->arg[0], end = start + PAGE_UP((size_t)c->arg[1]);
     int advice = (int)c->arg[2];
+    if (advice == MADV_GUARD_INSTALL || advice == MADV_GUARD_REMOVE)
+        return -EINVAL; /* as before Linux 6.13: who wants guards falls back to mprotect, which a restore knows */
     /* Lazily freed pages would vanish at a moment nobody sees. */
-    if (advice == MADV_FREE)
+    if (advice == MADV_FREE || advice == MADV_DONTNEED_LOCKED)
         advice = MADV_DONTNEED;
     if (advice != MADV_DONTNEED && advice != MADV_REMOVE)
         return call_raw(c);
@@ -136,7 +146,7 @@ long call_madvise(struct call *c)
     if (session->resumed && advice == MADV_DONTNEED && start % PAGE_BYTES == 0)
         return drop_restored(start, end, advice);
     long r = sys(SYS_madvise, start, c->arg[1], advice);
-    if (!sys_failed(r))
+    if (!sys_failed(r) || r == -ENOMEM) /* over a hole: what is mapped was dropped all the same */
         image_drop(&session->image, start, end);
     return r;
 }
