@@ -41,6 +41,46 @@ Test(recover, committed_but_not_applied)
     cr_assert(image_is(model));
 }
 
+static long reopen_trusting(void)
+{
+    close_all();
+    cr_assert_eq(store_open(&store, directory, 0), STORE_EXISTS);
+    struct image_writer writer = {.fd = store.image_fd};
+    cr_assert_eq(log_open(&redo, &store, SYNC_POWER, store.image_fd), 0);
+    redo.trust_cache = !store_distrusts_cache(&store);
+    return log_recover(&redo, &writer);
+}
+
+Test(recover, the_page_cache_has_all_but_the_last)
+{
+    for (int i = 0; i < RECORDS; i++)
+        commit_and_apply(5, 8);
+    commit_random(5, 8);
+    if (!redo.mount)
+        cr_skip_test("this kernel has no unique mount ids");
+    long applied = reopen_trusting();
+    cr_assert(applied >= 1 && applied <= 4, "%ld records were applied", applied);
+    cr_assert(image_is(model));
+}
+
+/* Another mount, or a sync that failed: what was not synced may be gone. */
+Test(recover, nothing_is_trusted_after_a_failed_sync_or_on_another_mount)
+{
+    for (int i = 0; i < RECORDS; i++)
+        commit_and_apply(5, 8);
+    cr_assert_eq(ftruncate(store.image_fd, 0), 0);
+    store_distrust_cache(&store);
+    cr_assert_eq(reopen_trusting(), RECORDS);
+    cr_assert(image_is(model));
+    cr_assert_eq(unlink(store_file(STORE_DISTRUST)), 0);
+
+    redo.mount ^= 1; /* as if the records were written before it was mounted anew */
+    commit_and_apply(5, 8);
+    cr_assert_eq(ftruncate(store.image_fd, 0), 0);
+    cr_assert_eq(reopen_trusting(), RECORDS + 1);
+    cr_assert(image_is(model));
+}
+
 Test(recover, twice_is_once)
 {
     for (int i = 0; i < RECORDS; i++)
