@@ -19,7 +19,7 @@ older answer after a newer one.
 
 Environment: KEN_BUILD (build directory), KEN_LIB (the library, default KEN_BUILD/libken.so), KEN_KILLS
 (kills for each program), KEN_SEED (repeats a run), KEN_BARE=1 (no libken and no kills: tests the tests),
-KEN_KEEP=1 (leaves the scratch directories), KEN_TRACKER, KEN_SYNC (passed on).
+KEN_KEEP=1|failed (leaves the scratch directories), KEN_TRACKER, KEN_SYNC (passed on).
 Arguments choose cases by name. Exit status: 0 passed, 1 failed, 77 nothing but skips.
 """
 import atexit
@@ -207,8 +207,8 @@ class Program:
             self.process = None
         Program.alive.discard(self)
 
-    def tail(self):
-        return " | ".join(self.stderr().strip().splitlines()[-4:]) or "(nothing on stderr)"
+    def tail(self, lines=4):
+        return " | ".join(self.stderr().strip().splitlines()[-lines:]) or "(nothing on stderr)"
 
 
 def stop_all():
@@ -558,12 +558,15 @@ class Case:
             check(not lost, f"{lost} requests had to be sent again, and nothing was killed")
         self.note(f"{kills} kills, {traffic.count} answers")
 
-    def finish(self):
+    def finish(self, failed):
         for program in self.programs:
             program.stop()
         for action in reversed(self.endings):
             action()
-        if os.environ.get("KEN_KEEP") != "1":
+        keep = os.environ.get("KEN_KEEP")
+        if keep == "1" or keep == "failed" and failed:
+            print(f"     kept: {self.dir}")
+        else:
             shutil.rmtree(self.dir, ignore_errors=True)
 
 
@@ -606,10 +609,10 @@ def run_case(name, function, limit):
         for p in t.programs:
             text += f"\n    {os.path.basename(p.argv[0])}: {p.starts} starts, {p.kills} kills"
             if p.starts:
-                text += f"; stderr: {p.tail()}"
+                text += "; stderr:" + "".join("\n        " + line for line in p.tail(25).split(" | "))
         text += (f"\n    repeat it: KEN_SEED={SEED} KEN_BUILD={BUILD} KEN_LIB={LIB} KEN_KILLS={KILLS} "
                  f"{PYTHON} {os.path.abspath(sys.argv[0])} {name}")
-    t.finish()
+    t.finish(verdict == "FAIL")
     print(f"{verdict:4} {name} ({time.monotonic() - started:.1f} s){': ' if text else ''}{text}", flush=True)
     return verdict
 

@@ -210,6 +210,18 @@ static void do_jump(unsigned long n)
     jumps += text[n % 10000 / 2] == 'j';
 }
 
+static __attribute__((noinline)) unsigned long descend(unsigned long levels)
+{
+    volatile unsigned char frame[4096];
+    frame[levels % 4096] = (unsigned char)levels;
+    return (levels ? descend(levels - 1) : 0) + frame[levels % 4096];
+}
+
+static void do_stack(unsigned long n) /* the stack grows to up to 4 MB */
+{
+    global += descend(n % 1000);
+}
+
 static void do_misc(unsigned long n)
 {
     time_t when = n;
@@ -229,7 +241,7 @@ static const struct {
 } commands[] = {
     {"global", do_global}, {"switch", do_switch}, {"arena", do_arena}, {"hole", do_hole},
     {"block", do_block},   {"grow", do_grow},     {"library", do_library}, {"sort", do_sort},
-    {"jump", do_jump},     {"misc", do_misc},
+    {"jump", do_jump},     {"stack", do_stack},   {"misc", do_misc},
 };
 
 static int act(const char *command)
