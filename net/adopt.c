@@ -110,6 +110,8 @@ struct description *fd_adopt(int fd, uint16_t bits)
         d->origin = fd;
     if (kind == FD_SOCKET)
         fd_read_socket(fd, d);
+    else if (kind == FD_FILE)
+        d->offset = sys(SYS_lseek, fd, 0, SEEK_CUR);
     fd_touch(d);
     inbox_attach(d, fd);
     return d;

@@ -59,8 +59,11 @@ static void capture_file(int fd, struct description *d)
 {
     name_file(fd, d);
     long at = sys(SYS_lseek, fd, 0, SEEK_CUR);
-    if (at >= 0)
-        d->offset = at;
+    if (at < 0)
+        return;
+    if (d->offset != at)
+        d->bits |= FD_USED;
+    d->offset = at;
 }
 
 static void keep_content(struct description *d, const void *bytes, size_t count)

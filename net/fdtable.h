@@ -44,6 +44,7 @@ enum fd_bits {
     FD_BROKEN = 64,   /* could not be made again, or a stream that was cut */
     FD_JOURNAL = 128, /* input goes through an inbox */
     FD_WIDENED = 256, /* a pipe whose buffer was enlarged (progress.c) */
+    FD_USED = 512,    /* an inherited file that the program itself read or wrote: its offset is ours to put back */
 };
 
 enum sock_state { SOCK_NEW, SOCK_BOUND, SOCK_LISTENING, SOCK_CONNECTED };

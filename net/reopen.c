@@ -72,7 +72,10 @@ static long adopt_again(struct description *d)
     enum fd_kind kind = fd_kind_of(fd, &s);
     bool same = kind == FD_FILE && d->kind == FD_FILE && d->file && d->file->device == s.st_dev &&
                 d->file->inode == s.st_ino;
-    if (same)
+    /* Others may write to a file that was handed down, stderr above all: for output it goes back only if the program
+     * wrote to it itself. */
+    bool moves = (d->bits & FD_USED) || (d->flags & O_ACCMODE) != O_WRONLY;
+    if (same && moves && !(d->bits & FD_EXEMPT))
         sys(SYS_lseek, fd, d->offset, SEEK_SET);
     d->flags = (uint32_t)sys(SYS_fcntl, fd, F_GETFL, 0) | (d->flags & O_NONBLOCK);
     if (kind != d->kind && d->kind != FD_SOCKET && kind != FD_SOCKET) {

@@ -165,9 +165,12 @@ static long epoll_rhythm(struct epoll_call *p)
             return wait_refused(0);
         if (!ended && share(p))
             continue;
-        if (!ended)
+        if (!ended) {
             turn_end(TURN_WAIT);
-        ended = true;
+            ended = true;
+            if (turn_resumed())
+                continue; /* what the last incarnation had not read is there at once */
+        }
         r = block(p);
         if (r != WAIT_AGAIN)
             return answer(p, r);

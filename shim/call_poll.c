@@ -84,9 +84,12 @@ static long poll_rhythm(struct poll_call *p)
             return wait_refused(0);
         if (!ended && share(p))
             continue;
-        if (!ended)
+        if (!ended) {
             turn_end(TURN_WAIT);
-        ended = true;
+            ended = true;
+            if (turn_resumed())
+                continue; /* what the last incarnation had not read is there at once */
+        }
         r = block(p);
         if (r != WAIT_AGAIN)
             return r;

@@ -93,7 +93,7 @@ bool wait_settle(int fd, short events)
         }
     }
     turn_end(TURN_WAIT);
-    return false;
+    return turn_resumed(); /* what the last incarnation had not read is there at once */
 }
 
 long wait_kernel(struct call *c)

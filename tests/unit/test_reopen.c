@@ -508,6 +508,26 @@ Test(reopen, an_inherited_file_goes_on_where_it_was)
     unlink(name);
 }
 
+Test(reopen, what_others_wrote_to_an_inherited_file_stays)
+{
+    char name[] = "/tmp/ken-net-file-XXXXXX";
+    int file = mkstemp(name);
+    int fd = at(open(name, O_WRONLY), 60);
+    fd_adopt(fd, FD_INHERITED);
+    fd_capture();
+    cr_assert_eq(write(fd, "theirs", 6), 6); /* the description is shared with whoever started the program */
+    cr_assert_eq(fd_reopen(), 0);
+    cr_assert_eq(lseek(60, 0, SEEK_CUR), 6, "not used by the program: left where it is");
+    cr_assert_eq(write(60, "ours", 4), 4);
+    fd_touch(fd_find(60));
+    fd_capture();
+    cr_assert_eq(write(60, "lost", 4), 4);
+    cr_assert_eq(fd_reopen(), 0);
+    cr_assert_eq(lseek(60, 0, SEEK_CUR), 10, "used by it: back to the committed offset");
+    close(file);
+    unlink(name);
+}
+
 Test(reopen, an_inherited_pipe_is_the_new_process_s_with_the_old_ones_unread_input)
 {
     int ends[2];
