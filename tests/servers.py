@@ -6,7 +6,9 @@ be there, and what it had asked without an answer has either happened as a whole
 """
 import random
 import shutil
+import signal
 import socket
+import struct
 import threading
 import time
 
@@ -163,11 +165,14 @@ class Client(threading.Thread):
 
 
 class CounterClient(Client):
-    """`<key>\\n` is answered with how often that key was named: over a line protocol or HTTP."""
+    """`<key>\\n` is answered with how often that key was named: over a line protocol or HTTP.
+
+    A request without an answer counts once, or never; with threads it may also count late, behind the next.
+    """
 
     def __init__(self, load, rng, port, number=0, http=False):
         super().__init__(load, rng, port, number)
-        self.http, self.value, self.unknown = http, 0, 0
+        self.http, self.value, self.unknown, self.history = http, 0, 0, []
 
     def ask(self):
         if not self.http:
@@ -178,9 +183,11 @@ class CounterClient(Client):
     def step(self):
         self.unknown += 1
         value = self.ask()
-        check(self.value < value <= self.value + self.unknown,
-              f"{self.name}: the count was {self.value}, {self.unknown} asked since, and is {value}")
-        self.value, self.unknown = value, 0
+        self.history = (self.history + [(value, self.breaks)])[-6:]
+        check(self.value < value <= self.value + self.unknown, f"{self.name}: the count was {self.value}, "
+              f"{self.unknown} were open, and it is {value}; (count, breaks): {self.history}")
+        self.unknown -= value - self.value
+        self.value = value
 
 
 def http_get(client, path, headers=""):
@@ -519,6 +526,8 @@ class MemcacheClient(Client):
         return unique
 
     def recover(self):
+        if self.maybe:
+            time.sleep(0.05)  # a worker may have had the request in hand
         for key in list(self.maybe):
             self.look(key)
 
@@ -544,3 +553,71 @@ class MemcacheClient(Client):
             self.change(key, value, f"cas {key} 0 0 {len(value)} {unique}\r\n{value}\r\n", "STORED")
         else:
             self.look(key)
+
+
+class DnsClient(Client):
+    """Asks for addresses it knows, over UDP, and for the server's own statistics."""
+
+    def connect(self):
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.connect(("127.0.0.1", self.port))
+        self.socket.settimeout(0.1)
+        self.hits = getattr(self, "hits", 0)
+
+    def drop(self):
+        if self.socket is not None:
+            self.socket.close()
+        self.socket = None
+
+    def ask(self, name, kind=1, of=1):
+        """The data of the first answer, None when there is none."""
+        number = self.random.randrange(1 << 16)
+        question = b"".join(bytes([len(label)]) + label.encode() for label in name.split(".")) + b"\0"
+        question += struct.pack(">HH", kind, of)
+        give_up = time.monotonic() + ANSWER_WITHIN
+        while time.monotonic() < give_up:
+            try:
+                self.socket.send(struct.pack(">HHHHHH", number, 0x0100, 1, 0, 0, 0) + question)
+                answer = self.socket.recv(2048)
+            except (ConnectionRefusedError, socket.timeout):
+                time.sleep(0.003)
+                continue
+            head = struct.unpack_from(">HHHHHH", answer)
+            if head[0] == number:
+                at = 12 + len(question) + 2 + 8
+                length, = struct.unpack_from(">H", answer, at) if head[3] else (0,)
+                return answer[at + 2:at + 2 + length] if head[3] else None
+        raise Failure(f"{self.name}: no answer for {name}")
+
+    def step(self):
+        n = self.random.randrange(1, 100)
+        check(self.ask(f"host{n}.test") == bytes([10, 0, 0, n]), f"the address of host{n} is wrong")
+        hits = int(self.ask("hits.bind", 16, 3)[1:])
+        check(hits >= self.hits, f"{self.hits} hits were told, and now {hits}")
+        self.hits = hits
+
+
+class DnsReloader(DnsClient):
+    """Adds a host, asks for a new look at the file, and from the first answer on it must be known."""
+
+    def __init__(self, load, rng, port, number, path):
+        super().__init__(load, rng, port, number)
+        self.path, self.added = path, 0
+
+    def step(self):
+        number = self.added + 1
+        name = f"added{number}.test"
+        with open(self.path, "a") as f:
+            f.write(f"10.1.{number >> 8}.{number & 255} {name}\n")
+        give_up = time.monotonic() + ANSWER_WITHIN
+        while True:
+            server = self.load.program.process
+            if self.ask(name) == bytes([10, 1, number >> 8, number & 255]):
+                break
+            check(time.monotonic() < give_up, f"{name} is not known after a SIGHUP")
+            if server is not None:
+                server.send_signal(signal.SIGHUP)  # nothing happens if it was killed since it answered
+            time.sleep(0.01)
+        self.added = number
+        known = self.random.randrange(1, number + 1)
+        check(self.ask(f"added{known}.test"), f"added{known} was known and is gone")

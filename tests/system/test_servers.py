@@ -92,12 +92,90 @@ def lighttpd(t):
     torture(t, program, SERVER_KILLS, *(client(FileClient, port, n, files, counter) for n in range(3)))
 
 
+def built(name):
+    """A subject that needs a library or a compiler which may be missing."""
+    path = subject(name)
+    if not os.path.exists(path):
+        raise Skip(f"{name} was not built: its library or compiler is not installed")
+    return path
+
+
+def run_counters(t, argv, **kw):
+    port = free_port()
+    program = t.program(argv + [str(port)])
+    torture(t, program, SERVER_KILLS, *(client(CounterClient, port, n, **kw) for n in range(4)))
+
+
 @case
 def node(t):
     """An http server whose counters are closures."""
+    run_counters(t, [need_server("node"), subject("counters.js")], http=True)
+
+
+@case
+def python_asyncio(t):
+    run_counters(t, [PYTHON, subject("counters_asyncio.py")])
+
+
+@case
+def python_threading(t):
+    run_counters(t, [PYTHON, subject("counters_threading.py")])
+
+
+@case
+def cpp_threads(t):
+    """std::thread, condition variables, futures, thread_local, exceptions from one thread to another."""
+    run_counters(t, [built("threads_server")])
+
+
+@case
+def libevent(t):
+    run_counters(t, [built("event_server")])
+
+
+@case
+def libuv(t):
+    """With its pool of threads."""
+    run_counters(t, [built("uv_server")])
+
+
+@case
+def dnsmasq(t):
+    """Answers from a hosts file; what it read at a SIGHUP stays, and its own statistics never go back."""
     port = free_port()
-    program = t.program([need_server("node"), subject("counters.js"), str(port)])
-    torture(t, program, SERVER_KILLS, *(client(CounterClient, port, n, http=True) for n in range(3)))
+    hosts = written(t, "hosts", "".join(f"10.0.0.{n} host{n}.test\n" for n in range(1, 100)))
+    program = t.program([need_server("dnsmasq"), "--no-daemon", "--no-resolv", "--no-hosts", "--user=root", "--conf-file=/dev/null",
+                         f"--port={port}", "--listen-address=127.0.0.1", "--bind-interfaces", f"--addn-hosts={hosts}",
+                         f"--pid-file={t.dir}/pid"])
+    torture(t, program, SERVER_KILLS, client(DnsClient, port, 0), client(DnsClient, port, 1),
+            client(DnsReloader, port, 2, hosts))
+
+
+@case
+def bash_fifo(t):
+    """bash reads commands from a FIFO that a new process opens again."""
+    fifo = os.path.join(t.dir, "commands")
+    os.mkfifo(fifo)
+    reader, stdout = os.pipe()
+    program = t.program(["/bin/bash", subject("fifo.sh"), fifo], start=False, stdout=stdout)
+    dialog = PipeDialog(program, lambda seq, command: f"{seq} {command}")
+    dialog.to_program, dialog.from_program = os.open(fifo, os.O_RDWR), reader
+    dialog.open = {dialog.to_program, reader, stdout}
+    t.at_end(dialog.close)
+    program.start()
+    counts = {}
+
+    def commands():
+        while True:
+            key = t.random.choice("abcd")
+            yield f"count[{key}]=$(({t.random.randrange(1, 9)} + ${{count[{key}]:-0}})); reply=\"{key} ${{count[{key}]}}\""
+
+    def model(command):
+        key, by = command[6], int(command.split("((")[1].split()[0])
+        counts[key] = counts.get(key, 0) + by
+        return f"{key} {counts[key]}"
+
+    t.killed_while(program, Traffic(dialog, commands(), model), SERVER_KILLS)
 
 
 main()
