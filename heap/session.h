@@ -24,8 +24,8 @@ struct session {
     int maps_fd;
     int *mapped_fds; /* files that restore() opened to map them; closed behind the restorer */
     uint32_t mapped_count;
-    int tracker_wanted; /* enum tracker_kind */
     bool sigsys;            /* the net is spread */
+    bool patch_vdso;        /* never move the vdso: for tests */
     bool resumed;       /* this process continues an earlier one */
     char kenctl[256]; /* the helper program, "" when there is none */
 };

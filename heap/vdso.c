@@ -169,7 +169,7 @@ int vdso_plan(struct session *s, struct plan *plan)
         say("this kernel gives no vdso, but the saved process had one; start with --fresh");
         return -ENOEXEC;
     }
-    bool same = same_vdso(&s->image, now, count);
+    bool same = !s->patch_vdso && same_vdso(&s->image, now, count);
     uint64_t staging = (uint64_t)window_alloc(now[count - 1].end - now[0].start);
     if (!staging)
         return -ENOMEM;

@@ -77,7 +77,7 @@ static struct session *open_session(const struct store *store, uint64_t base)
     if (!s)
         say_die("cannot reserve the address space at 0x%lx (%s)", base, say_error(at));
     s->store = *store;
-    s->tracker_wanted = config.tracker;
+    s->patch_vdso = config.patch_vdso;
     int r = tracker_open(&s->tracker, config.tracker);
     if (r < 0)
         say_die("this kernel cannot track dirty pages as asked (%s); unset KEN_TRACKER", say_error(r));

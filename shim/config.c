@@ -67,6 +67,8 @@ void config_read(struct config *c, char **argv, char **envp)
     }
     value = find(envp, "KEN_NET");
     c->plt_only = value && !strcmp(value, "plt");
+    value = find(envp, "KEN_VDSO");
+    c->patch_vdso = value && !strcmp(value, "patch");
     c->kenctl = find(envp, "KEN_CTL");
     choose_store(c, argv, find(envp, "KEN_STORE"));
 }

@@ -7,6 +7,7 @@
  *   KEN_FRESH     not empty and not 0: set the old store aside
  *   KEN_CTL       the helper program; else kenctl beside libken.so
  *   KEN_LINGER    seconds; default 5
+ *   KEN_VDSO      patch: take the kernel's vdso for another kernel's (for tests)
  *   KEN_NET       plt: do without Syscall User Dispatch (for tests)
  */
 #ifndef KEN_SHIM_CONFIG_H
@@ -21,6 +22,7 @@ struct config {
     enum tracker_kind tracker;
     bool fresh;
     bool plt_only;
+    bool patch_vdso;
     const char *kenctl; /* NULL: not set */
     const char *error;  /* what is wrong with the settings, NULL when nothing is */
 };

@@ -55,6 +55,28 @@ add_case("python_100", restarts(lambda: [PYTHON, subject("kv_udp.py")], 100), li
 
 
 @case
+def other_vdso(t):
+    """The saved vdso, patched to lead to the kernel's, as after a change of the kernel: the clocks must be right."""
+    port = free_port()
+    program = t.program([PYTHON, subject("clock_udp.py"), str(port)], env={"KEN_VDSO": "patch"})
+    dialog = UdpDialog(program, port)
+    t.at_end(dialog.close)
+    last, count = 0.0, 0
+    for _ in range(1 if program.bare else 8):
+        for _ in range(3):
+            answer = dialog.ask("now").split()
+            count += 1
+            check(int(answer[0]) == count, f"answer {answer} instead of number {count}")
+            check(abs(float(answer[1]) - time.time()) < 5, f"the wall clock says {answer[1]}")
+            check(last <= float(answer[2]) < time.monotonic() + 1, f"monotonic {answer[2]} after {last}")
+            last = float(answer[2])
+        if not program.bare:
+            program.kill9()
+            program.restart()
+    t.note("8 restarts")
+
+
+@case
 def aslr(t):
     """Every run has addresses of its own, and a restart has those of its run."""
     if BARE:
