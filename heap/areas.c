@@ -19,8 +19,9 @@ int areas_open(struct areas *a)
     memset(a, 0, sizeof *a);
     a->known = window_alloc(SPAN_MAX * sizeof *a->known);
     a->sparse = window_alloc(SPAN_MAX * sizeof *a->sparse);
+    a->shared = window_alloc(SPAN_MAX * sizeof *a->shared);
     a->text = window_alloc(AREAS_TEXT_BYTES);
-    if (!a->known || !a->sparse || !a->text)
+    if (!a->known || !a->sparse || !a->shared || !a->text)
         return -ENOMEM;
     a->stale = true;
     return 0;
@@ -203,14 +204,21 @@ static int file_index(struct session *s, const struct mapping_line *line, uint32
     return 0;
 }
 
+/* Shared memory that nobody can find by a path: anonymous (shown as /dev/zero), memfd, System V, a deleted file. */
+static bool is_nameless(const struct mapping_line *line)
+{
+    static const char deleted[] = " (deleted)";
+    size_t length = sizeof deleted - 1;
+    return line->name_length >= length && !memcmp(line->name + line->name_length - length, deleted, length);
+}
+
 static enum area_kind classify(const struct areas *a, const struct mapping_line *line)
 {
     if (vdso_is_piece(line) || mapping_named(line, "[vsyscall]") ||
         (line->name_length >= 10 && !memcmp(line->name, "anon_inode", 10)))
         return 0;
     if (line->shared)
-        return line->name_length >= 9 && !memcmp(line->name, "/dev/zero", 9) ? AREA_SHARED_ANONYMOUS
-                                                                             : AREA_FILE_SHARED;
+        return is_nameless(line) ? AREA_SHARED_ANONYMOUS : AREA_FILE_SHARED;
     if (line->inode == a->image_inode && line->device == a->image_device)
         return AREA_ANONYMOUS;
     if (mapping_named(line, "[stack]"))
@@ -283,7 +291,7 @@ int areas_refresh(struct session *s, int (*take)(struct session *, uintptr_t, ui
     if (!s->image.meta->vdso_pieces)
         vdso_record(&s->image, a->text, a->text + length);
     s->image.meta->areas = 0;
-    a->sparse_count = 0;
+    a->sparse_count = a->shared_count = 0;
     const char *cursor = a->text;
     struct mapping_line line;
     while (mapping_next(&cursor, a->text + length, &line)) {
@@ -298,6 +306,8 @@ int areas_refresh(struct session *s, int (*take)(struct session *, uintptr_t, ui
             r = track_new(s, &line, take);
         if (r)
             return r;
+        if (kind == AREA_SHARED_ANONYMOUS && (line.prot & PROT_READ) && a->shared_count < SPAN_MAX)
+            a->shared[a->shared_count++] = (struct span){line.start, line.end};
     }
     s->image.layout_changed = true;
     a->stale = false;

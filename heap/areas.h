@@ -25,6 +25,8 @@ struct areas {
     size_t known_count;
     struct span *sparse; /* too large and empty to be tracked: compared page by page */
     size_t sparse_count;
+    struct span *shared; /* shared memory without a file: no tracker sees a child's writes, so it is compared */
+    size_t shared_count;
     struct span stack;   /* the main stack */
     char *text;          /* buffer for /proc/self/maps */
     uint64_t image_device, image_inode; /* as the kernel's list shows them */

@@ -81,6 +81,27 @@ static int take_sparse(struct session *s)
     return 0;
 }
 
+/* Shared memory: every page that exists, whoever wrote it. Beyond the end of a cut memfd none does. */
+static int take_shared(struct session *s)
+{
+    unsigned char resident[1024];
+    for (size_t k = 0; k < s->areas.shared_count; k++) {
+        uintptr_t at = s->areas.shared[k].start, end = s->areas.shared[k].end;
+        while (at < end) {
+            size_t pages = (end - at) / PAGE_BYTES < sizeof resident ? (end - at) / PAGE_BYTES : sizeof resident;
+            if (sys_failed(sys(SYS_mincore, at, pages * PAGE_BYTES, resident)))
+                break;
+            for (size_t p = 0; p < pages; p++) {
+                int r = resident[p] & 1 ? take_page(s, at + p * PAGE_BYTES) : 0;
+                if (r)
+                    return r;
+            }
+            at += pages * PAGE_BYTES;
+        }
+    }
+    return 0;
+}
+
 static int capture(struct session *s)
 {
     struct meta *meta = s->image.meta;
@@ -97,6 +118,8 @@ static int capture(struct session *s)
         r = take_written(s, base + WINDOW_BYTES, USER_END);
     if (!r)
         r = take_sparse(s);
+    if (!r)
+        r = take_shared(s);
     return r ? r : image_log_meta(&s->image, &s->log);
 }
 

@@ -67,6 +67,24 @@ def kitchen_each_alone(t):
     t.note(f"{program.kills} kills")
 
 
+@case
+def stack_grows(t):
+    """Page by page: a little deeper in each incarnation, then much deeper. An mmap in between makes libken
+    look at the layout again: the grown part is an area of its own in /proc/self/maps, without a name."""
+    twin = Twin(t, lambda port: [subject("kitchen"), str(port)])
+    port = free_port()
+    program = t.program([subject("kitchen"), str(port)])
+    dialog = UdpDialog(program, port)
+    t.at_end(dialog.close)
+    for levels in (1, 10, 11, 12, 13, 20, 21, 40, 41, 80, 300, 301, 999):
+        for command in (f"stack {levels}", f"arena {levels}"):
+            right, answer = twin.answer(command), dialog.ask(command)
+            check(answer == right, f"'{command}': {answer}, not {right}")
+        if not program.bare:
+            program.kill9()
+            program.restart()
+
+
 @case(limit=100)
 def big_turn(t):
     """Turns that write 100 MB."""
@@ -75,6 +93,25 @@ def big_turn(t):
         for n in range(2, 1000):
             yield f"fill 100 {n}" if n % 4 == 0 else t.random.choice(("sum", "drop", f"fill 10 {n}"))
     with_twin(t, "big_turn", commands(), kills=min(KILLS, 6))
+
+
+@case
+def shared_memory(t):
+    """Shared memory without a file: anonymous, a memfd's, and what a child wrote."""
+    port = free_port()
+    program = t.program([subject("shared_memory"), str(port)])
+    dialog = UdpDialog(program, port)
+    t.at_end(dialog.close)
+    count = 0
+    for _ in range(1 if program.bare else 8):
+        for _ in range(3):
+            count += 1
+            answer = dialog.ask("INC")
+            check(answer == f"{count} {count} {count}", f"answer {answer} instead of {count} three times")
+        if not program.bare:
+            program.kill9()
+            program.restart()
+    t.note("8 restarts")
 
 
 main()
