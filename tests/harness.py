@@ -249,9 +249,12 @@ class Dialog:
                 raise Failure("stopped while an answer was due")
             if self.program.kills != kills:
                 deadline = time.monotonic() + PATIENCE
+            process = self.program.process
+            if process is not None and process.poll() is not None:  # by itself, unless a kill is on its way
+                deadline = min(deadline, time.monotonic() + 2)
             if time.monotonic() > deadline:
-                alive = self.program.process is not None and self.program.process.poll() is None
-                raise Failure(f"no answer to '{seq} {command}' in {PATIENCE:.0f} s, the program "
+                alive = process is not None and process.poll() is None
+                raise Failure(f"no answer to '{seq} {command}', the program "
                               f"{'runs' if alive else 'is dead'}: {self.program.tail()}")
 
     def may_resend(self, asked_start):
@@ -606,7 +609,7 @@ def run_case(name, function, limit):
     except Exception:
         verdict, text = "FAIL", traceback.format_exc()
     if verdict == "FAIL":
-        for p in t.programs:
+        for p in t.programs[-3:]:
             text += f"\n    {os.path.basename(p.argv[0])}: {p.starts} starts, {p.kills} kills"
             if p.starts:
                 text += "; stderr:" + "".join("\n        " + line for line in p.tail(25).split(" | "))
