@@ -236,8 +236,8 @@ class Dialog:
         seq = self.seq
         self.sent_kills[seq] = self.program.kills
         asked_start, deadline = -1, time.monotonic() + PATIENCE
+        starts = self.program.starts
         while True:
-            kills = self.program.kills
             if asked_start < 0 or self.may_resend(asked_start):
                 self.resends += asked_start >= 0
                 asked_start = self.program.starts
@@ -247,7 +247,8 @@ class Dialog:
                 return self.answers[seq]
             if self.stopping:
                 raise Failure("stopped while an answer was due")
-            if self.program.kills != kills:
+            if self.program.starts != starts:
+                starts = self.program.starts
                 deadline = time.monotonic() + PATIENCE
             process = self.program.process
             if process is not None and process.poll() is not None:  # by itself, unless a kill is on its way
