@@ -19,6 +19,7 @@
 
 #define STORE_VERSION 1u
 #define STORE_DISTRUST "distrust"
+#define STORE_JOURNAL "inbox-" /* begins the names of the journals of input (net/inbox.h) */
 #define BLOCK_BYTES 4096u /* everything durable starts and ends at a multiple of this */
 #define LINE_BYTES 64u
 

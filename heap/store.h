@@ -68,6 +68,10 @@ int store_open_read_only(struct store *, const char *directory);
  * log_commit() the new run is empty: log_recover() returns 0. 0 or -errno. */
 int store_format(struct store *, const struct store_birth *);
 
+/* Forgets the input that a finished run had read. A run that never came to its first commit leaves its input to the
+ * next: so this is not part of store_format(). 0 or -errno. */
+int store_drop_journals(const struct store *);
+
 /* Moves a store out of the way, to `<directory>.old-<date>-<time>`, and says so. 0 when there was none,
  * 1 when it was moved, -EBUSY when it is in use, -errno. */
 int store_set_aside(const char *directory);

@@ -34,6 +34,41 @@ struct entry {
     char name[];
 };
 
+static int remove_matching(int fd, const struct entry *e, const char *prefix, unsigned *removed)
+{
+    if (!strcmp(e->name, ".") || !strcmp(e->name, "..") || strncmp(e->name, prefix, strlen(prefix)) != 0)
+        return 0;
+    ++*removed;
+    return disk_unlink(fd, e->name);
+}
+
+/* Removes the files of a directory whose names begin with `prefix`, until a pass finds none. */
+static int remove_files(int fd, const char *prefix)
+{
+    char buffer[4096] __attribute__((aligned(8)));
+    unsigned removed = 1;
+    long n = 0;
+    int r = 0;
+    while (removed && !r && n >= 0) {
+        removed = 0;
+        sys(SYS_lseek, fd, 0, SEEK_SET);
+        while (!r && (n = sys(SYS_getdents64, fd, buffer, sizeof buffer)) > 0)
+            for (long at = 0; at < n && !r; at += ((const struct entry *)(buffer + at))->bytes)
+                r = remove_matching(fd, (const struct entry *)(buffer + at), prefix, &removed);
+    }
+    return r ? r : n < 0 ? (int)n : 0;
+}
+
+int store_drop_journals(const struct store *s)
+{
+    int fd = (int)disk_open(s->directory_fd, ".", O_RDONLY | O_DIRECTORY, 0);
+    if (fd < 0)
+        return fd;
+    int r = remove_files(fd, STORE_JOURNAL);
+    disk_close(&fd);
+    return r;
+}
+
 static int empty_pins(struct store *s)
 {
     int r = disk_mkdir(s->directory_fd, "pin", 0700);
@@ -42,22 +77,7 @@ static int empty_pins(struct store *s)
     int fd = (int)disk_open(s->directory_fd, "pin", O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
     if (fd < 0)
         return fd;
-    char buffer[4096] __attribute__((aligned(8)));
-    unsigned removed = 1;
-    for (r = 0; !r && removed; sys(SYS_lseek, fd, 0, SEEK_SET)) {
-        long n = sys(SYS_getdents64, fd, buffer, sizeof buffer);
-        removed = 0;
-        for (long at = 0; at < n && !r;) {
-            const struct entry *e = (const struct entry *)(buffer + at);
-            at += e->bytes;
-            if (!strcmp(e->name, ".") || !strcmp(e->name, ".."))
-                continue;
-            r = disk_unlink(fd, e->name);
-            removed++;
-        }
-        if (n < 0)
-            r = (int)n;
-    }
+    r = remove_files(fd, "");
     disk_close(&fd);
     return r;
 }

@@ -137,6 +137,14 @@ static bool goes_on(const struct meta *m)
     return m->magic == META_MAGIC && m->turn > 0 && m->state != RUN_FINISHED;
 }
 
+/* What a finished run had read is no input of the next one. */
+static void forget_input(struct session *s)
+{
+    int r = store_drop_journals(&s->store);
+    if (r)
+        refuse(&s->store, r);
+}
+
 static _Noreturn void refuse_image(const struct session *s)
 {
     say_die("the image in %s is damaged: its parts do not fit each other; it was left as it is, --fresh starts over",
@@ -156,7 +164,10 @@ static bool would_go_on(struct session *s)
         return false;
     if (image_examine(memory, bytes))
         refuse_image(s);
-    bool yes = goes_on((const struct meta *)memory);
+    const struct meta *m = (const struct meta *)memory;
+    bool yes = goes_on(m);
+    if (m->state == RUN_FINISHED)
+        forget_input(s);
     sys(SYS_munmap, memory, bytes);
     return yes;
 }
@@ -176,6 +187,8 @@ static bool is_resumable(struct session *s)
     }
     recover(s);
     sys(SYS_pread64, s->store.image_fd, &m, sizeof m, 0);
+    if (m.state == RUN_FINISHED)
+        forget_input(s);
     return goes_on(&m);
 }
 
