@@ -209,6 +209,13 @@ int channel_connected(struct channel *c, const struct wire_hello *h, uint64_t *f
     return 0;
 }
 
+void channel_abandon(struct channel *c, uint64_t durable)
+{
+    trim(c, c->produced);
+    c->acked = c->ready = c->produced = durable;
+    c->datagrams_acked = c->datagrams_sent;
+}
+
 void channel_renew(struct channel *c)
 {
     struct channel *next = c->next;

@@ -91,6 +91,10 @@ int channel_connected(struct channel *, const struct wire_hello *, uint64_t *fro
  * no match then, and does the same at the next handshake. */
 void channel_renew(struct channel *);
 
+/* The peer's run is over: what it did not take is forgotten. It may come back from a crash in its last moments, to hear
+ * that all of its frames are here; `durable` is what it then says it has. */
+void channel_abandon(struct channel *, uint64_t durable);
+
 /* True when the peer does not have everything yet. */
 static inline bool channel_busy(const struct channel *c)
 {

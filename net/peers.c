@@ -16,6 +16,7 @@
 #define RETRY_MS 20          /* how often a peer that went away is looked for */
 #define RETRY_LATER_MS 500   /* when it did not come for long */
 #define RETRIES 1000
+#define FINISHED_KEPT 256
 #define PROBE_MS 5000        /* how long a peer may take to say who it is */
 
 /* In the image. */
@@ -100,11 +101,14 @@ static void retire(struct channel *c)
     datagram_orphan(c);
 }
 
+/* The latest of those that finished are remembered: one that is killed in its last moments comes back to ask whether
+ * everything arrived. */
 static void remove_finished(void)
 {
+    unsigned kept = 0;
     for (struct channel **link = &peers.channels; *link;) {
         struct channel *c = *link;
-        if (!c->finished || c->durable != c->expected || transport_pending(c)) {
+        if (!c->finished || c->durable != c->expected || transport_pending(c) || ++kept <= FINISHED_KEPT) {
             link = &c->next;
             continue;
         }
@@ -159,6 +163,8 @@ struct channel *peers_greeted(const struct wire_hello *h, struct channel *wanted
     struct channel *c = wanted ? wanted : find_channel(&h->id);
     if (!c && !(c = make_channel(&h->id)))
         return NULL;
+    if (c->finished && !channel_busy(c))
+        channel_abandon(c, h->durable);
     int r = channel_connected(c, h, from);
     if (r == CHANNEL_REPLACED)
         return misfit(c, h);
@@ -263,6 +269,12 @@ void peers_lost(struct channel *c)
         transport_alarm(RETRY_MS);
 }
 
+void peers_gone(struct channel *c)
+{
+    if (c->finished)
+        channel_abandon(c, c->produced);
+}
+
 bool peers_deliver(struct channel *c, const struct wire_head *h, const unsigned char *body)
 {
     switch (h->kind) {
@@ -341,27 +353,35 @@ void peers_farewell(void)
             peers_produce(c, (struct wire_head){.kind = WIRE_BYE}, NULL, 0, NULL, 0, 0, 0);
 }
 
-/* A peer that is down and is owed nothing but the good-bye is not waited for. */
-static bool lingers(void)
+/* A peer that said good-bye as well is waited for until it is gone: killed in its last moments it comes back, and has to
+ * find out that all of its frames are here. Neither leaves before the other has its good-bye for good. */
+static bool lingers(bool *more_than_bye)
 {
-    for (const struct channel *c = peers.channels; c; c = c->next)
-        if (!c->finished && channel_busy(c) && (transport_pending(c) || c->produced - c->acked > 1))
-            return true;
-    return false;
+    bool any = false;
+    for (const struct channel *c = peers.channels; c; c = c->next) {
+        if (!channel_busy(c))
+            continue;
+        any = true;
+        *more_than_bye |= !c->finished && c->produced - c->acked > 1;
+    }
+    return any;
 }
 
-void peers_linger(unsigned linger_ms)
+bool peers_linger(long *until, unsigned linger_ms)
 {
-    long until = now_ms() + (long)linger_ms;
-    while (lingers()) {
-        struct pollfd p = {transport_fd(), POLLIN, 0};
-        long left = until - now_ms();
-        if (left <= 0) {
+    bool much = false;
+    if (!*until)
+        *until = now_ms() + (long)linger_ms;
+    if (!lingers(&much))
+        return false;
+    struct pollfd p = {transport_fd(), POLLIN, 0};
+    long left = *until - now_ms();
+    if (left <= 0) {
+        if (much)
             say("a peer did not take everything within %u ms (KEN_LINGER); the rest is lost", linger_ms);
-            return;
-        }
-        sys(SYS_poll, &p, p.fd >= 0, left < RETRY_MS ? left : RETRY_MS);
-        transport_pump();
-        transport_flush();
+        return false;
     }
+    sys(SYS_poll, &p, p.fd >= 0, left < RETRY_MS ? left : RETRY_MS);
+    transport_pump();
+    return true;
 }

@@ -22,10 +22,11 @@ void peers_resume(void);
 /* After each commit: what the turn produced leaves, what it took in is acknowledged. */
 void peers_committed(void);
 
-/* The last turn: says good-bye on every channel (before the commit), then waits until the peers have everything, for
- * at most `linger_ms` (after it). */
+/* The last turn: says good-bye on every channel (before the commit). After it peers_linger() waits a moment for the peers
+ * to take everything; false: they have, or the time is up. *until is 0 at first. Between two of them what came in is to
+ * be committed: others wait for it in the same way. */
 void peers_farewell(void);
-void peers_linger(unsigned linger_ms);
+bool peers_linger(long *until, unsigned linger_ms);
 
 /* True when frames were taken in that no commit covers yet. */
 bool peers_owe(void);

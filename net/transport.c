@@ -349,6 +349,20 @@ static void flush(struct transport *t)
     }
 }
 
+void transport_farewell(void)
+{
+    struct wire_head gone = {.kind = WIRE_GONE};
+    for (unsigned i = 0; table && i < table->used; i++) {
+        struct transport *t = &table->transports[i];
+        if (t->state != STATE_READY || t->retired)
+            continue;
+        flush(t);
+        if (t->state == STATE_READY && !t->out_used && !t->done)
+            sys(SYS_sendto, t->fd, &gone, sizeof gone, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0);
+    }
+    transport_forked();
+}
+
 void transport_flush(void)
 {
     for (unsigned i = 0; table && i < table->used; i++)
@@ -467,6 +481,10 @@ static bool take(struct transport *t, const struct wire_head *h, const unsigned 
         return greeted(t, body);
     if (t->state != STATE_READY)
         return false;
+    if (h->kind == WIRE_GONE) {
+        peers_gone(t->channel);
+        return true;
+    }
     int r = channel_receive(t->channel, h, body);
     if (r == CHANNEL_DROP)
         return true;

@@ -47,6 +47,9 @@ bool transport_pump(void);
 /* Sends what may be sent, to all, and what is to be acknowledged. */
 void transport_flush(void);
 
+/* The process has finished: says so to all, and hangs up. */
+void transport_farewell(void);
+
 /* No longer carries that channel: all of its transports are closed. */
 void transport_drop(const struct channel *);
 
@@ -65,6 +68,7 @@ struct channel *peers_greeted(const struct wire_hello *, struct channel *wanted,
 /* One frame, in order, once. False: out of memory, it is to come again. */
 bool peers_deliver(struct channel *, const struct wire_head *, const unsigned char *body);
 void peers_lost(struct channel *); /* its last transport is gone */
+void peers_gone(struct channel *); /* its process will not come back */
 void peers_tick(void);
 
 #endif

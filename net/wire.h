@@ -2,7 +2,7 @@
  *
  * A transport is a byte stream of frames: a head, then `body` bytes. Each side says WIRE_HELLO first. A frame of the
  * channel carries a sequence, 1, 2, 3, ... for each direction of a process pair, over all transports that the pair ever
- * had; WIRE_HELLO and WIRE_ACK carry none. Little endian, as the machines are.
+ * had; WIRE_HELLO, WIRE_ACK and WIRE_GONE carry none. Little endian, as the machines are.
  * A frame is valid if and only if wire_parse() takes it.
  */
 #ifndef KEN_NET_WIRE_H
@@ -22,6 +22,7 @@ enum wire_kind {
     WIRE_NONE,
     WIRE_HELLO,    /* struct wire_hello */
     WIRE_ACK,      /* value: all frames below it are durable here; a body of 8 bytes: see datagrams_taken */
+    WIRE_GONE,     /* the sender has finished, and will never come back to ask anything */
     WIRE_DATAGRAM, /* struct wire_route, then the message */
     WIRE_OPEN,     /* struct wire_route: a stream begins; value: its window */
     WIRE_ACCEPT,   /* value: the window of the side that accepts */
@@ -85,7 +86,7 @@ _Static_assert(sizeof(struct wire_route) == 40, "");
 
 static inline bool wire_sequenced(unsigned kind)
 {
-    return kind > WIRE_ACK && kind < WIRE_KINDS;
+    return kind > WIRE_GONE && kind < WIRE_KINDS;
 }
 
 /* How long the body may be. */

@@ -1,6 +1,6 @@
 /* The machine that ends a turn. Its order, told once:
  *
- *   1. capture     descriptors, signals, timers, limits write what the kernel knows into memory
+ *   1. capture     the other threads stop; descriptors, signals, timers, limits write what the kernel knows into memory
  *   2. commit      memory and context become durable, with one write
  *   3. release     the outputs of the turn leave, in order
  *   4. apply       the image file follows the log
@@ -32,9 +32,10 @@ uint64_t turn_number(void)
 
 bool turn_resumed(void)
 {
-    bool was = resumed;
+    if (!resumed)
+        return false; /* not written: a dirty page less in each turn */
     resumed = false;
-    return was;
+    return true;
 }
 
 static void capture(void)
@@ -55,8 +56,8 @@ static void copied(void)
 
 static void commit_and_release(enum run_state to)
 {
-    capture();
     threads_stop();
+    capture();
     threads_capture(session->image.meta);
     if (commit(session, to, copied) == COMMIT_RESUMED) {
         boot_resumed();
@@ -83,11 +84,14 @@ void turn_finish(int status)
     peers_farewell();
     turn_end(TURN_EXIT);
     outbox_drain(); /* what full descriptors did not take yet */
-    peers_linger(config_linger_ms());
+    for (long until = 0; peers_linger(&until, config_linger_ms());)
+        if (peers_owe())
+            turn_end(TURN_EXIT);
     /* In a later incarnation as well: the status of the first one, which is in the image. */
     session->image.meta->exit_status = status;
     commit_and_release(RUN_FINISHED);
     log_sync(&session->log);
+    transport_farewell();
 }
 
 void turn_go_on(void)

@@ -28,6 +28,10 @@ def take(wait):
 
 
 for n in range(1, transfers + 1):
+    if n == 5:
+        while 0 in last.values():
+            take(None)
+        print("open", flush=True)
     for p in others:
         amount = rng.randrange(balance // 8 + 1)
         balance -= amount
