@@ -43,12 +43,14 @@ static int take_range(struct session *s, uintptr_t from, uintptr_t to)
     return 0;
 }
 
-static int take_written(struct session *s, uintptr_t from, uintptr_t to)
+/* One scan over everything: the tracker knows nothing of the window, which is never added to it. */
+static int take_written(struct session *s)
 {
-    struct page_range ranges[256];
+    struct page_range *ranges = s->ranges;
+    uintptr_t from = PAGE_BYTES, to = USER_END;
     while (from < to) {
         uintptr_t walked = to;
-        long n = tracker_scan(&s->tracker, from, to, ranges, 256, &walked);
+        long n = tracker_scan(&s->tracker, from, to, ranges, SESSION_RANGES, &walked);
         if (n < 0)
             return (int)n;
         for (long i = 0; i < n; i++) {
@@ -63,12 +65,12 @@ static int take_written(struct session *s, uintptr_t from, uintptr_t to)
 
 static int take_sparse(struct session *s)
 {
-    struct page_range ranges[256];
+    struct page_range *ranges = s->ranges;
     for (size_t k = 0; k < s->areas.sparse_count; k++) {
         uintptr_t at = s->areas.sparse[k].start, end = s->areas.sparse[k].end, walked;
         for (; at < end; at = walked) {
             walked = end;
-            long n = tracker_populated(&s->tracker, at, end, ranges, 256, &walked);
+            long n = tracker_populated(&s->tracker, at, end, ranges, SESSION_RANGES, &walked);
             for (long i = 0; i < n; i++) {
                 int r = take_range(s, ranges[i].start, ranges[i].end);
                 if (r)
@@ -105,7 +107,6 @@ static int take_shared(struct session *s)
 static int capture(struct session *s)
 {
     struct meta *meta = s->image.meta;
-    uintptr_t base = window_base();
     log_begin(&s->log);
     if (meta->context.rsp < s->areas.stack.start && meta->context.rsp > s->areas.stack.start - (64UL << 20))
         s->areas.stale = true; /* the stack has grown */
@@ -113,9 +114,7 @@ static int capture(struct session *s)
     if (!r && s->areas.stale)
         r = areas_refresh(s, take_range);
     if (!r)
-        r = take_written(s, PAGE_BYTES, base);
-    if (!r)
-        r = take_written(s, base + WINDOW_BYTES, USER_END);
+        r = take_written(s);
     if (!r)
         r = take_sparse(s);
     if (!r)

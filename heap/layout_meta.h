@@ -102,6 +102,7 @@ struct meta {
     struct vdso_piece vdso[VDSO_PIECES];
     uint32_t vdso_pieces, reserved;
     char program[64];
+    int64_t program_ns; /* the program's CLOCK_MONOTONIC at that commit */
 };
 
 _Static_assert(sizeof(struct chunk) == 80, "chunk entries are 80 bytes");

@@ -14,6 +14,8 @@
 #include "heap/store.h"
 #include "heap/tracker.h"
 
+#define SESSION_RANGES 256
+
 struct session {
     struct store store;
     struct log log;
@@ -28,6 +30,8 @@ struct session {
     bool patch_vdso;        /* never move the vdso: for tests */
     bool resumed;       /* this process continues an earlier one */
     char kenctl[256]; /* the helper program, "" when there is none */
+    /* commit()'s: on the stack it would lie in pages that each turn dirties once more. */
+    struct page_range ranges[SESSION_RANGES];
 };
 
 /* NULL when the program is not protected. The pointer itself is part of the image. */

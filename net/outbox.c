@@ -6,12 +6,10 @@
 #include <limits.h>
 #include <string.h>
 
-#define SMALL_BYTES (32UL << 10)
 #define LARGE_BYTES (24UL << 20) /* tails of up to OUTBOX_BYTES, the turn's own, room to spare */
 #define LARGE_STEP (1UL << 20)
 
-struct outbox outbox __attribute__((aligned(64)));
-static char small[SMALL_BYTES] __attribute__((aligned(64)));
+struct outbox outbox __attribute__((aligned(4096)));
 
 size_t outbox_bytes(void)
 {
@@ -48,8 +46,8 @@ static bool large_fits(size_t bytes)
 
 static char *take_data(size_t bytes)
 {
-    if (outbox.small_used + bytes <= SMALL_BYTES) {
-        char *at = small + outbox.small_used;
+    if (outbox.small_used + bytes <= OUTBOX_SMALL) {
+        char *at = outbox.small + outbox.small_used;
         outbox.small_used += (uint32_t)bytes;
         return at;
     }
@@ -84,7 +82,7 @@ static char *join(int fd, enum output_kind kind, size_t length)
     if (last->length + length > (kind == OUTPUT_WRITE ? PIPE_BUF : 1UL << 16))
         return NULL;
     char *end = last->data + last->length;
-    if (end == small + outbox.small_used && outbox.small_used + length <= SMALL_BYTES)
+    if (end == outbox.small + outbox.small_used && outbox.small_used + length <= OUTBOX_SMALL)
         outbox.small_used += (uint32_t)length;
     else if (outbox.large && end == outbox.large + outbox.large_used && large_fits(length))
         outbox.large_used += length;
@@ -145,9 +143,9 @@ void outbox_compact(void)
             o.done = 0;
         }
         size_t bytes = o.address_length + o.length;
-        bool in_small = o.data >= small && o.data <= small + SMALL_BYTES &&
+        bool in_small = o.data >= outbox.small && o.data <= outbox.small + OUTBOX_SMALL &&
                         !(outbox.large && o.data >= outbox.large && o.data < outbox.large + LARGE_BYTES);
-        o.data = in_small ? move_down(small, &small_used, &o, bytes)
+        o.data = in_small ? move_down(outbox.small, &small_used, &o, bytes)
                           : move_down(outbox.large, &large_used, &o, bytes);
         outbox.entries[kept++] = o;
     }

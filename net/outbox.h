@@ -16,6 +16,7 @@
 #include <sys/uio.h>
 
 #define OUTBOX_ENTRIES 992         /* one page of progress tells about each */
+#define OUTBOX_SMALL 2048
 #define OUTBOX_BYTES (8UL << 20)   /* a turn that emits more ends early */
 #define OUTBOX_STREAM (1UL << 20)  /* what a non-blocking stream may have unreleased */
 
@@ -41,12 +42,13 @@ struct output {
 struct outbox {
     uint32_t count, committed;
     uint32_t tails;      /* committed entries that are not finished */
-    uint32_t small_used; /* of the built-in data */
+    uint32_t small_used; /* of `small` */
     size_t large_used, large_ready;
     size_t fresh_bytes;  /* held by this turn */
     uint32_t frames;     /* of channels, produced by this turn (peers.c): they wait for the commit, too */
     int64_t first_ns;    /* when the first of them was held; 0: not asked yet */
     char *large;         /* reserved when the built-in data do not suffice */
+    char small[OUTBOX_SMALL]; /* the bytes of a turn that emits little: one page with the first entries */
     struct output entries[OUTBOX_ENTRIES];
 };
 

@@ -1,4 +1,5 @@
 #include "shim/call_time.h"
+#include "heap/session.h"
 #include "shim/call_signal.h"
 #include "shim/time_timers.h"
 #include "shim/turn.h"
@@ -6,8 +7,15 @@
 #include <string.h>
 #include <sys/time.h>
 
-/* Image: the offset, and the program's monotonic time at the last commit. */
-static int64_t offset, last_commit;
+static int64_t offset; /* image */
+
+/* The program's monotonic time at the last commit. It changes with each, so it is kept with the record's own figures
+ * and not in a page that would be dirty for it alone. */
+static int64_t *last_commit(void)
+{
+    static int64_t unprotected;
+    return session ? &session->image.meta->program_ns : &unprotected;
+}
 
 static int64_t kernel_ns(long clock)
 {
@@ -177,15 +185,15 @@ bool time_capture_timers(void)
 
 void time_capture(void)
 {
-    last_commit = time_monotonic_ns();
+    *last_commit() = time_monotonic_ns();
 }
 
 void time_resume(void)
 {
-    int64_t now = time_monotonic_ns();
-    if (now < last_commit)
-        offset += last_commit - now;
-    int64_t down = now > last_commit ? now - last_commit : 0;
+    int64_t now = time_monotonic_ns(), then = *last_commit();
+    if (now < then)
+        offset += then - now;
+    int64_t down = now > then ? now - then : 0;
     itimers_resume(down);
     timers_resume(down);
 }

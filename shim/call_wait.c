@@ -51,18 +51,14 @@ static bool held_for_long(void)
  * time. The clock is asked at every 16th call only. */
 static bool overdue(void)
 {
-    static struct {
-        uint32_t calls;
-        uint64_t turn;
-        int64_t since_ns;
-    } quiet;
-    if (++quiet.calls % 16)
+    struct thread_quiet *quiet = &thread_self()->quiet;
+    if (++quiet->calls % 16)
         return false;
     int64_t now = now_ns();
-    if (quiet.turn == turn_number() && now >= quiet.since_ns)
-        return now - quiet.since_ns > WAIT_QUIET_NS;
-    quiet.turn = turn_number();
-    quiet.since_ns = now;
+    if (quiet->turn == turn_number() && now >= quiet->since_ns)
+        return now - quiet->since_ns > WAIT_QUIET_NS;
+    quiet->turn = turn_number();
+    quiet->since_ns = now;
     return false;
 }
 

@@ -7,10 +7,18 @@
 
 #include "shim/signal_state.h"
 
+/* For call_wait.c: how long the thread has not ended a turn. Here, because each turn dirties this page anyway. */
+struct thread_quiet {
+    uint32_t calls;
+    uint64_t turn;
+    int64_t since_ns;
+};
+
 struct thread {
     /* Above 0 while a handler of libken runs: the program's signal handlers are put off. Written by
      * call_dispatch() and by signal_block(), which lowers it to 0 for the wait. */
     int inside;
+    struct thread_quiet quiet;
     struct signal_thread signals;
     uint32_t peer;  /* its place in the list of threads (threads.c) */
     bool locked;    /* holds libken's lock */
