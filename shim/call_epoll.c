@@ -7,6 +7,7 @@
 #include "shim/call_signal.h"
 #include "shim/call_peer.h"
 #include "shim/call_wait.h"
+#include "shim/threads.h"
 #include "shim/turn.h"
 
 #include <fcntl.h>
@@ -125,16 +126,16 @@ static long probe(struct epoll_call *p)
 static bool share(struct epoll_call *p)
 {
     long left = wait_left(&p->until);
-    long ms = left < 0 || left > WAIT_SHARE_MS * 1000000L ? WAIT_SHARE_MS : left / 1000000L;
+    long ms = left < 0 ? -1 : left / 1000000L;
     struct pollfd ready[2] = {{p->fd, POLLIN, 0}, {transport_fd(), POLLIN, 0}};
-    return !outbox_held() && sys(SYS_poll, ready, ready[1].fd >= 0 ? 2 : 1, ms) > 0;
+    return !outbox_held() && wait_share(ready, ready[1].fd >= 0 ? 2 : 1, ms) > 0;
 }
 
 static long block(struct epoll_call *p)
 {
     struct timespec t;
     struct timespec *limit = wait_timespec(&p->until, &t);
-    if (wait_has_extras()) {
+    if (wait_has_extras() || (oneshot_used && threads_many)) {
         struct pollfd all[1 + WAIT_EXTRAS];
         all[0] = (struct pollfd){p->fd, POLLIN, 0};
         int n = wait_extras(all + 1);

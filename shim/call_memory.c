@@ -3,6 +3,7 @@
 #include "heap/say.h"
 #include "heap/session.h"
 #include "heap/window.h"
+#include "shim/threads.h"
 #include "shim/thread.h"
 
 #include <string.h>
@@ -35,7 +36,12 @@ void memory_dropped(uintptr_t start, size_t bytes)
     if (call_passive)
         return;
     thread_self()->inside++;
+    bool locked = thread_self()->locked;
+    if (!locked)
+        threads_lock(); /* behind the allocator's, which nobody takes who holds this one */
     image_drop(&session->image, start, start + bytes);
+    if (!locked)
+        threads_unlock();
     thread_self()->inside--;
 }
 

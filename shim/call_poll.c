@@ -44,15 +44,15 @@ static long probe(struct poll_call *p)
 static bool share(struct poll_call *p)
 {
     long left = wait_left(&p->until);
-    long ms = left < 0 || left > WAIT_SHARE_MS * 1000000L ? WAIT_SHARE_MS : left / 1000000L;
+    long ms = left < 0 ? -1 : left / 1000000L;
     if (outbox_held())
         return false;
     if (transport_fd() < 0)
-        return sys(SYS_poll, p->fds, p->count, ms) > 0;
+        return wait_share(p->fds, p->count, ms) > 0;
     struct pollfd all[p->count + 1];
     memcpy(all, p->fds, p->count * sizeof *all);
     all[p->count] = (struct pollfd){transport_fd(), POLLIN, 0};
-    return sys(SYS_poll, all, p->count + 1, ms) > 0;
+    return wait_share(all, p->count + 1, ms) > 0;
 }
 
 static long block(struct poll_call *p)

@@ -79,6 +79,7 @@ static long read_waiting(struct call *c, struct description *d)
         .fd = (int)c->arg[0],
         .events = POLLIN,
         .nonblocking = d->flags & O_NONBLOCK,
+        .accounts = d->kind != FD_SOCKET || (d->bits & FD_INTERNAL),
         .attempt = d->flags & O_NONBLOCK ? call_attempt : try_ready,
         .blocking = c,
     };

@@ -20,6 +20,7 @@ static struct waiting waiting_for(struct call *c, struct description *d, long fl
         .events = flags & MSG_OOB ? POLLPRI : flags & MSG_ERRQUEUE ? 0 : POLLIN,
         .nonblocking = (d->flags & O_NONBLOCK) || (flags & (MSG_DONTWAIT | MSG_ERRQUEUE)),
         .timeout_ns = receive_timeout(d),
+        .accounts = d->bits & FD_INTERNAL,
         .blocking = c,
     };
 }

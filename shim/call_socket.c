@@ -120,6 +120,7 @@ static long accept_as(struct call *c, long flags)
         .events = POLLIN,
         .nonblocking = d->flags & O_NONBLOCK,
         .timeout_ns = d->socket->receive_timeout_ns,
+        .accounts = true,
         .attempt = d->flags & O_NONBLOCK ? call_attempt : try_accept,
         .blocking = c,
     };

@@ -3,6 +3,7 @@
 #include "net/host.h"
 #include "net/peers.h"
 #include "shim/call_signal.h"
+#include "shim/threads.h"
 #include "shim/turn.h"
 
 static int64_t now_ns(void)
@@ -78,11 +79,19 @@ long wait_refused(long result)
     return result;
 }
 
+long wait_share(struct pollfd *p, unsigned long count, long ms)
+{
+    threads_unlock();
+    long r = sys(SYS_poll, p, count, ms < 0 || ms > WAIT_SHARE_MS ? WAIT_SHARE_MS : ms);
+    threads_lock();
+    return r;
+}
+
 bool wait_settle(int fd, short events)
 {
     if (!outbox_held()) {
         struct pollfd p[2] = {{fd, events, 0}, {transport_fd(), POLLIN, 0}};
-        if (sys(SYS_poll, p, p[1].fd >= 0 ? 2 : 1, WAIT_SHARE_MS) > 0) {
+        if (wait_share(p, p[1].fd >= 0 ? 2 : 1, -1) > 0) {
             if (p[1].revents)
                 transport_pump();
             return true;
@@ -178,6 +187,15 @@ long wait_tails(long nr)
     return 0;
 }
 
+/* The wait may have been in another turn than the beginning of the call. */
+static long accounted(int fd, long result)
+{
+    struct description *d = fd_peek(fd);
+    if (d && result >= 0 && (d->bits & FD_INTERNAL))
+        fd_touch(d);
+    return result;
+}
+
 long wait_rhythm(struct call *c, const struct waiting *w)
 {
     struct deadline until = wait_until(w->timeout_ns ? w->timeout_ns : -1);
@@ -185,13 +203,13 @@ long wait_rhythm(struct call *c, const struct waiting *w)
     for (;;) {
         long r = w->attempt(c);
         if (r != -EAGAIN)
-            return wait_answer(r);
+            return wait_answer(w->accounts ? accounted(w->fd, r) : r);
         if (w->nonblocking)
             return wait_refused(r);
         if (!ended && wait_settle(w->fd, w->events))
             continue;
         ended = true;
-        if (w->blocking && !w->timeout_ns && !wait_has_extras())
+        if (w->blocking && !w->timeout_ns && !wait_has_extras() && !(w->accounts && threads_many))
             return signal_block(w->blocking);
         r = wait_ready(w->fd, w->events, &until, w->timeout_ns ? SYS_ppoll : c->nr);
         if (r == WAIT_AGAIN)

@@ -50,6 +50,9 @@ long wait_refused(long result);
 /* About to block. True: input came while the turn was kept open, try again; false: the turn has ended. */
 bool wait_settle(int fd, short events);
 
+/* Polls for up to WAIT_SHARE_MS or `ms`, whichever is less (negative: no limit), while other threads may go on. */
+long wait_share(struct pollfd *, unsigned long count, long ms);
+
 /* One blocking kernel wait with the program's signals deliverable; the result or -EINTR. */
 long wait_kernel(struct call *);
 
@@ -66,6 +69,7 @@ struct waiting {
     bool nonblocking;
     int64_t timeout_ns; /* 0: none (SO_RCVTIMEO and its like) */
     long (*attempt)(struct call *);
+    bool accounts; /* what it takes is written down elsewhere: with several threads only under libken's lock */
     struct call *blocking; /* what to call when nothing but the descriptor is waited for; NULL: poll, then attempt */
 };
 

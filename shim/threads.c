@@ -208,12 +208,13 @@ static void make_again(struct peer *p)
 
 static char swap_stack[16384] __attribute__((aligned(16)));
 
-/* On a stack of its own: the committer goes on at once on the one that it was called on. */
+/* On a stack of its own: the committer goes on at once on the one that it was called on. It may be in its next
+ * commit before this thread has made another step, so all it must know of the leader is said first. */
 static _Noreturn void become_leader(struct peer *me, struct peer *leader)
 {
-    make_again(me);
     leader->real_tid = sys(SYS_getpid);
     leader->state = THREAD_STOPPED;
+    make_again(me);
     sys(SYS_arch_prctl, ARCH_SET_FS, leader->fs_base);
     threads_reenter(leader);
 }
@@ -225,8 +226,10 @@ static void swap_with_leader(struct peer *leader)
     struct peer *me = self();
     if (me->rseq)
         sys(SYS_rseq, me->rseq, me->rseq_bytes, RSEQ_UNREGISTER, me->rseq_signature);
-    if (context_save(&me->context))
-        return; /* the committer, in its new thread */
+    if (context_save(&me->context)) { /* the committer, in its new thread */
+        self()->real_tid = sys(SYS_gettid);
+        return;
+    }
     __asm__ volatile("movq %0, %%rsp\n\t"
                      "xorl %%ebp, %%ebp\n\t"
                      "call *%1"

@@ -5,6 +5,10 @@
  * never in the middle of a change. It stops them by a signal that the program does not see; the handler of
  * that signal is where each thread is saved, and where it comes back in the next incarnation.
  *
+ * A wait in the kernel may be cut off after the kernel has answered and before libken has written the answer down. So
+ * what changes libken's own records (a new descriptor, bytes taken from a pipe of the program's own) is only waited for
+ * without the lock, by a poll, and taken with it.
+ *
  * Lock order: the lock, then nothing. A thread that holds the allocator's lock may be stopped; the one that
  * commits must therefore not allocate.
  */
