@@ -1,6 +1,7 @@
 #include "heap/commit.h"
 #include "heap/context.h"
 #include "heap/diff.h"
+#include "heap/fault.h"
 #include "heap/say.h"
 #include "heap/sys.h"
 #include "heap/window.h"
@@ -108,6 +109,7 @@ static int capture(struct session *s)
 {
     struct meta *meta = s->image.meta;
     log_begin(&s->log);
+    FAULT("commit.begun");
     if (meta->context.rsp < s->areas.stack.start && meta->context.rsp > s->areas.stack.start - (64UL << 20))
         s->areas.stale = true; /* the stack has grown */
     int r = image_log_punches(&s->image, &s->log);
@@ -133,13 +135,16 @@ static __attribute__((noinline)) enum commit_result make_durable(struct session 
     meta->turn++;
     int r = capture(s);
     captured();
+    FAULT("commit.captured");
     if (!r)
         r = store_sync_pins(&s->store);
+    FAULT("commit.pinned");
     if (!r)
         r = log_commit(&s->log, NULL);
     if (r)
         say_die("cannot commit turn %lu (%s); the store keeps the turn before, start the same command again",
                 meta->turn, say_error(r));
+    FAULT("commit.durable");
     return COMMIT_DONE;
 }
 
@@ -152,6 +157,7 @@ enum commit_result commit(struct session *s, enum run_state state, void (*captur
 
 void commit_apply(struct session *s)
 {
+    FAULT("commit.apply");
     int r = log_apply(&s->log);
     if (r)
         say_die("cannot write the image (%s); start the same command again to recover", say_error(r));

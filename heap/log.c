@@ -2,6 +2,7 @@
 #define XXH_INLINE_ALL
 #include "heap/log.h"
 #include "heap/disk.h"
+#include "heap/fault.h"
 #include "heap/log_inner.h"
 #include "heap/say.h"
 #include "heap/window.h"
@@ -190,8 +191,10 @@ void log_write_record(struct log *log, struct record *r, uint64_t bytes, uint64_
         .mount = log->mount,
     };
     r->checksum = XXH3_64bits((const uint8_t *)r + 16, bytes - 16);
+    FAULT("log.write");
     for (int error; (error = write_segment(log, s, r, bytes));)
         log_trouble(log, "writing the log of", error);
+    FAULT("log.written");
     log_relief(log);
     log->marked = true;
     s->tail += bytes;
@@ -203,7 +206,9 @@ void log_write_record(struct log *log, struct record *r, uint64_t bytes, uint64_
 void log_write_note(struct log *log)
 {
     struct record *note = (struct record *)(log->buffer + RECORD_MAX);
+    FAULT("log.note");
     log_write_record(log, note, BLOCK_BYTES, 0, RECORD_NOTE);
+    FAULT("log.noted");
     log->applied = log->sequence;
 }
 
@@ -226,16 +231,20 @@ static void switch_segment(struct log *log, uint64_t bytes)
     struct log_segment *next = &log->segment[!log->active];
     if (next->last > log->synced) {
         log->foreground_waits++;
+        FAULT("log.wait_for_sync");
         log_sync_wait(log, next->last);
     }
     if (next->last > log->proven)
         log_write_note(log);
+    FAULT("log.switch");
     uint64_t needed = BLOCK_BYTES + bytes + BLOCK_BYTES;
     resize(log, next, needed > log->nominal ? needed : log->nominal);
+    FAULT("log.resized");
     log->active = !log->active;
     next->tail = BLOCK_BYTES;
     next->last = 0;
     log->switches++;
+    FAULT("log.switched");
     log_sync_start(log);
 }
 
@@ -253,7 +262,7 @@ static void tend_idle_segment(struct log *log)
     if (idle->last > log->synced)
         log_sync_start(log);
     else if (idle->bytes > log->nominal && idle->last <= log->proven)
-        resize(log, idle, log->nominal);
+        FAULT("log.cut_back"),         resize(log, idle, log->nominal);
 }
 
 int log_commit(struct log *log, uint64_t *sequence)
@@ -279,6 +288,7 @@ int log_apply(struct log *log)
         return 0;
     struct image_writer writer = {.fd = log->image_fd, .twin = log->twin, .twin_bytes = log->twin ? UINT64_MAX : 0};
     log_apply_runs(log, (const struct record *)log->buffer, &writer);
+    FAULT("log.applied");
     log->applied = log->sequence;
     log_begin(log);
     tend_idle_segment(log);

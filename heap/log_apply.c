@@ -1,6 +1,7 @@
 /* Bringing a record's runs into the image: at a commit, in recovery, and in an inspector's memory. */
 #define _GNU_SOURCE
 #include "heap/disk.h"
+#include "heap/fault.h"
 #include "heap/log_inner.h"
 
 #include <string.h>
@@ -28,6 +29,7 @@ static void batch_flush(struct batch *b)
             break;
         log_trouble(b->log, "writing the image of", error);
     }
+    FAULT("apply.batch");
     if (b->count)
         log_relief(b->log);
     b->count = 0;
@@ -64,6 +66,7 @@ static void punch(struct log *log, const struct run *run, const struct image_wri
     }
     for (int error; (error = disk_punch(writer->fd, run->offset, bytes));)
         log_trouble(log, "punching the image of", error);
+    FAULT("apply.punched");
     log_relief(log);
 }
 
@@ -94,6 +97,7 @@ void log_apply_runs(struct log *log, const struct record *r, const struct image_
             punch(log, run, writer);
         else
             memcpy(memory + run->offset, run + 1, log_run_data(run));
+        FAULT("apply.run");
     }
     batch_flush(&batch);
 }

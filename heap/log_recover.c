@@ -4,6 +4,7 @@
 #define _GNU_SOURCE
 #define XXH_INLINE_ALL
 #include "heap/disk.h"
+#include "heap/fault.h"
 #include "heap/log_inner.h"
 #include "heap/say.h"
 
@@ -235,6 +236,7 @@ static long apply_chain(struct log *log, const struct chain *c, uint64_t synced,
                 continue;
             /* In the boot that wrote it the page cache has every block that was there then. */
             log_apply_runs(log, r, r->boot == log->boot ? writer : &plain);
+            FAULT("recover.record");
             runs += r->runs;
             count++;
         }
@@ -257,11 +259,13 @@ static void settle(struct log *log, bool unflushed)
     if (log->sync != SYNC_POWER || !log->sequence)
         return;
     sync_segment(log, log->active);
+    FAULT("recover.segment_synced");
     if (!unflushed)
         return;
     sync_segment(log, !log->active);
     log->synced = 0;
     log_sync(log);
+    FAULT("recover.image_synced");
     log_make_room(log, BLOCK_BYTES);
     log_write_note(log);
 }
@@ -294,12 +298,14 @@ static long recover(struct log *log, struct chain chains[2], const struct image_
     int r = judge(log, chains, &older, &newer, &synced);
     if (r)
         return r;
+    FAULT("recover.judged");
     log->image_end = max(older->image_end, newer->image_end);
     if (writer->fd < 0 && writer->memory && log->image_end > writer->memory_bytes)
         return -EAGAIN; /* its process goes on meanwhile */
     uint64_t done = already_applied(log, newer, synced);
     long count = newer->first > done + 1 ? apply_chain(log, older, done, writer) : 0;
     count += apply_chain(log, newer, done, writer);
+    FAULT("recover.applied");
     log->active = newer->segment;
     log->sequence = log->applied = newer->last;
     log->synced = log->proven = synced;
@@ -310,7 +316,7 @@ static long recover(struct log *log, struct chain chains[2], const struct image_
     log->ready = !log->read_only && writer->fd >= 0;
     bool unflushed = max(older->process_last, newer->process_last) > max(older->power_synced, newer->power_synced);
     if (log->ready)
-        settle(log, unflushed);
+        FAULT("recover.settle"),         settle(log, unflushed);
     return count;
 }
 

@@ -6,6 +6,7 @@
  * the pages clean, so only the log still has them, and only a restart reads it.
  */
 #include "heap/disk.h"
+#include "heap/fault.h"
 #include "heap/log_inner.h"
 
 #include <string.h>
@@ -47,6 +48,7 @@ static void finish(struct log *log, int result)
         store_distrust_cache(log->store);
         disk_die("syncing the image of", log->store->path, result);
     }
+    FAULT("sync.end");
     log->synced = log->sync_target;
     log->sync_target = 0;
 }
@@ -70,6 +72,7 @@ void log_sync_start(struct log *log)
     if (log->sync_target || log->synced == log->applied)
         return;
     log->sync_target = log->applied;
+    FAULT("sync.start");
     if (log->sync == SYNC_PROCESS) {
         finish(log, 0);
         return;

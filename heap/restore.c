@@ -1,4 +1,5 @@
 #include "heap/restore.h"
+#include "heap/fault.h"
 #include "heap/mapping.h"
 #include "heap/restorer.h"
 #include "heap/say.h"
@@ -212,6 +213,7 @@ int restore(struct session *s, const struct restore_self *self)
     s->mapped_count = meta->files;
     for (uint32_t a = 0; a < meta->areas; a++)
         add_area(&b, &s->image.areas[a]);
+    FAULT("restore.planned");
     fill_registers(b.plan, meta, self);
     if (!b.error)
         b.error = vdso_plan(s, b.plan);
@@ -221,6 +223,13 @@ int restore(struct session *s, const struct restore_self *self)
     long r = sys(SYS_mprotect, blob, PAGE_UP(blob_bytes), PROT_READ | PROT_EXEC);
     if (sys_failed(r))
         return (int)r;
+    b.plan->die_at = FAULT_DUE("restorer.entered")  ? RESTORER_ENTERED
+                     : FAULT_DUE("restorer.unmapped") ? RESTORER_UNMAPPED
+                     : FAULT_DUE("restorer.mapping")  ? RESTORER_MAPPING
+                     : FAULT_DUE("restorer.mapped")   ? RESTORER_MAPPED
+                     : FAULT_DUE("restorer.dressed")  ? RESTORER_DRESSED
+                                                      : 0;
+    FAULT("restore.jump");
     jump(b.plan, blob, stack);
 }
 
@@ -229,5 +238,6 @@ void restore_done(struct session *s)
     for (uint32_t f = 0; f < s->mapped_count; f++)
         if (s->mapped_fds[f] >= 0)
             sys(SYS_close, s->mapped_fds[f]);
+    FAULT("restore.done");
     s->mapped_count = 0;
 }

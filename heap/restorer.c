@@ -23,6 +23,16 @@ INLINE _Noreturn void fail(struct plan *plan, uint32_t where)
         sys(SYS_exit_group, 70);
 }
 
+#ifdef KEN_FAULTS
+INLINE void reached(const struct plan *plan, enum restorer_point point)
+{
+    if (plan->die_at == point)
+        sys(SYS_kill, sys(SYS_getpid), 9);
+}
+#else
+#define reached(plan, point) ((void)0)
+#endif
+
 INLINE void move_out(struct plan *plan)
 {
     for (uint32_t i = 0; i < plan->move_count; i++) {
@@ -72,6 +82,7 @@ INLINE void take_step(struct plan *plan, const struct step *step, uint32_t numbe
 
 BLOB _Noreturn void restorer_main(struct plan *plan)
 {
+    reached(plan, RESTORER_ENTERED);
     /* Or the kernel writes into memory that is gone, at the next preemption. */
     if (plan->old_rseq)
         sys(SYS_rseq, plan->old_rseq, plan->rseq_bytes, RSEQ_UNREGISTER, plan->rseq_signature);
@@ -79,8 +90,13 @@ BLOB _Noreturn void restorer_main(struct plan *plan)
     move_out(plan);
     sys(SYS_munmap, PAGE_BYTES * 16, plan->window_start - PAGE_BYTES * 16);
     sys(SYS_munmap, plan->window_end, USER_END - plan->window_end);
-    for (uint32_t i = 0; i < plan->step_count; i++)
+    reached(plan, RESTORER_UNMAPPED);
+    for (uint32_t i = 0; i < plan->step_count; i++) {
+        if (i == plan->step_count / 2)
+            reached(plan, RESTORER_MAPPING);
         take_step(plan, &plan->steps[i], i);
+    }
+    reached(plan, RESTORER_MAPPED);
     move_in(plan);
     sys(SYS_arch_prctl, ARCH_SET_FS, plan->fs_base);
     sys(SYS_arch_prctl, ARCH_SET_GS, plan->gs_base);
@@ -88,6 +104,7 @@ BLOB _Noreturn void restorer_main(struct plan *plan)
     sys(SYS_set_robust_list, plan->robust_list, plan->robust_list_bytes);
     if (plan->new_rseq)
         sys(SYS_rseq, plan->new_rseq, plan->rseq_bytes, 0, plan->rseq_signature);
+    reached(plan, RESTORER_DRESSED);
     /* Cosmetic: what /proc shows as the program's arguments and heap. Needs no privilege where the kernel
      * has CONFIG_CHECKPOINT_RESTORE; refused elsewhere, which does no harm: libken answers brk itself. */
     sys(SYS_prctl, PR_SET_MM, PR_SET_MM_MAP, plan->memory_map, MEMORY_MAP_BYTES, 0);

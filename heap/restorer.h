@@ -28,6 +28,15 @@ struct move {
     uint64_t from, staging, to, bytes;
 };
 
+/* Where a test makes it die (heap/fault.h). */
+enum restorer_point {
+    RESTORER_ENTERED = 1,
+    RESTORER_UNMAPPED,
+    RESTORER_MAPPING, /* half of the steps are done */
+    RESTORER_MAPPED,
+    RESTORER_DRESSED,
+};
+
 struct plan {
     uint64_t window_start, window_end;
     uint64_t old_rseq, rseq_bytes, rseq_signature;
@@ -37,6 +46,7 @@ struct plan {
     struct move moves[8]; /* vvar and vdso */
     uint32_t move_count;
     uint32_t step_count;
+    uint32_t die_at; /* enum restorer_point; 0: nowhere */
     struct step *steps;
     struct context context;
     uint64_t memory_map[16]; /* struct prctl_mm_map, 0s when unknown */

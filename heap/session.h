@@ -9,6 +9,7 @@
 #define KEN_HEAP_SESSION_H
 
 #include "heap/areas.h"
+#include "heap/fault.h"
 #include "heap/image.h"
 #include "heap/log.h"
 #include "heap/store.h"
@@ -29,6 +30,9 @@ struct session {
     bool sigsys;            /* the net is spread */
     bool patch_vdso;        /* never move the vdso: for tests */
     bool resumed;       /* this process continues an earlier one */
+#ifdef KEN_FAULTS
+    struct fault fault;
+#endif
     char kenctl[256]; /* the helper program, "" when there is none */
     /* commit()'s: on the stack it would lie in pages that each turn dirties once more. */
     struct page_range ranges[SESSION_RANGES];

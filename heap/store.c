@@ -2,6 +2,7 @@
 #define XXH_INLINE_ALL
 #include "heap/store.h"
 #include "heap/disk.h"
+#include "heap/fault.h"
 #include "heap/say.h"
 #include "heap/sys.h"
 
@@ -216,9 +217,9 @@ static int open_any(struct store *s, const char *directory, bool read_only, unsi
     if (!r)
         r = open_directory(s);
     if (!r && !read_only)
-        r = take_lock(s, wait_ms);
+        FAULT("store.directory"),         r = take_lock(s, wait_ms);
     if (!r)
-        r = read_super(s);
+        FAULT("store.locked"),         r = read_super(s);
     if (r < 0)
         store_close(s);
     return r;

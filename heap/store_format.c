@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #define XXH_INLINE_ALL
 #include "heap/disk.h"
+#include "heap/fault.h"
 #include "heap/say.h"
 #include "heap/store.h"
 #include "heap/sys.h"
@@ -39,6 +40,7 @@ static int remove_matching(int fd, const struct entry *e, const char *prefix, un
     if (!strcmp(e->name, ".") || !strcmp(e->name, "..") || strncmp(e->name, prefix, strlen(prefix)) != 0)
         return 0;
     ++*removed;
+    FAULT("format.remove");
     return disk_unlink(fd, e->name);
 }
 
@@ -74,6 +76,7 @@ static int empty_pins(struct store *s)
     int r = disk_mkdir(s->directory_fd, "pin", 0700);
     if (r != -EEXIST)
         return r;
+    FAULT("format.pins");
     int fd = (int)disk_open(s->directory_fd, "pin", O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
     if (fd < 0)
         return fd;
@@ -90,6 +93,7 @@ static int empty_image(struct store *s)
         return (int)fd;
     s->image_fd = (int)fd;
     int r = disk_truncate(s->image_fd, 0);
+    FAULT("format.image");
     /* Durable before the superblock: the old image under a new superblock would be resumed. */
     return r ? r : disk_sync(s->image_fd);
 }
@@ -118,11 +122,13 @@ static int prepare_segment(struct store *s, unsigned number, uint64_t bytes, con
     } else if (disk_size(fd) > (int64_t)bytes) {
         r = disk_truncate(fd, bytes);
     }
+    FAULT("format.segment");
     struct segment_head head = {
         .magic = SEGMENT_MAGIC, .version = STORE_VERSION, .segment = number, .id = *id};
     head.checksum = checksum(&head, sizeof head);
     if (!r)
         r = disk_write(fd, &head, sizeof head, 0);
+    FAULT("format.head");
     if (!r)
         r = disk_sync(fd);
     disk_close(&fd);
@@ -162,8 +168,10 @@ static int write_super(struct store *s, const struct super *super)
     if (!r)
         r = disk_sync(fd);
     disk_close(&fd);
+    FAULT("format.super");
     if (!r)
         r = disk_rename(s->directory_fd, "super.tmp", "super");
+    FAULT("format.renamed");
     return r ? r : disk_sync(s->directory_fd);
 }
 
@@ -174,13 +182,16 @@ int store_format(struct store *s, const struct store_birth *birth)
         (birth->segment_bytes && birth->segment_bytes < 16 * BLOCK_BYTES))
         return -EINVAL;
     fill_super(&super, birth);
+    FAULT("format.begin");
     int r = disk_rename(s->directory_fd, "super", "super.old");
+    FAULT("format.aside");
     if (r == -ENOENT)
         r = 0;
     if (r || (r = disk_sync(s->directory_fd)) || (r = empty_pins(s)) || (r = empty_image(s)) ||
         (r = prepare_segment(s, 0, super.segment_bytes, &super.id)) ||
         (r = prepare_segment(s, 1, super.segment_bytes, &super.id)) || (r = write_super(s, &super)))
         return r;
+    FAULT("format.durable");
     s->super = super;
     s->pins_dirty = false;
     disk_unlink(s->directory_fd, STORE_DISTRUST);
@@ -233,7 +244,9 @@ int store_set_aside(const char *directory)
     r = store_open(&s, directory, SET_ASIDE_WAIT_MS);
     if ((r < 0 && r > STORE_FOREIGN) || r == STORE_UNSAFE)
         return r;
+    FAULT("aside.begin");
     r = rename_aside(&s);
+    FAULT("aside.done");
     store_close(&s);
     return r ? r : 1;
 }

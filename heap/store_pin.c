@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #define XXH_INLINE_ALL
 #include "heap/disk.h"
+#include "heap/fault.h"
 #include "heap/say.h"
 #include "heap/store.h"
 #include "heap/sys.h"
@@ -84,12 +85,14 @@ static int copy_pin(struct store *s, int from, const struct stat *status, const 
     if (to < 0)
         return to;
     int r = copy_contents(to, from, (uint64_t)status->st_size);
+    FAULT("pin.copied");
     struct timespec times[2] = {status->st_mtim, status->st_mtim};
     if (!r)
         r = (int)sys(SYS_utimensat, to, NULL, times, 0);
     if (!r)
         r = disk_sync(to);
     disk_close(&to);
+    FAULT("pin.rename");
     if (!r)
         r = disk_rename(s->directory_fd, part, path);
     if (r)
@@ -108,6 +111,7 @@ static int pin_file(struct store *s, int fd, const struct stat *status, const ch
         disk_unlink(s->directory_fd, path);
     }
     s->pins_dirty = true;
+    FAULT("pin.link");
     /* The link is refused across file systems, for files of others, without /proc, ... */
     int r = disk_link(fd, s->directory_fd, path);
     if (r && r != -EIO && r != -ENOSPC && r != -EDQUOT)
@@ -142,6 +146,7 @@ int store_sync_pins(struct store *s)
         return fd;
     int r = disk_sync(fd);
     disk_close(&fd);
+    FAULT("pin.synced");
     if (!r)
         s->pins_dirty = false;
     return r;

@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "net/inbox.h"
+#include "heap/fault.h"
 #include "net/host.h"
 #include "net/pool.h"
 #include "heap/say.h"
@@ -138,6 +139,7 @@ long inbox_fill(struct inbox *in, int fd, size_t bytes)
         if (r == -EINTR)
             continue;
         if (r != -EINVAL && r != -ENOSYS) {
+            FAULT("inbox.spliced");
             inbox_grown(in, r);
             return r;
         }
@@ -157,6 +159,7 @@ long inbox_take(struct inbox *in, const struct iovec *v, int count)
         if (r < 0)
             return total ? total : r;
         in->position += r;
+        FAULT("inbox.taken");
         total += r;
         if ((size_t)r < n)
             break;
@@ -171,6 +174,7 @@ static void punch(struct inbox *in)
         return;
     sys(SYS_fallocate, in->file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, in->punched,
         to - in->punched);
+    FAULT("inbox.punched");
     in->punched = to;
 }
 
@@ -182,6 +186,7 @@ void inbox_committed(void)
         struct inbox *in = closed;
         closed = in->next;
         sys(SYS_unlinkat, session_store_dirfd(), in->name, 0);
+        FAULT("inbox.removed");
         pool_give(in);
     }
 }

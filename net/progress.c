@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "net/progress.h"
+#include "heap/fault.h"
 #include "net/host.h"
 #include "heap/sys.h"
 
@@ -56,6 +57,7 @@ static void settle_current(struct release_progress *p)
 
 static void take_over(struct release_progress *p)
 {
+    FAULT("progress.take_over");
     settle_current(p);
     for (uint32_t i = 0; i < outbox.committed; i++) {
         struct output *o = &outbox.entries[i];
@@ -81,6 +83,7 @@ void progress_begin(void)
     }
     p->turn = 0;
     ORDER();
+    FAULT("progress.begin");
     p->current = 0;
     for (uint32_t i = 0; i < outbox.committed; i++)
         p->done[i] = outbox.entries[i].done;
@@ -107,6 +110,7 @@ static void announce(struct release_progress *p, const struct output *o)
     ORDER();
     p->current = (uint32_t)(o - outbox.entries) + 1;
     ORDER();
+    FAULT("progress.announced");
 }
 
 static long emit_message(struct release_progress *p, const struct output *o, struct iovec *v, int flags)

@@ -10,6 +10,7 @@
 #define _GNU_SOURCE
 #include "net/outbox.h"
 #include "net/inbox.h"
+#include "heap/fault.h"
 #include "net/progress.h"
 #include "heap/sys.h"
 
@@ -64,6 +65,7 @@ static void fail(struct output *o, long error)
 static bool release_one(struct output *o)
 {
     while (!o->finished) {
+        FAULT("release.output");
         long r = emit(o);
         if (r == -EINTR)
             continue;
@@ -73,10 +75,12 @@ static bool release_one(struct output *o)
             fail(o, r);
             return true;
         }
+        FAULT("release.emitted");
         outbox_left(o, (uint32_t)r);
         if (o->done >= o->length || o->kind == OUTPUT_DATAGRAM)
             outbox_settle(o);
         progress_note(o, r);
+        FAULT("release.noted");
     }
     return true;
 }
@@ -148,13 +152,16 @@ static void rewind_if_empty(void)
 
 void outbox_release(void)
 {
+    FAULT("release.begin");
     outbox.committed = outbox.count;
     outbox.fresh_bytes = 0;
     outbox.first_ns = 0;
     inbox_committed();
+    FAULT("release.inboxes");
     if (!outbox.count)
         return;
     progress_begin();
+    FAULT("release.progress");
     pass();
     rewind_if_empty();
 }

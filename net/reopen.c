@@ -6,6 +6,7 @@
  */
 #define _GNU_SOURCE
 #include "net/reopen.h"
+#include "heap/fault.h"
 #include "net/adopt.h"
 #include "net/inbox.h"
 #include "net/peers.h"
@@ -240,16 +241,19 @@ int fd_reopen(void)
     int r = inbox_reopen();
     if (r == 0)
         r = park();
+    FAULT("reopen.parked");
     for (int i = 0; r == 0 && i < fd_descriptions(); i++) {
         struct description *d = fd_description(i);
         bool second = d->kind != FD_FREE && d->pair >= 0 && d->pair < i;
         if (d->kind != FD_FREE && !second)
             r = remake(d);
+        FAULT("reopen.descriptor");
     }
     reopen_socket_done();
     fd_each_open(close_foreign, NULL); /* the rest of the parked ones, too */
     if (r == 0)
         reopen_watches();
+    FAULT("reopen.watches");
     if (r == 0)
         peers_resume();
     return r;

@@ -1,6 +1,7 @@
 #include "shim/boot.h"
 #include "heap/commit.h"
 #include "heap/disk.h"
+#include "heap/fault.h"
 #include "heap/region.h"
 #include "heap/restore.h"
 #include "heap/say.h"
@@ -77,6 +78,8 @@ static struct session *open_session(const struct store *store, uint64_t base)
     if (!s)
         say_die("cannot reserve the address space at 0x%lx (%s)", base, say_error(at));
     s->store = *store;
+    fault_move(&s->fault);
+    FAULT("boot.window");
     s->patch_vdso = config.patch_vdso;
     int r = tracker_open(&s->tracker, config.tracker);
     if (r < 0)
@@ -87,6 +90,7 @@ static struct session *open_session(const struct store *store, uint64_t base)
     s->maps_fd = (int)disk_high_fd(maps);
     if (areas_open(&s->areas))
         say_die("out of memory");
+    FAULT("boot.tracker");
     s->progress = map_progress(&s->store);
     find_kenctl(s);
     return s;
@@ -185,6 +189,7 @@ static bool is_resumable(struct session *s)
         if (!here)
             say_die("%s", line);
     }
+    FAULT("boot.recover");
     recover(s);
     sys(SYS_pread64, s->store.image_fd, &m, sizeof m, 0);
     if (m.state == RUN_FINISHED)
@@ -194,12 +199,14 @@ static bool is_resumable(struct session *s)
 
 static _Noreturn void resume(struct session *s)
 {
+    FAULT("boot.recovered");
     int r = image_open(&s->image, s->store.image_fd, true);
     if (r == -EBADMSG)
         refuse_image(s);
     if (r)
         say_die("cannot open the image in %s (%s)", s->store.path, say_error(r));
     log_use_twin(&s->log, s->image.twin);
+    FAULT("boot.image");
     s->resumed = true;
     uint64_t all = ~0UL;
     sys(SYS_rt_sigprocmask, SIG_SETMASK, &all, 0, 8);
@@ -214,34 +221,45 @@ void boot_resumed(void)
 {
     struct session *s = session;
     const struct meta *m = s->image.meta;
+    FAULT("resume.begin");
     s->areas.known_count = 0;
     s->areas.stale = true;
     areas_find_image(s);
     restore_done(s);
     log_attach_after_restore(&s->log);
+    FAULT("resume.log");
     region_set_file_backed();
     crash_helper(s->kenctl);
+    FAULT("resume.process");
     process_resume();
     time_resume();
+    FAULT("resume.time");
     s->sigsys = !config.plt_only && sigsys_on();
+    FAULT("resume.net");
     threads_resume();
+    FAULT("resume.threads");
     fd_reopen();
+    FAULT("resume.descriptors");
     limits_resume(); /* a low limit on descriptors comes last */
+    FAULT("resume.limits");
     signal_resume();
+    FAULT("resume.signals");
     threads_go();
     uint64_t age = (clock_ns(CLOCK_REALTIME) - m->committed_ns) / 1000000;
     say("%s resumed from %s: turn %lu, committed %lu.%lu%lu%lu s ago", m->program, s->store.path, m->turn,
         age / 1000, age / 100 % 10, age / 10 % 10, age % 10);
+    FAULT("resume.done");
 }
 
 static void begin(struct session *s, char **argv)
 {
-    struct store_birth birth = {.window_base = window_base()};
+    struct store_birth birth = {.window_base = window_base(), .segment_bytes = MUTANT("small.segments", 64 << 10, 0)};
     char command[2048];
     identity_birth(&birth, argv, command, sizeof command);
     int r = store_format(&s->store, &birth);
     if (r)
         refuse(&s->store, r);
+    FAULT("boot.formatted");
     open_log(s);
     recover(s);
     if (s->progress)
@@ -249,6 +267,7 @@ static void begin(struct session *s, char **argv)
     if ((r = image_open(&s->image, s->store.image_fd, false)))
         say_die("cannot set up the image in %s (%s)", s->store.path, say_error(r));
     log_use_twin(&s->log, s->image.twin);
+    FAULT("boot.fresh_image");
     record_identity(s);
     session = s;
     region_on_drop(memory_dropped);
@@ -259,6 +278,7 @@ static void begin(struct session *s, char **argv)
     signal_boot();
     limits_boot();
     threads_boot(s->image.meta);
+    FAULT("boot.ready");
     call_passive = false;
     s->sigsys = !config.plt_only && sigsys_on();
     if (!s->sigsys)
@@ -270,6 +290,8 @@ __attribute__((constructor)) static void boot(int argc, char **argv, char **envp
 {
     struct store store = {0};
     (void)argc;
+    fault_boot(envp);
+    FAULT("boot.begin");
     config_find_library();
     config_read(&config, argv, envp);
     config_hide(envp);

@@ -1,5 +1,6 @@
 #include "shim/threads.h"
 #include "heap/context.h"
+#include "heap/fault.h"
 #include "heap/say.h"
 #include "heap/session.h"
 #include "shim/call_process.h"
@@ -128,6 +129,7 @@ void threads_stop(void)
     }
     for (uint32_t have; (have = __atomic_load_n(&stopped, __ATOMIC_ACQUIRE)) < wanted;)
         futex_wait(&stopped, have);
+    FAULT("threads.stopped");
 }
 
 void threads_go(void)
@@ -202,6 +204,7 @@ static void make_again(struct peer *p)
     char *stack = (char *)((p->context.rsp - RED_ZONE) & ~15UL);
     p->state = THREAD_STOPPED;
     p->real_tid = clone_resume(flags, stack, (uint64_t *)p->clear_child_tid, p->fs_base, p);
+    FAULT("threads.made");
     if (sys_failed(p->real_tid))
         say_die("cannot make thread %ld again (%s); start the same command again", p->tid, say_error(p->real_tid));
 }
@@ -212,6 +215,7 @@ static char swap_stack[16384] __attribute__((aligned(16)));
  * commit before this thread has made another step, so all it must know of the leader is said first. */
 static _Noreturn void become_leader(struct peer *me, struct peer *leader)
 {
+    FAULT("threads.swap");
     leader->real_tid = sys(SYS_getpid);
     leader->state = THREAD_STOPPED;
     make_again(me);

@@ -11,6 +11,7 @@
  */
 #include "shim/turn.h"
 #include "heap/commit.h"
+#include "heap/fault.h"
 #include "heap/say.h"
 #include "net/fdtable.h"
 #include "net/outbox.h"
@@ -41,10 +42,14 @@ bool turn_resumed(void)
 static void capture(void)
 {
     outbox_compact();
+    FAULT("turn.begin");
     fd_capture();
+    FAULT("turn.descriptors");
     signal_capture();
+    FAULT("turn.signals");
     limits_capture();
     time_capture();
+    FAULT("turn.captured");
 }
 
 /* Memory was copied: others, and signals, may change it again. */
@@ -59,14 +64,18 @@ static void commit_and_release(enum run_state to)
     threads_stop();
     capture();
     threads_capture(session->image.meta);
+    FAULT("turn.stopped");
     if (commit(session, to, copied) == COMMIT_RESUMED) {
         boot_resumed();
         resumed = true;
     }
+    FAULT("turn.committed");
     peers_committed();
     if (to != RUN_FINISHED)
         outbox_release();
+    FAULT("turn.released");
     commit_apply(session);
+    FAULT("turn.applied");
 }
 
 void turn_end(enum turn_reason reason)
@@ -83,14 +92,18 @@ void turn_finish(int status)
     session->image.meta->exit_status = status;
     peers_farewell();
     turn_end(TURN_EXIT);
+    FAULT("exit.released");
     outbox_drain(); /* what full descriptors did not take yet */
+    FAULT("exit.drained");
     for (long until = 0; peers_linger(&until, config_linger_ms());)
         if (peers_owe())
             turn_end(TURN_EXIT);
     /* In a later incarnation as well: the status of the first one, which is in the image. */
     session->image.meta->exit_status = status;
     commit_and_release(RUN_FINISHED);
+    FAULT("exit.finished");
     log_sync(&session->log);
+    FAULT("exit.synced");
     transport_farewell();
 }
 
