@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Adds up the cases of all tests of one `meson test` run: totals.py TESTLOG.JSON MESON-STATUS
+"""Adds up the cases of all tests of `meson test` runs: totals.py TESTLOG.JSON MESON-STATUS [TESTLOG.JSON MESON-STATUS]...
 
 Every test says itself how many cases it had: a system test by its last line `N passed, N failed,
 N skipped`, a Criterion test by its synthesis line. A test that says nothing counts as one case, and
@@ -30,21 +30,22 @@ def cases(test):
 
 
 def main():
-    log, status = sys.argv[1], int(sys.argv[2])
     totals, failed, skips = [0, 0, 0], [], []
-    try:
-        tests = [json.loads(line) for line in open(log) if line.strip()]
-    except FileNotFoundError:
-        tests = []
-    for test in tests:
-        counts = cases(test)
-        totals = [a + b for a, b in zip(totals, counts)]
-        if counts[1]:
-            failed.append(test["name"])
-        skips += re.findall(r"^SKIP .*$", test.get("stdout", ""), re.M)
-    if not tests or (status and not failed):
-        failed.append("meson test")
-        totals[1] += 1
+    for log, status in zip(sys.argv[1::2], map(int, sys.argv[2::2])):
+        try:
+            tests = [json.loads(line) for line in open(log) if line.strip()]
+        except FileNotFoundError:
+            tests = []
+        failed_before = len(failed)
+        for test in tests:
+            counts = cases(test)
+            totals = [a + b for a, b in zip(totals, counts)]
+            if counts[1]:
+                failed.append(test["name"])
+            skips += re.findall(r"^SKIP .*$", test.get("stdout", ""), re.M)
+        if not tests or (status and len(failed) == failed_before):
+            failed.append("meson test")
+            totals[1] += 1
     for line in skips:
         print(line)
     if failed:

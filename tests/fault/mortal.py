@@ -1,0 +1,305 @@
+"""Programs that die where they are told, and workloads whose answers are known.
+
+A workload is a function of (t, p): t is the harness's Case, p a Mortal program that was not started yet. It raises
+Failure when something visible is wrong. Each start of the program gets its own KEN_FAULT from p.schedule; whenever it
+dies by SIGKILL, it is started again by the same command.
+"""
+import os
+import subprocess
+import sys
+import threading
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+import harness
+from harness import BUILD, Case, Failure, PipeDialog, Program, UdpDialog, check, free_port, subject
+
+KENCTL = os.path.join(BUILD, "scripts", "kenctl")
+PATIENCE = harness.PATIENCE
+# As small as a segment may be: segments switch every few turns, and a fresh store is made in a moment.
+SMALL = {"KEN_MUTANT": "small.segments"}
+
+
+class Mortal(Program):
+    """A program with a fault for each of its starts, and a thread that starts it again when it has died."""
+
+    def __init__(self, t, schedule, log=None, env=None, later=None):
+        place = os.path.join(t.dir, "program")
+        os.makedirs(place, exist_ok=True)
+        super().__init__([], os.path.join(place, "store"), place, env=dict(SMALL, **(env or {})))
+        self.schedule, self.log, self.later = list(schedule), log, later or {}
+        self.hits, self.fault, self.trouble, self.ended = [], None, None, None
+        self.rest, self.keeper = threading.Event(), None
+        self.final = None  # the status that a finished run has
+        self.dialog = None
+        self.expected_messages.append("the old store is kept as")
+
+    def start(self):
+        index = self.starts
+        self.fault = self.schedule[index] if index < len(self.schedule) else None
+        if index:
+            self.env.update(self.later)
+        for name, value in (("KEN_FAULT", self.fault), ("KEN_FAULT_LOG", self.log and f"{self.log}.{index}")):
+            self.env.pop(name, None)
+            if value:
+                self.env[name] = value
+        super().start()
+        if not self.keeper:
+            self.keeper = threading.Thread(target=self.keep, daemon=True)
+            self.keeper.start()
+        return self
+
+    def keep(self):
+        while not self.rest.is_set():
+            if self.process is not None and self.process.poll() is not None:
+                try:
+                    status = self.wait_gone()
+                    if status != -9:
+                        self.ended = status
+                        return
+                    check(self.fault, "it was killed, but not by the test")
+                    self.hits.append(self.fault)
+                    self.kills += 1
+                    if self.over():
+                        return
+                    self.start()
+                except Failure as failure:
+                    self.trouble = failure
+                    if self.dialog:
+                        self.dialog.stopping = True
+                    return
+            time.sleep(0.001)
+
+    def over(self):
+        """True when it died behind its own end: the store says that the run is finished, and how."""
+        if self.final is None:
+            return False
+        text = subprocess.run([KENCTL, "show", self.store], capture_output=True, text=True).stdout
+        for line in text.splitlines():
+            if line == f"state: finished, status {self.final}":
+                self.ended = self.final
+                return True
+        return False
+
+    def wait_end(self, timeout=PATIENCE):
+        """The status that the run ended with, whoever of its incarnations said so."""
+        deadline = time.monotonic() + timeout
+        while self.ended is None:
+            self.judge()
+            if time.monotonic() > deadline:
+                raise Failure(f"it does not end: {self.tail()}")
+            time.sleep(0.001)
+        self.judge()
+        return self.ended
+
+    def judge(self):
+        if self.trouble:
+            raise self.trouble
+
+    def stop(self):
+        self.rest.set()
+        if self.keeper:
+            self.keeper.join()
+        super().stop()
+
+
+def ask(p, dialog, command, right):
+    try:
+        answer = dialog.ask(command)
+    except Failure:
+        p.judge()
+        raise
+    p.judge()
+    check(right is None or answer == right, f"'{dialog.seq} {command}': the answer is '{answer}', not '{right}'")
+
+
+def udp_dialog(t, p, argv):
+    port = free_port()
+    p.argv = argv + [str(port)]
+    p.dialog = dialog = UdpDialog(p, port)
+    dialog.retry = 0.04
+    t.at_end(dialog.close)
+    p.start()
+    return dialog
+
+
+def counter(t, p, requests=10):
+    dialog = udp_dialog(t, p, [subject("udp_counter")])
+    for n in range(1, requests + 1):
+        ask(p, dialog, "INC key", f"key {n}")
+    ask(p, dialog, "GET key", f"key {requests}")
+
+
+def threads(t, p):
+    dialog = udp_dialog(t, p, [subject("threaded_counter")])
+    for n in range(1, 13):
+        ask(p, dialog, "inc", f"{n} {n}")
+
+
+KITCHEN = [f"{name} {n * 977}" for n, name in enumerate(
+    "global arena block hole grow library arena sort jump deep hole up block misc switch arena deep hole check".split())]
+kitchen_answers = []
+
+
+def kitchen_model():
+    """The same commands given to the program alone: done once, before the cases."""
+    t = Case("kitchen")
+    port = free_port()
+    p = Program([subject("kitchen"), str(port)], t.dir, t.dir, bare=True).start()
+    dialog = UdpDialog(p, port)
+    kitchen_answers.extend(dialog.ask(command) for command in KITCHEN)
+    dialog.close()
+    p.stop()
+    t.finish(False)
+
+
+def kitchen(t, p):
+    dialog = udp_dialog(t, p, [subject("kitchen")])
+    for command, right in zip(KITCHEN, kitchen_answers):
+        ask(p, dialog, command, right)
+
+
+def lines(t, p):
+    stdin, writer = os.pipe()
+    reader, p.stdout = os.pipe()
+    p.stdin, p.argv, p.final = stdin, [subject("line_server")], 0
+    p.dialog = dialog = PipeDialog(p, lambda seq, command: f"{seq} {command}")
+    dialog.to_program, dialog.from_program, dialog.open = writer, reader, {stdin, writer, reader, p.stdout}
+    t.at_end(dialog.close)
+    p.start()
+    total = 1
+    for n in range(1, 9):
+        text = f"{n * n} " * n + "."
+        for byte in text.encode():
+            total = (total * 31 + byte) & 0xFFFFFFFF
+        ask(p, dialog, f"add {text}", f"{n} {total:08x}")
+    dialog.shut(writer)
+    check(p.wait_end() == 0, f"status {p.ended}")
+    dialog.shut(p.stdout)
+    rest = dialog.buffer
+    while piece := os.read(reader, 65536):
+        rest += piece.decode()
+    check(rest.replace("\n", "") == "bye after 8", f"its last words: '{rest[-80:]}'")
+
+
+def collect(p, reader, right, mark=0, passed=None):
+    """Reads what it writes until it has ended; compares it with what it should have written. Calls `passed` when
+    `mark` bytes have come."""
+    text, moved = b"", time.monotonic()
+    os.set_blocking(reader, False)
+    while True:
+        p.judge()
+        over = p.ended is not None
+        try:
+            piece = os.read(reader, 65536)
+            text += piece
+            if piece:
+                moved = time.monotonic()
+                if passed and len(text) >= mark:
+                    passed = passed()
+                continue
+        except BlockingIOError:
+            pass
+        if over:
+            break
+        if time.monotonic() > moved + PATIENCE:
+            raise Failure(f"stuck after {len(text)} of {len(right)} bytes: {p.tail()}")
+        time.sleep(0.001)
+    if text != right:
+        at = next((i for i, (a, b) in enumerate(zip(text, right)) if a != b), min(len(text), len(right)))
+        raise Failure(f"{len(text)} bytes, not {len(right)}; at byte {at} {text[max(0, at - 20):at + 40]}")
+
+
+def leave(t, p):
+    """exiter: much to say at the end, then a status."""
+    right = b"hello\ngot a line\n" + b"".join(b"line %d\n" % n for n in range(20000)) + b"atexit second\natexit first\n"
+    stdin, writer = os.pipe()
+    reader, p.stdout = os.pipe()
+    p.stdin, p.argv = stdin, [subject("exiter"), "slow"]
+    p.final = 3
+    t.at_end(lambda: [os.close(fd) for fd in (stdin, writer, reader, p.stdout)])
+    os.write(writer, b"a line\n")
+    p.start()
+    collect(p, reader, right)
+    check(p.wait_end() == 3, f"status {p.ended}")
+
+
+def leave_again(t, p):
+    """A second run where a first one has ended."""
+    once = Program([subject("exiter"), "return"], p.store, p.cwd, env=SMALL).start()
+    check(once.wait_gone() == 5, f"the run before ended with {once.status}")
+    leave(t, p)
+
+
+def copy(t, p):
+    """cat: a FIFO and then stdin, which it copies to stdout."""
+    first, second = b"".join(b"first %d\n" % n for n in range(3000)), b"".join(b"second %d\n" % n for n in range(150000))
+    fifo = os.path.join(t.dir, "fifo")
+    os.mkfifo(fifo)
+    hold = [os.open(fifo, os.O_RDWR)]
+    stdin, writer = os.pipe()
+    reader, p.stdout = os.pipe()
+    p.stdin, p.argv, p.final = stdin, ["/bin/cat", "-u", fifo, "-"], 0
+    t.at_end(lambda: [os.close(fd) for fd in hold + [stdin, reader, p.stdout]])
+    os.write(hold[0], first)
+
+    def feed():
+        with open(writer, "wb") as f:
+            f.write(second)
+
+    threading.Thread(target=feed, daemon=True).start()
+    p.start()
+    # The FIFO's end comes when all of it was seen: whoever opens it before finds a writer.
+    collect(p, reader, first + second, len(first), lambda: os.close(hold.pop()))
+    check(p.wait_end() == 0, f"status {p.ended}")
+
+
+def fresh(t, p):
+    """KEN_FRESH puts the store of an earlier run aside."""
+    once = Program([], p.store, p.cwd, env=SMALL)
+    dialog = udp_dialog(t, once, [subject("udp_counter")])
+    for n in range(1, 4):
+        ask(p, dialog, "INC key", f"key {n}")
+    once.kill9()
+    counter(t, p)
+    kept = [name for name in os.listdir(p.cwd) if name.startswith("store.old-")]
+    check(len(kept) == 1, f"the store of the first run was kept as {kept}")
+
+
+# name: (function, environment of the first start, of later ones)
+WORKLOADS = {
+    "counter": (counter, {}, {}),
+    "kitchen": (kitchen, {}, {}),
+    "threads": (threads, {}, {}),
+    "lines": (lines, {}, {}),
+    "leave": (leave, {}, {}),
+    "leave_again": (leave_again, {}, {}),
+    "copy": (copy, {}, {}),
+    "softly": (counter, {"KEN_SYNC": "process"}, {"KEN_SYNC": "power"}),
+    "copied_pins": (counter, {"KEN_FAULT_CALL": "linkat:1:EXDEV:1000"}, {}),
+    "fresh": (fresh, {"KEN_FRESH": "1"}, {"KEN_FRESH": "1"}),
+}
+
+
+def run(name, schedule, log=None, env=None):
+    """One workload with these deaths. Returns (what went wrong or None, the faults that it died of)."""
+    function, first, later = WORKLOADS[name]
+    t = Case(name)
+    p = Mortal(t, schedule, log=log, env=dict(first, **(env or {})), later=later)
+    t.programs.append(p)
+    wrong = None
+    try:
+        function(t, p)
+        p.judge()
+    except Failure as failure:
+        wrong = str(failure)
+    hits = list(p.hits)
+    if wrong:
+        p.rest.set()
+        wrong += "".join(f"\n    start {n}: {' | '.join(p.stderr(n).strip().splitlines()[-3:]) or '(silent)'}"
+                         for n in range(1, p.starts + 1))
+    try:
+        t.finish(wrong)
+    except Failure:
+        pass
+    return wrong, hits

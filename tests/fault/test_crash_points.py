@@ -1,0 +1,151 @@
+#!/usr/bin/python3
+"""Dies at every named point of libken, and at its first occurrences; a restart must go on as if nothing had been.
+
+The points are read from the source. Each workload is run once to see which points it reaches, in its first process and
+in the one that resumes; then it is run again for each death. A point that no death came to fails the suite.
+
+    test_crash_points.py [WORKLOAD FAULT [FAULT...]]     one case: what each start of the program dies of
+
+Environment: KEN_BUILD (a build with -Dfaults=true), KEN_SEED, KEN_LONG=1 (every workload for every point, more pairs),
+KEN_JOBS.
+"""
+import collections
+import multiprocessing
+import os
+import random
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import mortal
+import points
+from harness import BUILD, LIB, SEED, require_aslr
+
+LONG = os.environ.get("KEN_LONG") == "1"
+OCCURRENCES = 5 if LONG else 3
+PAIRS = 400 if LONG else 30
+JOBS = int(os.environ.get("KEN_JOBS", "2"))
+# Where the first process dies when it is the second one that is looked at.
+FIRST_DEATH = {"leave": "release.noted:20", "leave_again": "release.noted:20", "copy": "release.noted:40",
+               "lines": "turn.applied:3", "fresh": None, "threads": "release.noted:6"}
+ONLY = {"fresh": ("aside.",)}
+
+
+def reached(name):
+    """How often the workload reaches each point: [{point: times} in the first process, in the second]."""
+    counts = []
+    with tempfile.TemporaryDirectory() as place:
+        log = os.path.join(place, "log")
+        death = FIRST_DEATH.get(name, "turn.applied:5")
+        for schedule in ([], [death]) if death else ([],):
+            wrong, _ = mortal.run(name, schedule, log=log)
+            path = f"{log}.{len(schedule)}"
+            lines = open(path).read().split() if os.path.exists(path) else []
+            wanted = ONLY.get(name, ("",))
+            counts.append(collections.Counter(line for line in lines if line.startswith(wanted)))
+            if wrong:
+                return name, counts, wrong
+            for n in range(3):
+                if os.path.exists(f"{log}.{n}"):
+                    os.unlink(f"{log}.{n}")
+    return name, counts, None
+
+
+def one(spec):
+    name, schedule = spec
+    started = time.monotonic()
+    try:
+        wrong, hits = mortal.run(name, schedule)
+    except Exception as error:  # the case itself is broken: that is no pass
+        wrong, hits = f"{type(error).__name__}: {error}", []
+    return name, schedule, wrong, hits, time.monotonic() - started
+
+
+def choose(rng, counts, names):
+    """Which deaths to die: (workload, schedule). Each occurrence in another workload, as far as there are any."""
+    cases, pairs = [], []
+    for point in names:
+        cells = [(name, start) for name in counts for start in range(len(counts[name])) if counts[name][start][point]]
+        rng.shuffle(cells)
+        for occurrence in range(1, OCCURRENCES + 1):
+            fit = [c for c in cells if counts[c[0]][c[1]][point] >= occurrence]
+            for name, start in fit if LONG else fit[occurrence - 1:occurrence] or fit[:1]:
+                before = [FIRST_DEATH.get(name, "turn.applied:5")] if start else []
+                cases.append((name, before + [f"{point}:{occurrence}"]))
+    twice = [name for name in counts if len(counts[name]) == 2]
+    for _ in range(PAIRS):
+        name = rng.choice(twice)
+        pair = []
+        for start in (0, 1):
+            point = rng.choice(sorted(counts[name][start]))
+            pair.append(f"{point}:{rng.randint(1, min(4, counts[name][start][point]))}")
+        pairs.append((name, pair))
+    return cases + pairs
+
+
+def hunt(pool, names, results):
+    """Points that a workload reaches only now and then (a sync that is late, a thread that happens to commit): tried in
+    all of them, again and again."""
+    for attempt in range(1, 9):
+        died = {hit.split(":")[0] for _, _, _, hits, _ in results for hit in hits}
+        missing = [point for point in names if point not in died]
+        if not missing:
+            return
+        cases = []
+        for point in missing:
+            for name in mortal.WORKLOADS:
+                if name not in ONLY:
+                    cases.append((name, [f"turn.released:{attempt + 1}", point] if attempt % 2 else [point]))
+        results += pool.imap_unordered(one, cases, chunksize=1)
+
+
+def report(results, names):
+    deaths, failed = collections.Counter(), 0
+    for name, schedule, wrong, hits, seconds in results:
+        deaths.update(hit.split(":")[0] for hit in hits)
+        if wrong:
+            failed += 1
+            print(f"FAIL {name}, dying at {' then '.join(schedule)} ({seconds:.1f} s): {wrong}\n"
+                  f"    repeat it: KEN_BUILD={BUILD} {sys.executable} {os.path.abspath(__file__)} {name} {' '.join(schedule)}")
+    unreached = [point for point in names if not deaths[point]]
+    for point in unreached:
+        print(f"FAIL {point}: no run died there")
+    return deaths, failed + len(unreached)
+
+
+def main():
+    require_aslr()
+    if not os.path.exists(LIB):
+        print(f"{LIB} does not exist: build it first, with -Dfaults=true\n0 passed, 1 failed, 0 skipped")
+        sys.exit(1)
+    mortal.kitchen_model()
+    if sys.argv[1:]:
+        _, schedule, wrong, hits, seconds = one((sys.argv[1], sys.argv[2:]))
+        print(f"died at {hits} in {seconds:.2f} s: {wrong or 'in order'}")
+        sys.exit(1 if wrong else 0)
+    started = time.monotonic()
+    names, rng = points.names("FAULT"), random.Random(SEED)
+    with multiprocessing.Pool(JOBS) as pool:
+        counts, failed = {}, 0
+        for name, count, wrong in pool.imap_unordered(reached, mortal.WORKLOADS, chunksize=1):
+            counts[name] = count
+            if wrong:
+                failed += 1
+                print(f"FAIL {name}, without a fault: {wrong}")
+        counts = {name: counts[name] for name in mortal.WORKLOADS}
+        cases = choose(rng, counts, names)
+        results = list(pool.imap_unordered(one, cases, chunksize=1))
+        hunt(pool, names, results)
+    deaths, more = report(results, names)
+    failed += more
+    missed = sum(len(hits) < len(schedule) for _, schedule, _, hits, _ in results)
+    slow = max(results, key=lambda r: r[4])
+    print(f"{len(names)} points, {len(results)} runs, {sum(deaths.values())} deaths ({missed} runs ended before all of "
+          f"theirs), {time.monotonic() - started:.0f} s, slowest {slow[4]:.1f} s ({slow[0]} {slow[1]}), seed {SEED}")
+    print(f"{len(results) - failed if failed < len(results) else 0} passed, {failed} failed, 0 skipped", flush=True)
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
