@@ -242,9 +242,15 @@ static int area_add(struct session *s, const struct mapping_line *line, enum are
         if (r)
             return r;
     }
-    if (kind == AREA_STACK)
-        s->areas.stack = (struct span){line->start, line->end};
     struct area *last = i->meta->areas ? &i->areas[i->meta->areas - 1] : NULL;
+    /* What grew while it was being tracked stands in a line of its own. Nothing else can lie there: the kernel keeps a
+     * gap below a stack. */
+    while (kind == AREA_STACK && last && last->kind == AREA_ANONYMOUS && last->end == area.start) {
+        area.start = last->start;
+        last = --i->meta->areas ? last - 1 : NULL;
+    }
+    if (kind == AREA_STACK)
+        s->areas.stack = (struct span){area.start, area.end};
     if (last && area_continues(last, &area)) {
         last->end = area.end;
         return 0;
