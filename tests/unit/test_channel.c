@@ -271,8 +271,7 @@ static void run(long steps, unsigned crash_one_in)
 {
     const char *given = getenv("KEN_SEED");
     seed = given ? strtoull(given, NULL, 0) : (uint64_t)time(NULL) * 2654435761u + crash_one_in;
-    printf("seed %lu\n", seed);
-    cr_log_warn("repeat with KEN_SEED=%lu", seed);
+    printf("repeat with KEN_SEED=%lu\n", seed);
     for (int i = 0; i < 2; i++) {
         struct wire_id other = id_of(!i);
         channel_open(&sides[i].channel, &other);
@@ -281,7 +280,7 @@ static void run(long steps, unsigned crash_one_in)
     for (long n = 0; n < steps; n++)
         step(crash_one_in);
     settle();
-    cr_log_warn("%ld steps: %ld crashes, %ld broken connections, %ld deliveries, %ld duplicates dropped", steps, crashes,
+    printf("%ld steps: %ld crashes, %ld broken connections, %ld deliveries, %ld duplicates dropped\n", steps, crashes,
                 drops, deliveries, duplicates);
     cr_assert(crashes > 1000 && duplicates > 1000 && deliveries > 10000);
 }
