@@ -13,6 +13,7 @@
 #include "shim/call_time.h"
 #include "shim/config.h"
 #include "shim/crash.h"
+#include "shim/credentials.h"
 #include "shim/identity.h"
 #include "shim/process.h"
 #include "shim/sigsys.h"
@@ -255,6 +256,7 @@ static void begin(struct session *s, char **argv)
 {
     struct store_birth birth = {.window_base = window_base(), .segment_bytes = MUTANT("small.segments", 64 << 10, 0)};
     char command[2048];
+    credentials_resume();
     identity_birth(&birth, argv, command, sizeof command);
     int r = store_format(&s->store, &birth);
     if (r)

@@ -1,5 +1,6 @@
 #include "shim/call_limits.h"
 #include "shim/call_signal.h"
+#include "shim/credentials.h"
 #include "shim/process.h"
 
 #include "heap/say.h"
@@ -112,6 +113,8 @@ long call_prctl(struct call *c)
     if ((int)c->arg[0] == PR_SET_SYSCALL_USER_DISPATCH)
         return -EINVAL; /* as on a kernel without it: libken needs it for itself */
     long result = call_raw(c);
+    if ((int)c->arg[0] == PR_SET_NO_NEW_PRIVS && !sys_failed(result))
+        credentials_note();
     if ((int)c->arg[0] == PR_SET_NAME && !sys_failed(result))
         sys(SYS_prctl, PR_GET_NAME, name, 0, 0, 0);
     return result;

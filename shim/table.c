@@ -5,6 +5,7 @@
 #include "shim/call_process.h"
 #include "shim/call_signal.h"
 #include "shim/call_time.h"
+#include "shim/credentials.h"
 #include "shim/process.h"
 #include "shim/thread.h"
 #include "shim/threads.h"

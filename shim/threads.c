@@ -5,6 +5,7 @@
 #include "heap/session.h"
 #include "shim/call_process.h"
 #include "shim/call_signal.h"
+#include "shim/credentials.h"
 #include "shim/sigsys.h"
 #include "shim/thread.h"
 
@@ -72,13 +73,16 @@ static void stand_still(int signal, siginfo_t *info, void *frame)
     struct peer *me = self();
     thread_self()->stops++;
     me->go_seen = __atomic_load_n(&go_word, __ATOMIC_ACQUIRE);
-    if (context_save(&me->context) == 0) {
+    bool again = context_save(&me->context); /* in a new incarnation */
+    if (!again) {
         __atomic_store_n(&me->state, THREAD_STOPPED, __ATOMIC_RELEASE);
         __atomic_add_fetch(&stopped, 1, __ATOMIC_RELEASE);
         futex_wake(&stopped, 1);
     }
     while (__atomic_load_n(&go_word, __ATOMIC_ACQUIRE) == self()->go_seen)
         futex_wait(&go_word, self()->go_seen);
+    if (again)
+        credentials_resume();
 }
 
 static void install_signal(void)

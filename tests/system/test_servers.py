@@ -39,7 +39,7 @@ def beanstalkd(t):
 def memcached(t):
     """Four worker threads."""
     port = free_port()
-    program = t.program([need_server("memcached"), "-u", "root", "-t", "4", "-p", str(port), "-l", "127.0.0.1"])
+    program = t.program([need_server("memcached"), "-u", "nobody", "-t", "4", "-p", str(port), "-l", "127.0.0.1"])
     torture(t, program, SERVER_KILLS, *(client(MemcacheClient, port, n) for n in range(6)))
 
 
