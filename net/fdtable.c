@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "net/datagram.h"
+#include "net/stream.h"
 #include "net/host.h"
 #include "net/inbox.h"
 #include "net/pool.h"
@@ -51,6 +52,7 @@ static void give_socket(struct fd_socket *s)
 {
     if (!s)
         return;
+    stream_closed(s);
     peers_unpublish(s);
     datagram_detach(s);
     for (struct sock_option *o = s->options, *next; o; o = next) {
@@ -91,6 +93,8 @@ static void give_description(struct description *d)
 {
     int index = fd_index(d);
     if (d->kind == FD_SOCKET) {
+        if (d->socket && d->socket->pending)
+            stream_listener_closed(index);
         give_socket(d->socket);
     } else if (d->kind == FD_INOTIFY) {
         give_watches(d->watches);
@@ -113,7 +117,7 @@ static void give_description(struct description *d)
 
 bool fd_is_ours(int fd)
 {
-    return session_owns_fd(fd) || inbox_owns(fd) || transport_owns(fd) || progress_owns(fd) || outbox_owns(fd);
+    return session_owns_fd(fd) || inbox_owns(fd) || transport_owns(fd) || stream_owns(fd) || progress_owns(fd) || outbox_owns(fd);
 }
 
 struct description *fd_peek(int fd)

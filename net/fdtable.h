@@ -63,6 +63,7 @@ struct sock_address {
 };
 
 struct mail;
+struct stream;
 
 struct fd_socket {
     int16_t domain, type, protocol;
@@ -72,6 +73,8 @@ struct fd_socket {
     int64_t receive_timeout_ns, send_timeout_ns; /* 0: none */
     struct sock_address *local, *peer;
     struct sock_option *options;
+    struct stream *stream; /* the connection with a peer that it is (stream.c); NULL: none */
+    uint32_t pending;  /* connections of peers that wait at this listener */
     struct mail *mail; /* of peers (datagram.c); NULL: none */
     uint8_t published; /* peers find it by its address: how many names it has */
 };

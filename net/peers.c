@@ -5,6 +5,7 @@
 #include "net/host.h"
 #include "net/outbox.h"
 #include "net/pool.h"
+#include "net/stream.h"
 #include "heap/say.h"
 #include "heap/sys.h"
 
@@ -97,6 +98,7 @@ static struct channel *make_channel(const struct wire_id *id)
 static void retire(struct channel *c)
 {
     c->finished = true;
+    stream_peer_gone(c);
     peers_forget(c);
     datagram_orphan(c);
 }
@@ -147,6 +149,7 @@ static struct channel *misfit(struct channel *c, const struct wire_hello *h)
 {
     if (peers.suspect == h->epoch) {
         say("a peer and this process have no common past (a store was put back?); connections with it read as reset");
+        stream_peer_gone(c);
         channel_renew(c);
     }
     peers.suspect = h->epoch;
@@ -252,7 +255,7 @@ struct channel *peers_ask(const char *name)
 
 static bool wants_transport(const struct channel *c)
 {
-    return !c->finished && (channel_busy(c) || c->durable != c->expected);
+    return !c->finished && (channel_busy(c) || c->durable != c->expected || stream_any(c));
 }
 
 void peers_tick(void)
@@ -284,7 +287,7 @@ bool peers_deliver(struct channel *c, const struct wire_head *h, const unsigned 
         retire(c);
         return true;
     default:
-        return true;
+        return stream_deliver(c, h, body);
     }
 }
 
@@ -348,6 +351,7 @@ void peers_resume(void)
 
 void peers_farewell(void)
 {
+    stream_close_all();
     for (struct channel *c = peers.channels; c; c = c->next)
         if (!c->finished)
             peers_produce(c, (struct wire_head){.kind = WIRE_BYE}, NULL, 0, NULL, 0, 0, 0);

@@ -9,7 +9,7 @@
 #include "heap/fault.h"
 #include "net/adopt.h"
 #include "net/inbox.h"
-#include "net/peers.h"
+#include "net/stream.h"
 #include "net/progress.h"
 #include "heap/say.h"
 #include "heap/sys.h"
@@ -161,6 +161,8 @@ static long make(struct description *d, int ends[2])
     case FD_PIPE:
         return reopen_pipe(d, ends);
     case FD_SOCKET:
+        if (d->socket && d->socket->stream)
+            return stream_reopen(d);
         return d->bits & FD_INTERNAL ? reopen_socketpair(d, ends) : reopen_socket(d);
     case FD_EPOLL:
     case FD_EVENT:
@@ -236,6 +238,7 @@ static int remake(struct description *d)
 int fd_reopen(void)
 {
     transport_boot();
+    stream_boot();
     progress_reopen();
     outbox_reopen();
     int r = inbox_reopen();

@@ -2,8 +2,10 @@
 #define _GNU_SOURCE
 #include "net/adopt.h"
 #include "net/inbox.h"
+#include "net/stream.h"
 #include "shim/call_net.h"
 #include "shim/call_peer.h"
+#include "shim/call_stream.h"
 #include "shim/call_wait.h"
 #include "shim/turn.h"
 
@@ -120,6 +122,10 @@ long call_ioctl(struct call *c)
     case FIONBIO:
         return set_nonblocking(c, d);
     case FIONREAD:
+        if (stream_is(d)) {
+            *(int *)c->arg[2] = (int)stream_unread(d);
+            return 0;
+        }
         r = call_raw(c);
         if (r == 0 && d && d->inbox)
             *(int *)c->arg[2] += (int)inbox_unread(d->inbox);

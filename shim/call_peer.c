@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "shim/call_peer.h"
 #include "net/datagram.h"
+#include "net/stream.h"
 #include "shim/call_wait.h"
 #include "shim/turn.h"
 
@@ -75,12 +76,12 @@ long peer_send(int fd, struct description *d, const void *address, size_t addres
 
 bool peer_readable(const struct description *d)
 {
-    return datagram_waiting(d, NULL);
+    return datagram_waiting(d, NULL) || (d->kind == FD_SOCKET && stream_pending(d));
 }
 
 bool peer_any(void)
 {
-    return datagram_any();
+    return datagram_any() || stream_any_pending();
 }
 
 void peer_count(const struct description *d, int *bytes)

@@ -3,6 +3,7 @@
 #include "net/inbox.h"
 #include "shim/call_net.h"
 #include "shim/call_peer.h"
+#include "shim/call_stream.h"
 #include "shim/call_wait.h"
 
 #include <fcntl.h>
@@ -111,6 +112,8 @@ static void touched(struct description *d)
 
 static long read_vector(struct call *c, struct description *d, const struct iovec *v, int count)
 {
+    if (stream_is(d))
+        return stream_receive(c, (int)c->arg[0], d, v, count, 0);
     touched(d);
     if (d->inbox)
         return read_journal((int)c->arg[0], d, v, count, false);

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "shim/call_net.h"
 #include "shim/call_peer.h"
+#include "shim/call_stream.h"
 #include "shim/call_wait.h"
 
 #include <fcntl.h>
@@ -65,6 +66,10 @@ long call_recvfrom(struct call *c)
     struct description *d = fd_find((int)c->arg[0]);
     if (!d || d->kind != FD_SOCKET)
         return call_raw(c);
+    if (stream_is(d)) {
+        struct iovec v = {(void *)c->arg[1], (size_t)c->arg[2]};
+        return stream_receive(c, (int)c->arg[0], d, &v, 1, c->arg[3]);
+    }
     touched(d);
     if (d->inbox && !(c->arg[3] & ~(MSG_DONTWAIT | MSG_WAITALL | MSG_NOSIGNAL))) {
         struct iovec v = {(void *)c->arg[1], (size_t)c->arg[2]};
@@ -99,6 +104,8 @@ long call_recvmsg(struct call *c)
     struct description *d = fd_find((int)c->arg[0]);
     if (!d || d->kind != FD_SOCKET)
         return call_raw(c);
+    if (stream_is(d))
+        return stream_receive_message(c, (int)c->arg[0], d, (void *)c->arg[1], c->arg[2]);
     touched(d);
     struct waiting w = waiting_for(c, d, c->arg[2]);
     w.attempt = (c->arg[2] & MSG_WAITALL) && !w.nonblocking && fd_is_stream(d) ? try_recvmsg_whole
@@ -127,6 +134,13 @@ long call_recvmmsg(struct call *c)
     struct description *d = fd_find((int)c->arg[0]);
     if (!d || d->kind != FD_SOCKET)
         return call_raw(c);
+    if (stream_is(d)) {
+        struct mmsghdr *m = (struct mmsghdr *)c->arg[1];
+        long r = stream_receive_message(c, (int)c->arg[0], d, &m->msg_hdr, c->arg[3]);
+        if (r >= 0)
+            m->msg_len = (unsigned)r;
+        return r < 0 ? r : 1;
+    }
     touched(d);
     const struct timespec *limit = (const struct timespec *)c->arg[4];
     struct deadline until = wait_until(limit ? limit->tv_sec * 1000000000L + limit->tv_nsec : -1);

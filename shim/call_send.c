@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "shim/call_net.h"
 #include "shim/call_peer.h"
+#include "shim/call_stream.h"
 #include "shim/call_wait.h"
 #include "shim/turn.h"
 
@@ -171,6 +172,8 @@ long send_held(struct call *c, int fd, struct description *d, const struct iovec
     bool nonblocking = (d->flags & O_NONBLOCK) || (flags & MSG_DONTWAIT);
     if (total < 0)
         return total;
+    if (stream_is(d))
+        return stream_send(fd, d, v, count, flags);
     if (d->error)
         return tell_error(d, flags);
     if (d->socket && d->kind == FD_SOCKET && d->socket->domain == AF_NETLINK)

@@ -1,8 +1,9 @@
 /* Sockets: making, naming, connecting, accepting, options. */
 #define _GNU_SOURCE
-#include "net/peers.h"
+#include "net/stream.h"
 #include "net/pool.h"
 #include "shim/call_net.h"
+#include "shim/call_stream.h"
 #include "shim/call_wait.h"
 #include "shim/turn.h"
 
@@ -80,6 +81,7 @@ long call_listen(struct call *c)
         d->socket->state = SOCK_LISTENING;
         d->socket->backlog = (int32_t)c->arg[1];
         fd_note_bound((int)c->arg[0], d);
+        peers_publish((int)c->arg[0], d);
     }
     return r;
 }
@@ -92,6 +94,10 @@ long call_connect(struct call *c)
     struct description *d = socket_of(c);
     if (!d)
         return call_raw(c);
+    bool plain;
+    long dialed = stream_dial(c, fd, d, &plain);
+    if (!plain)
+        return dialed;
     wait_drain(fd);
     bool waits = fd_is_stream(d) && !(d->flags & O_NONBLOCK);
     if (waits)
@@ -102,8 +108,31 @@ long call_connect(struct call *c)
     return r;
 }
 
+/* accept() of a listener that peers may reach: theirs come first. */
+static long take_peer(struct call *c)
+{
+    struct description *d = fd_peek((int)c->arg[0]);
+    long flags = c->nr == SYS_accept4 ? c->arg[3] : 0;
+    if (transport_fd() < 0 || !d || !d->socket || !d->socket->published)
+        return -EAGAIN;
+    long fd = stream_take(c, d, flags);
+    if (fd != -EAGAIN)
+        return fd;
+    transport_pump();
+    return stream_take(c, d, flags);
+}
+
+static long try_accept_now(struct call *c)
+{
+    long fd = take_peer(c);
+    return fd != -EAGAIN ? fd : call_raw(c);
+}
+
 static long try_accept(struct call *c)
 {
+    long fd = take_peer(c);
+    if (fd != -EAGAIN)
+        return fd;
     long ready = wait_peek((int)c->arg[0], POLLIN);
     if (ready <= 0)
         return ready ? ready : -EAGAIN;
@@ -121,11 +150,11 @@ static long accept_as(struct call *c, long flags)
         .nonblocking = d->flags & O_NONBLOCK,
         .timeout_ns = d->socket->receive_timeout_ns,
         .accounts = true,
-        .attempt = d->flags & O_NONBLOCK ? call_attempt : try_accept,
+        .attempt = d->flags & O_NONBLOCK ? try_accept_now : try_accept,
         .blocking = c,
     };
     long fd = wait_rhythm(c, &w);
-    if (fd >= 0) {
+    if (fd >= 0 && !stream_is(fd_peek((int)fd))) {
         d = fd_peek((int)c->arg[0]);
         struct fd_socket *s = d && d->socket
                                   ? enter((int)fd, d->socket->domain, d->socket->type | flags,
@@ -150,6 +179,8 @@ long call_accept4(struct call *c)
 long call_shutdown(struct call *c)
 {
     struct description *d = socket_of(c);
+    if (stream_is(d))
+        return stream_shutdown(d, (int)c->arg[1]);
     if (d)
         wait_drain((int)c->arg[0]);
     long r = call_raw(c);
@@ -169,7 +200,7 @@ static int64_t timeout_of(struct call *c)
 long call_setsockopt(struct call *c)
 {
     struct description *d = socket_of(c);
-    long r = call_raw(c);
+    long r = stream_is(d) ? 0 : call_raw(c);
     if (!d || r < 0)
         return r;
     if (c->arg[1] == SOL_SOCKET && c->arg[2] == SO_RCVTIMEO)

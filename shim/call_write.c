@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "net/inbox.h"
 #include "shim/call_net.h"
+#include "shim/call_stream.h"
 #include "shim/call_wait.h"
 #include "shim/turn.h"
 
@@ -60,6 +61,8 @@ static bool external(int fd)
 /* Copies inside the kernel cannot be held; they go when the state that asks for them is durable. */
 long call_sendfile(struct call *c)
 {
+    if (stream_is(fd_find((int)c->arg[0])))
+        return -EINVAL; /* programs read and write then */
     external((int)c->arg[1]);
     return external((int)c->arg[0]) ? wait_flushed(c) : call_raw(c);
 }
@@ -87,6 +90,8 @@ long call_splice(struct call *c)
     struct description *from = fd_find((int)c->arg[0]);
     if (from && from->inbox && inbox_unread(from->inbox))
         return splice_journal(c, from);
+    if (stream_is(from) || stream_is(fd_find((int)c->arg[2])))
+        return -EINVAL;
     external((int)c->arg[0]);
     return external((int)c->arg[2]) || outbox_held() ? wait_flushed(c) : wait_kernel(c);
 }

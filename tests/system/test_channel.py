@@ -76,11 +76,11 @@ def kill_until(t, outputs, servers, kills, longest, seconds=60):
     t.note(f"{done} kills")
 
 
-def take_numbers(t, clients, count, kills, longest=0.05, **kw):
+def take_numbers(t, clients, count, kills, longest=0.05, kind="number", **kw):
     port = free_port()
-    server = t.program([subject("number_server"), str(port)], **kw)
-    wait_until(lambda: is_open(port), "the server's port")
-    outputs = [Output(t, f"client{i}", [subject("number_client"), str(port), str(count), f"c{i}"], **kw)
+    server = t.program([subject(f"{kind}_server"), str(port)], **kw)
+    wait_until(lambda: is_open(port, "udp" if kind == "number" else "tcp"), "the server's port")
+    outputs = [Output(t, f"client{i}", [subject(f"{kind}_client"), str(port), str(count), f"c{i}"], **kw)
                for i in range(clients)]
     for o in outputs:  # who was down at the first contact would be taken for a plain process
         wait_until(o.lines, "the first answer")
@@ -126,6 +126,67 @@ def bank_over_udp(t):
     kill_until(t, outputs, [], KILLS * 3, 0.1, 100)
     total = sum(int(o.lines()[1]) for o in outputs)
     check(total == 5000, f"the total is {total}, it was 5000")
+
+
+@case
+def streams_unharmed(t):
+    take_numbers(t, 2, 500, 0, kind="stream")
+
+
+@case(limit=120)
+def take_a_number_over_tcp(t):
+    take_numbers(t, 1, 2500, KILLS * 4, kind="stream")
+
+
+@case(limit=120)
+def take_a_number_over_tcp_four_clients(t):
+    take_numbers(t, 4, 600, KILLS * 4, kind="stream")
+
+
+def copy(t, megabytes, kills, longest):
+    port = free_port()
+    server = t.program([PYTHON, subject("copy_to.py"), str(port)])
+    wait_until(lambda: is_open(port, "tcp"), "the server's port")
+    o = Output(t, "copy", [PYTHON, subject("copy_from.py"), str(port), str(megabytes), str(t.random.randrange(1000))])
+    time.sleep(0.3)
+    started = time.monotonic()
+    kill_until(t, [o], [server], kills, longest, 100)
+    t.note(f"{megabytes / (time.monotonic() - started):.0f} MB/s")
+    check(o.lines() == ["same"], f"the copy: {o.lines()}")
+    server.stop()
+
+
+@case
+def copy_unharmed(t):
+    copy(t, 20, 0, 0.1)
+
+
+@case(limit=120)
+def copy_over_tcp(t):
+    """A file copy over TCP, both sides killed: every byte arrives once."""
+    copy(t, 100, KILLS, 0.1)
+
+
+@case
+def plain_stream_client(t):
+    port = free_port()
+    t.program([subject("stream_server"), str(port)])
+    wait_until(lambda: is_open(port, "tcp"), "the server's port")
+    client = Output(t, "client", [subject("stream_client"), str(port), "300", "plain"], bare=True)
+    wait_until(client.ended, "the client")
+    client.finish()
+    check(client.lines()[-2:] == ["299 300", "done"], f"the last lines are {client.lines()[-2:]}")
+
+
+@case
+def plain_stream_server(t):
+    port = free_port()
+    t.program([subject("stream_server"), str(port)], bare=True)
+    wait_until(lambda: is_open(port, "tcp"), "the server's port")
+    client = Output(t, "client", [subject("stream_client"), str(port), "300", "ken"])
+    wait_until(client.ended, "the client")
+    client.finish()
+    check(client.lines()[-2:] == ["299 300", "done"], f"the last lines are {client.lines()[-2:]}")
 
 
 @case

@@ -1,0 +1,470 @@
+#define _GNU_SOURCE
+#include "net/stream.h"
+#include "net/address.h"
+#include "net/pool.h"
+#include "net/stream_bell.h"
+#include "heap/sys.h"
+
+#include <netinet/tcp.h>
+
+static struct stream *streams; /* those that were accepted last come first */
+static uint32_t last_id;
+static unsigned pending; /* that no accept() has taken yet */
+
+static struct stream *of(const struct description *d)
+{
+    return d->socket ? d->socket->stream : NULL;
+}
+
+static struct stream *find(const struct channel *c, uint32_t id, bool opened_here)
+{
+    for (struct stream *s = streams; s; s = s->next)
+        if (s->channel == c && s->id == id && s->opened_here == opened_here)
+            return s;
+    return NULL;
+}
+
+static struct stream *make(struct channel *c, uint32_t id, bool opened_here)
+{
+    struct stream *s = pool_take(sizeof *s);
+    if (!s)
+        return NULL;
+    *s = (struct stream){
+        .next = streams, .channel = c, .id = id, .opened_here = opened_here, .of = -1, .listener = -1, .bell = -1};
+    return streams = s;
+}
+
+static void destroy(struct stream *s)
+{
+    struct stream **link = &streams;
+    while (*link != s)
+        link = &(*link)->next;
+    *link = s->next;
+    while (s->first) {
+        struct chunk *k = s->first;
+        s->first = k->next;
+        pool_give(k);
+    }
+    bell_remove(s);
+    pool_give(s);
+}
+
+static int tell(struct stream *s, enum wire_kind kind, uint64_t value)
+{
+    struct wire_head head = {
+        .kind = (uint16_t)kind, .flags = s->opened_here ? WIRE_OPENER : 0, .stream = s->id, .value = value};
+    return s->channel ? peers_produce(s->channel, head, NULL, 0, NULL, 0, 0, 0) : 0;
+}
+
+/* --- connecting ---------------------------------------------------------------------------------- */
+
+/* The port that the kernel would take; the number is free again at once, but that is how numbers are. */
+static bool local_name(int fd, const struct fd_socket *sock, const struct wire_address *to, struct wire_address *local)
+{
+    struct sockaddr_storage a;
+    socklen_t length = sizeof a;
+    if (!sock->bound) {
+        struct wire_address any = {0}, from;
+        memcpy(any.bytes, to->bytes, 12);
+        from = address_source(&any, to);
+        from.port = 0;
+        sys(SYS_bind, fd, &a, address_write(&from, sock->domain, &a, sizeof a));
+    }
+    length = sizeof a;
+    if (sys(SYS_getsockname, fd, &a, &length) < 0 || !address_read(local, &a, length))
+        return false;
+    *local = address_source(local, to);
+    return true;
+}
+
+int stream_connect(int fd, struct description *d, const void *address, size_t length)
+{
+    struct wire_address to;
+    struct wire_route route;
+    if (!address_read(&to, address, length) || address_is_group(&to))
+        return 1;
+    route.to = address_target(&to);
+    struct channel *c = peers_find(PROTOCOL_TCP, &route.to);
+    if (!c || !(of(d) || local_name(fd, d->socket, &route.to, &route.from)))
+        return 1;
+    if (of(d)) { /* it was refused before, and asks again */
+        route.from = of(d)->local;
+        destroy(of(d));
+        d->socket->stream = NULL;
+    }
+    struct stream *s = make(c, ++last_id, true);
+    long bell = s ? bell_make(s) : -ENOBUFS;
+    if (bell < 0) {
+        if (s)
+            destroy(s);
+        return (int)bell;
+    }
+    s->state = STREAM_CONNECTING;
+    s->local = route.from;
+    s->remote = route.to;
+    struct wire_head head = {.kind = WIRE_OPEN, .flags = WIRE_OPENER, .stream = s->id, .value = STREAM_WINDOW};
+    int r = peers_produce(c, head, &route, sizeof route, NULL, 0, 0, 0);
+    if (r == 0)
+        r = bell_replace(d, (int)bell);
+    if (r < 0) {
+        sys(SYS_close, bell);
+        destroy(s);
+        return r;
+    }
+    stream_adopt(d, s);
+    bell_full(s, fd);
+    return 0;
+}
+
+enum stream_state stream_state(const struct description *d)
+{
+    return of(d)->state;
+}
+
+void stream_adopt(struct description *d, struct stream *s)
+{
+    d->socket->stream = s;
+    d->socket->state = SOCK_CONNECTED;
+    s->of = fd_index(d);
+    s->listener = -1;
+}
+
+static struct stream *pending_of(const struct description *listener)
+{
+    struct stream *oldest = NULL;
+    int index = fd_index(listener);
+    for (struct stream *s = streams; s; s = s->next)
+        if (s->listener == index)
+            oldest = s;
+    return oldest;
+}
+
+bool stream_pending(const struct description *listener)
+{
+    return listener->socket && listener->socket->state == SOCK_LISTENING && listener->socket->pending &&
+           pending_of(listener);
+}
+
+long stream_accept(const struct description *listener, struct stream **accepted)
+{
+    struct stream *s = listener->socket && listener->socket->pending ? pending_of(listener) : NULL;
+    if (!s)
+        return -EAGAIN;
+    long fd = bell_make(s);
+    if (fd < 0)
+        return fd;
+    listener->socket->pending--;
+    pending--;
+    if (s->unread)
+        bell_ring(s);
+    if (s->ended || s->failed)
+        bell_end(s, s->failed);
+    *accepted = s;
+    return fd;
+}
+
+void stream_listener_closed(int description)
+{
+    for (struct stream *s = streams, *next; s; s = next) {
+        next = s->next;
+        if (s->listener != description)
+            continue;
+        tell(s, WIRE_RESET, 0);
+        destroy(s);
+        pending--;
+    }
+}
+
+bool stream_any_pending(void)
+{
+    return pending;
+}
+
+/* --- bytes --------------------------------------------------------------------------------------- */
+
+static void consume(struct stream *s, size_t bytes)
+{
+    s->unread -= bytes;
+    s->taken += bytes;
+    while (bytes) {
+        struct chunk *k = s->first;
+        size_t n = k->length - k->at < bytes ? k->length - k->at : bytes;
+        k->at += (uint32_t)n;
+        bytes -= n;
+        if (k->at < k->length)
+            break;
+        s->first = k->next;
+        pool_give(k);
+    }
+    if (!s->ended && s->taken - s->told >= STREAM_WINDOW / 4 && tell(s, WIRE_WINDOW, s->taken) == 0)
+        s->told = s->taken;
+}
+
+static size_t copy(const struct stream *s, const struct iovec *v, int count, bool discard)
+{
+    const struct chunk *k = s->first;
+    size_t at = k ? k->at : 0, total = 0;
+    for (int i = 0; i < count && k; i++) {
+        for (size_t done = 0; done < v[i].iov_len && k;) {
+            size_t n = k->length - at < v[i].iov_len - done ? k->length - at : v[i].iov_len - done;
+            if (!discard)
+                memcpy((char *)v[i].iov_base + done, k->bytes + at, n);
+            done += n;
+            at += n;
+            total += n;
+            if (at == k->length) {
+                k = k->next;
+                at = k ? k->at : 0;
+            }
+        }
+    }
+    return total;
+}
+
+long stream_read(int fd, struct description *d, const struct iovec *v, int count, long flags)
+{
+    struct stream *s = of(d);
+    if (s->state == STREAM_CONNECTING)
+        return -EAGAIN;
+    if (d->socket->shut & 1)
+        return 0;
+    if (s->unread) {
+        size_t n = copy(s, v, count, flags & MSG_TRUNC);
+        if (flags & MSG_PEEK)
+            return (long)n;
+        consume(s, n);
+        if (!s->unread)
+            bell_hush(s, fd);
+        return (long)n;
+    }
+    if (s->error)
+        return stream_take_error(d);
+    return s->ended || s->failed ? 0 : -EAGAIN;
+}
+
+static size_t room(const struct stream *s)
+{
+    uint64_t out = s->sent - s->acknowledged;
+    if (out >= STREAM_WINDOW || !channel_room(s->channel))
+        return 0;
+    return STREAM_WINDOW - out;
+}
+
+long stream_write(int fd, struct description *d, const struct iovec *v, int count, size_t skip, size_t length)
+{
+    struct stream *s = of(d);
+    size_t done = 0;
+    if (s->state == STREAM_CONNECTING)
+        return -EAGAIN;
+    if (s->error)
+        return stream_take_error(d);
+    if (s->failed || s->deaf || !s->channel || (d->socket->shut & 2))
+        return -EPIPE;
+    struct wire_head head = {.kind = WIRE_DATA, .flags = s->opened_here ? WIRE_OPENER : 0, .stream = s->id};
+    while (done < length && room(s)) {
+        size_t n = length - done < STREAM_PIECE ? length - done : STREAM_PIECE;
+        if (n > room(s))
+            n = room(s);
+        if (peers_produce(s->channel, head, NULL, 0, v, count, skip + done, n) < 0)
+            break;
+        s->sent += n;
+        done += n;
+    }
+    if (s->sent - s->acknowledged >= STREAM_WINDOW)
+        bell_full(s, fd);
+    return done || !length ? (long)done : -EAGAIN;
+}
+
+size_t stream_unread(const struct description *d)
+{
+    return of(d)->unread;
+}
+
+int stream_shutdown(struct description *d, int how)
+{
+    struct stream *s = of(d);
+    if (how < 0 || how > 2)
+        return -EINVAL;
+    if (s->state != STREAM_OPEN || s->failed)
+        return -ENOTCONN;
+    uint8_t bits = how == SHUT_RDWR ? 3 : (uint8_t)(1 << how);
+    if ((bits & 2) && !(d->socket->shut & 2))
+        tell(s, WIRE_SHUTDOWN, 0);
+    d->socket->shut |= bits;
+    if (bits & 1)
+        bell_end(s, d->socket->shut == 3);
+    return 0;
+}
+
+int stream_take_error(struct description *d)
+{
+    struct stream *s = of(d);
+    int error = s->error;
+    s->error = 0;
+    return -error;
+}
+
+size_t stream_name(const struct description *d, bool peer, void *to, size_t length)
+{
+    const struct stream *s = of(d);
+    return address_write(peer ? &s->remote : &s->local, d->socket->domain, to, length);
+}
+
+void stream_closed(struct fd_socket *sock)
+{
+    struct stream *s = sock->stream;
+    if (!s)
+        return;
+    sock->stream = NULL;
+    bool hard = s->unread || s->state == STREAM_CONNECTING;
+    if (!s->failed)
+        tell(s, hard ? WIRE_RESET : WIRE_CLOSE, 0);
+    destroy(s);
+}
+
+/* --- from the peer ------------------------------------------------------------------------------- */
+
+static bool listens(const struct description *d, const struct wire_address *to)
+{
+    struct wire_address local;
+    const struct fd_socket *s = d->kind == FD_SOCKET ? d->socket : NULL;
+    if (!s || s->type != SOCK_STREAM || s->state != SOCK_LISTENING || !s->local ||
+        !address_read(&local, &s->local->at, s->local->length) || local.port != to->port)
+        return false;
+    return address_is_wildcard(&local) || wire_same_address(&local, to);
+}
+
+static struct description *listener_of(const struct wire_address *to)
+{
+    for (int i = 0; i < fd_descriptions(); i++)
+        if (listens(fd_description(i), to))
+            return fd_description(i);
+    return NULL;
+}
+
+static bool opened(struct channel *c, const struct wire_head *h, const unsigned char *body)
+{
+    struct wire_route route;
+    memcpy(&route, body, sizeof route);
+    struct description *listener = listener_of(&route.to);
+    struct wire_head answer = {.kind = listener ? WIRE_ACCEPT : WIRE_REFUSE, .stream = h->stream};
+    struct stream *s = listener ? make(c, h->stream, false) : NULL;
+    if (listener && !s)
+        return false;
+    if (s) {
+        s->state = STREAM_OPEN;
+        s->local = route.to;
+        s->remote = route.from;
+        s->listener = fd_index(listener);
+        listener->socket->pending++;
+        pending++;
+    }
+    return peers_produce(c, answer, NULL, 0, NULL, 0, 0, 0) == 0;
+}
+
+static void fail(struct stream *s, int error)
+{
+    if (s->failed)
+        return;
+    s->failed = true;
+    s->error = s->ended && s->deaf ? 0 : error;
+    s->state = s->state == STREAM_CONNECTING ? STREAM_FAILED : s->state;
+    bell_drain(s);
+    bell_end(s, true);
+}
+
+static bool arrived(struct stream *s, const struct wire_head *h, const unsigned char *body)
+{
+    struct chunk *k = pool_take(sizeof *k + h->body);
+    if (!k)
+        return false;
+    *k = (struct chunk){.length = h->body};
+    memcpy(k->bytes, body, h->body);
+    if (s->first)
+        s->last->next = k;
+    else
+        s->first = k;
+    s->last = k;
+    s->unread += h->body;
+    bell_ring(s);
+    return true;
+}
+
+bool stream_deliver(struct channel *c, const struct wire_head *h, const unsigned char *body)
+{
+    if (h->kind == WIRE_OPEN)
+        return opened(c, h, body);
+    struct stream *s = find(c, h->stream, !(h->flags & WIRE_OPENER));
+    if (!s)
+        return true; /* closed here meanwhile */
+    switch (h->kind) {
+    case WIRE_ACCEPT:
+        s->state = STREAM_OPEN;
+        bell_drain(s);
+        break;
+    case WIRE_REFUSE:
+        fail(s, ECONNREFUSED);
+        break;
+    case WIRE_DATA:
+        return s->failed || arrived(s, h, body);
+    case WIRE_WINDOW:
+        if (h->value > s->acknowledged)
+            s->acknowledged = h->value;
+        bell_drain(s);
+        break;
+    case WIRE_CLOSE:
+        s->deaf = true;
+        bell_drain(s);
+        __attribute__((fallthrough));
+    case WIRE_SHUTDOWN:
+        s->ended = true;
+        bell_end(s, false);
+        break;
+    default:
+        fail(s, ECONNRESET);
+    }
+    return true;
+}
+
+bool stream_any(const struct channel *c)
+{
+    for (const struct stream *s = streams; s; s = s->next)
+        if (s->channel == c)
+            return true;
+    return false;
+}
+
+void stream_close_all(void)
+{
+    for (struct stream *s = streams; s; s = s->next)
+        if (!s->failed)
+            tell(s, s->unread ? WIRE_RESET : WIRE_CLOSE, 0);
+}
+
+void stream_peer_gone(struct channel *c)
+{
+    for (struct stream *s = streams; s; s = s->next)
+        if (s->channel == c) {
+            if (!s->ended || !s->deaf)
+                fail(s, ECONNRESET);
+            s->channel = NULL;
+            s->deaf = true;
+        }
+}
+
+long stream_reopen(struct description *d)
+{
+    struct stream *s = of(d);
+    long fd = bell_make(s);
+    if (fd < 0)
+        return fd;
+    if (d->flags & O_NONBLOCK)
+        sys(SYS_fcntl, fd, F_SETFL, O_RDWR | O_NONBLOCK);
+    if (s->unread)
+        bell_ring(s);
+    if (s->ended || s->failed || (d->socket->shut & 1))
+        bell_end(s, s->failed || s->deaf);
+    if (!s->failed && (s->state == STREAM_CONNECTING || s->sent - s->acknowledged >= STREAM_WINDOW))
+        bell_full(s, (int)fd);
+    return fd;
+}

@@ -1,0 +1,62 @@
+/* TCP connections between peers. Their bytes travel in the pair's channel and wait in the image; neither side notices
+ * that the other one was away.
+ *
+ * The program's descriptor is one end of a UNIX socketpair, the doorbell: a byte in it means input, its end means the
+ * end of input, a full one means that the peer's window is closed; so poll, select and epoll work as on any socket.
+ * The other end is libken's. Doorbells are made again in a new process. Not thread-safe.
+ */
+#ifndef KEN_NET_STREAM_H
+#define KEN_NET_STREAM_H
+
+#include "net/peers.h"
+
+#define STREAM_WINDOW (256UL << 10) /* bytes on their way or unread, for each direction of each connection */
+#define STREAM_PIECE 32000u         /* bytes in one frame: with its head, just below a power of two */
+
+struct stream;
+
+enum stream_state { STREAM_CONNECTING, STREAM_OPEN, STREAM_FAILED };
+
+/* Connects to a peer. 0: the descriptor is a doorbell now, and the connection is on its way (stream_state()); 1: the
+ * address is not a peer's; or -errno. */
+int stream_connect(int fd, struct description *, const void *address, size_t length);
+
+enum stream_state stream_state(const struct description *);
+
+/* A connection that a peer opened to this listener: a new descriptor, -EAGAIN when there is none. The caller enters it
+ * and calls stream_adopt(). */
+long stream_accept(const struct description *listener, struct stream **);
+void stream_adopt(struct description *, struct stream *);
+bool stream_pending(const struct description *listener);
+bool stream_any_pending(void); /* at any listener */
+
+/* Reads (MSG_PEEK, MSG_TRUNC) without waiting: bytes, 0 at the end, -EAGAIN, -ECONNRESET. */
+long stream_read(int fd, struct description *, const struct iovec *, int count, long flags);
+
+/* Writes up to `length` bytes from `skip` on: how many, -EAGAIN (the window is closed), -EPIPE, -ECONNRESET. */
+long stream_write(int fd, struct description *, const struct iovec *, int count, size_t skip, size_t length);
+
+/* Bytes that can be read at once. */
+size_t stream_unread(const struct description *);
+
+/* As the system calls. */
+int stream_shutdown(struct description *, int how);
+int stream_take_error(struct description *);
+size_t stream_name(const struct description *, bool peer, void *to, size_t room);
+
+/* The last descriptor is gone; a listener is gone. */
+void stream_closed(struct fd_socket *);
+void stream_listener_closed(int description);
+
+/* In a new process: makes the doorbell again; the descriptor or -errno. stream_boot() comes before the first. */
+void stream_boot(void);
+long stream_reopen(struct description *);
+bool stream_owns(int fd);
+
+/* From peers.c. */
+bool stream_deliver(struct channel *, const struct wire_head *, const unsigned char *body);
+bool stream_any(const struct channel *); /* some connection lasts */
+void stream_close_all(void);             /* the process exits */
+void stream_peer_gone(struct channel *);
+
+#endif

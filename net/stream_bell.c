@@ -1,0 +1,137 @@
+#define _GNU_SOURCE
+#include "net/stream_bell.h"
+#include "heap/sys.h"
+
+#include <sys/epoll.h>
+
+#define RINGS_MAX 256 /* an edge is told for each; beyond that nobody listens */
+#define SEND_BUFFER 4096
+
+static uint64_t ours[FD_LIMIT / 64]; /* libken's ends, of this incarnation */
+
+void stream_boot(void)
+{
+    memset(ours, 0, sizeof ours);
+}
+
+bool stream_owns(int fd)
+{
+    return fd >= 0 && fd < FD_LIMIT && (ours[fd / 64] >> (fd % 64) & 1);
+}
+
+static long away(int fd)
+{
+    int least = fd_highest + 1 > 960 ? fd_highest + 1 : 960;
+    long high = sys(SYS_fcntl, fd, F_DUPFD_CLOEXEC, least);
+    if (high < 0)
+        high = sys(SYS_fcntl, fd, F_DUPFD_CLOEXEC, fd_highest + 1);
+    if (high >= 0)
+        sys(SYS_close, fd);
+    return high;
+}
+
+long bell_make(struct stream *s)
+{
+    int ends[2], small = SEND_BUFFER;
+    long r = sys(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends);
+    if (r < 0)
+        return r;
+    long high = away(ends[1]);
+    if (high < 0 || high >= FD_LIMIT) {
+        sys(SYS_close, ends[0]);
+        sys(SYS_close, high < 0 ? ends[1] : high);
+        return -EMFILE;
+    }
+    sys(SYS_setsockopt, ends[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
+    ours[high / 64] |= 1UL << (high % 64);
+    s->bell = (int32_t)high;
+    s->rings = 0;
+    s->full = false;
+    return ends[0];
+}
+
+static int number_of(int description)
+{
+    for (int fd = 0; fd <= fd_highest; fd++)
+        if (fd_slots[fd].description == description + 1)
+            return fd;
+    return -1;
+}
+
+static void watch_again(int fd)
+{
+    for (struct epoll_watch *w = fd_slots[fd].watches; w; w = w->next) {
+        struct epoll_event e = {.events = w->events, .data.u64 = w->data};
+        int epoll = number_of(w->epoll);
+        if (epoll >= 0)
+            sys(SYS_epoll_ctl, epoll, EPOLL_CTL_ADD, fd, &e);
+    }
+}
+
+int bell_replace(const struct description *d, int made)
+{
+    if (d->flags & O_NONBLOCK)
+        sys(SYS_fcntl, made, F_SETFL, O_RDWR | O_NONBLOCK);
+    for (int fd = 0; fd <= fd_highest; fd++) {
+        if (fd_slots[fd].description != fd_index(d) + 1)
+            continue;
+        long r = sys(SYS_dup3, made, fd, fd_slots[fd].close_on_exec ? O_CLOEXEC : 0);
+        if (r < 0)
+            return (int)r;
+        watch_again(fd);
+    }
+    sys(SYS_close, made);
+    return 0;
+}
+
+void bell_ring(struct stream *s)
+{
+    if (s->bell < 0 || s->rings >= RINGS_MAX)
+        return;
+    if (sys(SYS_sendto, s->bell, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0) == 1)
+        s->rings++;
+}
+
+void bell_hush(struct stream *s, int fd)
+{
+    char rings[RINGS_MAX];
+    if (s->rings)
+        sys(SYS_recvfrom, fd, rings, sizeof rings, MSG_DONTWAIT, NULL, NULL);
+    s->rings = 0;
+}
+
+void bell_end(struct stream *s, bool both)
+{
+    if (s->bell >= 0)
+        sys(SYS_shutdown, s->bell, both ? SHUT_RDWR : SHUT_WR);
+}
+
+/* The other end takes bytes that mean nothing until the buffer is full. */
+void bell_full(struct stream *s, int fd)
+{
+    static const char filler[2048];
+    if (s->full || s->bell < 0)
+        return;
+    while (sys(SYS_sendto, fd, filler, sizeof filler, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0) > 0)
+        ;
+    s->full = true;
+}
+
+void bell_drain(struct stream *s)
+{
+    char filler[8192];
+    if (!s->full || s->bell < 0)
+        return;
+    while (sys(SYS_recvfrom, s->bell, filler, sizeof filler, MSG_DONTWAIT, NULL, NULL) > 0)
+        ;
+    s->full = false;
+}
+
+void bell_remove(struct stream *s)
+{
+    if (s->bell < 0)
+        return;
+    ours[s->bell / 64] &= ~(1UL << (s->bell % 64));
+    sys(SYS_close, s->bell);
+    s->bell = -1;
+}

@@ -1,0 +1,52 @@
+/* A stream, and its doorbell: shared by the files of streams. */
+#ifndef KEN_NET_STREAM_BELL_H
+#define KEN_NET_STREAM_BELL_H
+
+#include "net/stream.h"
+
+#include <fcntl.h>
+#include <sys/socket.h>
+
+/* Bytes that wait for the program. */
+struct chunk {
+    struct chunk *next;
+    uint32_t length, at; /* [at, length) are unread */
+    char bytes[];
+};
+
+struct stream {
+    struct stream *next;     /* of all */
+    struct channel *channel; /* NULL: the peer is gone */
+    uint32_t id;
+    bool opened_here;
+    bool ended;      /* the peer writes no more */
+    bool deaf;       /* the peer reads no more */
+    bool failed;     /* reset, or refused */
+    uint8_t state;   /* enum stream_state */
+    int32_t error;   /* to be told once */
+    int32_t of;      /* description; -1: not accepted yet */
+    int32_t listener; /* that of the listener that it waits at; -1 */
+    int32_t bell;    /* libken's end of the doorbell, of this incarnation; -1 */
+    uint32_t rings;  /* bytes in the doorbell */
+    bool full;       /* the program's end takes nothing more */
+    struct wire_address local, remote;
+    struct chunk *first, *last;
+    size_t unread;
+    uint64_t taken, told;        /* bytes that the program consumed; what the peer was told of it */
+    uint64_t sent, acknowledged; /* bytes that went; what the peer's program consumed */
+};
+
+/* Makes the pair; returns the program's end. */
+long bell_make(struct stream *);
+
+/* Puts the program's end at every number of the description, keeping flags and interest lists. */
+int bell_replace(const struct description *, int made);
+
+void bell_ring(struct stream *);          /* input came */
+void bell_hush(struct stream *, int fd);  /* no input is left */
+void bell_end(struct stream *, bool both); /* no more input will come; both: nor will output be taken */
+void bell_full(struct stream *, int fd);  /* nothing can be written */
+void bell_drain(struct stream *);         /* something can */
+void bell_remove(struct stream *);
+
+#endif
