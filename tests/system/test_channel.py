@@ -167,6 +167,40 @@ def copy_over_tcp(t):
     copy(t, 100, KILLS, 0.1)
 
 
+@case(limit=120)
+def redis_pair(t):
+    """redis-cli counts in a redis-server, both killed: the numbers come in order, and no client sees an error."""
+    port, count = free_port(), 4000
+    server = t.program([need("redis-server"), "--port", str(port), "--save", "", "--appendonly", "no"])
+    wait_until(lambda: is_open(port, "tcp"), "redis")
+    cli = [need("redis-cli"), "-p", str(port), "-r", str(count), "incr", "n"]
+    outputs = [Output(t, "cli", cli)]
+    wait_until(outputs[0].lines, "the first answer")
+    kill_until(t, outputs, [server], KILLS * 2, 0.1)
+    check(outputs[0].lines() == [str(n) for n in range(1, count + 1)], f"the end is {outputs[0].lines()[-3:]}")
+    server.stop()
+
+
+@case(limit=120)
+def http_pair(t):
+    """python3's urllib fetches files from python3's http.server; the server is killed all the time."""
+    port = free_port()
+    with open(os.path.join(t.dir, "data"), "wb") as f:
+        f.write(t.random.randbytes(300000))
+    server = t.program([PYTHON, "-m", "http.server", "--bind", "127.0.0.1", "--directory", t.dir, str(port)])
+    wait_until(lambda: is_open(port, "tcp"), "the server's port")
+    script = ("import hashlib, urllib.request\nfor i in range(120):\n"
+              f" d = urllib.request.urlopen('http://127.0.0.1:{port}/data').read()\n"
+              " print(hashlib.sha256(d).hexdigest(), flush=True)\nprint('done')")
+    o = Output(t, "fetch", [PYTHON, "-c", script])
+    server.expected_messages.append("")
+    wait_until(o.lines, "the first file")
+    kill_until(t, [o], [server], KILLS, 0.2)
+    digests = set(o.lines()[:-1])
+    check(len(digests) == 1 and len(o.lines()) == 121, f"{len(digests)} different contents, {len(o.lines())} lines")
+    server.stop()
+
+
 @case
 def plain_stream_client(t):
     port = free_port()
