@@ -78,13 +78,18 @@ static bool is_separator(char c)
     return c == ':' || c == ' ' || c == '\0';
 }
 
-/* "libken.so" as the last part of the path at [from, to). */
+static bool ends_in(const char *from, const char *to, const char *name)
+{
+    size_t length = strlen(name);
+    return length && (size_t)(to - from) >= length && !memcmp(to - length, name, length) &&
+           ((size_t)(to - from) == length || to[-(long)length - 1] == '/');
+}
+
+/* The path at [from, to) is libken's, by its name or by that of the file it was loaded from. */
 static bool names_us(const char *from, const char *to)
 {
-    static const char name[] = "libken.so";
-    size_t length = sizeof name - 1;
-    return (size_t)(to - from) >= length && !memcmp(to - length, name, length) &&
-           ((size_t)(to - from) == length || to[-(long)length - 1] == '/');
+    const char *slash = strrchr(library, '/');
+    return ends_in(from, to, "libken.so") || ends_in(from, to, slash ? slash + 1 : library);
 }
 
 void config_hide(char **envp)
