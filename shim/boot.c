@@ -242,6 +242,7 @@ void boot_resumed(void)
     fd_reopen();
     FAULT("resume.descriptors");
     limits_resume(); /* a low limit on descriptors comes last */
+    credentials_resume();
     FAULT("resume.limits");
     signal_resume();
     FAULT("resume.signals");
@@ -256,7 +257,6 @@ static void begin(struct session *s, char **argv)
 {
     struct store_birth birth = {.window_base = window_base(), .segment_bytes = MUTANT("small.segments", 64 << 10, 0)};
     char command[2048];
-    credentials_resume();
     identity_birth(&birth, argv, command, sizeof command);
     int r = store_format(&s->store, &birth);
     if (r)

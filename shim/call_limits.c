@@ -2,6 +2,7 @@
 #include "shim/call_signal.h"
 #include "shim/credentials.h"
 #include "shim/process.h"
+#include "shim/thread.h"
 
 #include "heap/say.h"
 
@@ -13,7 +14,6 @@
 #ifndef PR_SET_SYSCALL_USER_DISPATCH
 #define PR_SET_SYSCALL_USER_DISPATCH 59
 #endif
-#define NAME_BYTES 16
 
 /* All of it is image. */
 static char directory[PATH_MAX];
@@ -21,7 +21,6 @@ static bool directory_changed;
 static long mask_of_files;
 static struct rlimit limits[RLIM_NLIMITS];
 static bool limit_changed[RLIM_NLIMITS];
-static char name[NAME_BYTES];
 
 void limits_boot(void)
 {
@@ -54,8 +53,8 @@ void limits_resume(void)
             wanted.rlim_cur = now.rlim_max;
         sys(SYS_prlimit64, 0, which, &wanted, NULL);
     }
-    if (name[0])
-        sys(SYS_prctl, PR_SET_NAME, name, 0, 0, 0);
+    if (thread_self()->name[0])
+        sys(SYS_prctl, PR_SET_NAME, thread_self()->name, 0, 0, 0);
     if (directory[0]) {
         long result = sys(SYS_chdir, directory);
         if (sys_failed(result))
@@ -116,6 +115,6 @@ long call_prctl(struct call *c)
     if ((int)c->arg[0] == PR_SET_NO_NEW_PRIVS && !sys_failed(result))
         credentials_note();
     if ((int)c->arg[0] == PR_SET_NAME && !sys_failed(result))
-        sys(SYS_prctl, PR_GET_NAME, name, 0, 0, 0);
+        sys(SYS_prctl, PR_GET_NAME, thread_self()->name, 0, 0, 0);
     return result;
 }

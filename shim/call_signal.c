@@ -276,6 +276,15 @@ void signal_resume(void)
     sys(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, MASK_BYTES);
 }
 
+void signal_thread_resume(uint64_t mask)
+{
+    stack_t kernels = kernel_altstack();
+    thread_self()->signals.queued = 0;
+    mask &= ~SIGNAL_KEPT;
+    sys(SYS_sigaltstack, &kernels, NULL);
+    sys(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, MASK_BYTES);
+}
+
 /* Signals that wait belong to the parent. */
 void signal_forked(void)
 {

@@ -33,6 +33,9 @@ void signal_captured(void);
 /* Gives the new process all of it. Calls process_resume() and children_resume(). */
 void signal_resume(void);
 
+/* The calling thread's own part, in a new incarnation: alternate stack and mask. What was queued is gone. */
+void signal_thread_resume(uint64_t mask);
+
 /* In a child of fork: nothing is queued there. */
 void signal_forked(void);
 

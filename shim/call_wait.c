@@ -79,12 +79,15 @@ long wait_refused(long result)
     return result;
 }
 
+static long poll_away(void *call)
+{
+    return call_raw(call);
+}
+
 long wait_share(struct pollfd *p, unsigned long count, long ms)
 {
-    threads_unlock();
-    long r = sys(SYS_poll, p, count, ms < 0 || ms > WAIT_SHARE_MS ? WAIT_SHARE_MS : ms);
-    threads_lock();
-    return r;
+    struct call c = {.nr = SYS_poll, .arg = {(long)p, (long)count, ms < 0 || ms > WAIT_SHARE_MS ? WAIT_SHARE_MS : ms}};
+    return threads_away(poll_away, &c);
 }
 
 bool wait_settle(int fd, short events)

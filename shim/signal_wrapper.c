@@ -21,7 +21,7 @@ extern char signal_block_begin[], signal_block_syscall[], signal_block_ran[];
 extern char fault_copy_begin[], fault_copy_failed[];
 long signal_block_enter(long nr, const long arg[6], int *inside, const int *queued);
 
-#define BLOCK_RAN (-600L) /* signal_block.S: nothing was done, look again */
+#define BLOCK_RAN THREADS_AGAIN /* signal_block.S: nothing was done, look again */
 
 static uint64_t *frame_mask(ucontext_t *uc)
 {
@@ -54,6 +54,7 @@ static void deliver(int signal, siginfo_t *info, ucontext_t *uc)
         crash_die(signal, info, uc);
         return;
     }
+    threads_back();
     struct signal_thread *t = &thread_self()->signals;
     t->ran++;
     if (!(a.flags & SA_RESTART))
@@ -134,8 +135,10 @@ void signal_settle(void)
 
 /* Everything but the kernel's wait and the handlers runs with `inside` raised: a signal that ran
  * its handler between two looks at the counters would be slept through. */
-static long wait_in_kernel(struct thread *me, const struct call *c)
+static long wait_in_kernel(void *call)
 {
+    const struct call *c = call;
+    struct thread *me = thread_self();
     int depth = me->inside;
     long result = signal_block_enter(c->nr, c->arg, &me->inside, &me->signals.queued);
     me->inside = depth;
@@ -149,17 +152,19 @@ long signal_block_for(struct call *c, long nr)
     unsigned ran = t->ran, plain = t->ran_plain, stops;
     bool restarts = signal_restarts(nr), again;
     long result;
-    threads_unlock();
     do {
-        signal_settle();
+        if (t->queued) {
+            threads_unlock();
+            signal_settle();
+            threads_lock();
+        }
         stops = me->stops;
-        result = t->ran == ran ? wait_in_kernel(me, c) : -EINTR;
+        result = t->ran == ran ? threads_away(wait_in_kernel, c) : -EINTR;
         /* Nothing but a stop of the threads interrupted it, or a signal came in time. */
         again = result == BLOCK_RAN || (result == -EINTR && t->ran == ran && me->stops != stops);
     } while (again);
     if (result == -EINTR && t->ran != ran && restarts && t->ran_plain == plain)
         result = SIGNAL_AGAIN;
-    threads_lock();
     return result;
 }
 

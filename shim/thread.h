@@ -20,6 +20,7 @@ struct thread {
     int inside;
     struct thread_quiet quiet;
     struct signal_thread signals;
+    char name[16];  /* PR_SET_NAME; "": never set */
     uint32_t peer;  /* its place in the list of threads (threads.c) */
     bool locked;    /* holds libken's lock */
     unsigned stops; /* how often it was stopped for another thread's commit */

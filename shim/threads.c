@@ -13,6 +13,7 @@
 #include <linux/futex.h>
 #include <sched.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 #define RSEQ_UNREGISTER 1
 #define RED_ZONE 128
@@ -105,6 +106,49 @@ void threads_boot(const struct meta *m)
     install_signal();
 }
 
+/* In a new incarnation. All signals are blocked until here. */
+static void come_back(int depth)
+{
+    struct peer *me = self();
+    while (__atomic_load_n(&go_word, __ATOMIC_ACQUIRE) == me->go_seen)
+        futex_wait(&go_word, me->go_seen);
+    credentials_resume();
+    thread_self()->inside = depth;
+    signal_thread_resume(me->mask);
+    threads_lock();
+}
+
+__attribute__((noinline)) long threads_away(long (*wait)(void *), void *context)
+{
+    struct peer *me = self();
+    int depth = thread_self()->inside;
+    if (!threads_many)
+        return wait(context);
+    sys(SYS_rt_sigprocmask, SIG_SETMASK, NULL, &me->mask, 8);
+    if (context_save(&me->context)) {
+        come_back(depth);
+        return THREADS_AGAIN;
+    }
+    __atomic_store_n(&me->state, THREAD_AWAY, __ATOMIC_RELEASE);
+    threads_unlock();
+    long result = wait(context);
+    threads_lock();
+    self()->state = THREAD_RUNNING;
+    return result;
+}
+
+void threads_back(void)
+{
+    uint64_t all = SIGNAL_DEFERRED, mask;
+    if (!threads_many || self()->state != THREAD_AWAY)
+        return;
+    sys(SYS_rt_sigprocmask, SIG_SETMASK, &all, &mask, 8);
+    threads_lock();
+    self()->state = THREAD_RUNNING;
+    threads_unlock();
+    sys(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, 8);
+}
+
 static long signal_peer(const struct peer *p, int signal)
 {
     return sys(SYS_tgkill, sys(SYS_getpid), p->real_tid, signal);
@@ -118,7 +162,7 @@ void threads_stop(void)
     __atomic_store_n(&stopped, 0, __ATOMIC_RELEASE);
     for (uint32_t i = 0; i < peers_used; i++) {
         struct peer *p = &peers[i];
-        if (p == self() || p->state == THREAD_NONE)
+        if (p == self() || p->state == THREAD_NONE || p->state == THREAD_AWAY)
             continue;
         if (p->state == THREAD_EXITING) {
             /* The kernel clears its tid word and wakes who joins it; only then is its memory at rest. */
@@ -188,6 +232,8 @@ static void dress(const struct peer *p)
     sys(SYS_set_robust_list, p->robust_list, p->robust_list_bytes);
     if (p->rseq)
         sys(SYS_rseq, p->rseq, p->rseq_bytes, 0, p->rseq_signature);
+    if (thread_self()->name[0])
+        sys(SYS_prctl, PR_SET_NAME, thread_self()->name, 0, 0, 0);
     if (session->sigsys)
         sigsys_thread_on();
 }
@@ -207,6 +253,7 @@ static void make_again(struct peer *p)
                           CLONE_SETTLS | CLONE_CHILD_CLEARTID;
     char *stack = (char *)((p->context.rsp - RED_ZONE) & ~15UL);
     p->state = THREAD_STOPPED;
+    p->go_seen = go_word;
     p->real_tid = clone_resume(flags, stack, (uint64_t *)p->clear_child_tid, p->fs_base, p);
     FAULT("threads.made");
     if (sys_failed(p->real_tid))
@@ -222,6 +269,7 @@ static _Noreturn void become_leader(struct peer *me, struct peer *leader)
     FAULT("threads.swap");
     leader->real_tid = sys(SYS_getpid);
     leader->state = THREAD_STOPPED;
+    leader->go_seen = go_word;
     make_again(me);
     sys(SYS_arch_prctl, ARCH_SET_FS, leader->fs_base);
     threads_reenter(leader);
@@ -300,6 +348,7 @@ long call_clone_thread(struct call *c)
     *p = (struct peer){.fs_base = (uint64_t)c->arg[4],
                        .clear_child_tid = flags & CLONE_CHILD_CLEARTID ? (uint64_t)c->arg[3] : 0};
     *thread_at(p->fs_base) = (struct thread){.peer = index};
+    memcpy(thread_at(p->fs_base)->name, thread_self()->name, sizeof thread_self()->name);
     long tid = clone_thread(flags, (unsigned long)c->arg[1], c->arg[2], c->arg[3], c->arg[4], c->frame);
     if (sys_failed(tid))
         return tid;
@@ -319,7 +368,7 @@ void threads_exit(long status)
 {
     uint32_t alive = 0;
     for (uint32_t i = 0; i < peers_used; i++)
-        alive += peers[i].state == THREAD_RUNNING;
+        alive += peers[i].state == THREAD_RUNNING || peers[i].state == THREAD_AWAY;
     if (alive <= 1)
         return;
     __atomic_store_n(&self()->state, THREAD_EXITING, __ATOMIC_RELEASE);

@@ -5,6 +5,9 @@
  * never in the middle of a change. It stops them by a signal that the program does not see; the handler of
  * that signal is where each thread is saved, and where it comes back in the next incarnation.
  *
+ * A thread that waits in the kernel was saved before it began to, and is left alone: it cannot come back to the
+ * program without the lock. In the next incarnation it begins its wait anew.
+ *
  * A wait in the kernel may be cut off after the kernel has answered and before libken has written the answer down. So
  * what changes libken's own records (a new descriptor, bytes taken from a pipe of the program's own) is only waited for
  * without the lock, by a poll, and taken with it.
@@ -26,6 +29,7 @@
 enum thread_state {
     THREAD_NONE,
     THREAD_RUNNING,
+    THREAD_AWAY,    /* waits in the kernel, without the lock */
     THREAD_STOPPED, /* between the committer's request and its go */
     THREAD_EXITING, /* makes no more calls; gone as soon as the kernel says so */
 };
@@ -39,6 +43,7 @@ struct peer {
     long real_tid;
     uint64_t fs_base;
     uint64_t clear_child_tid, robust_list, robust_list_bytes;
+    uint64_t mask; /* of signals, when it went away */
     uint64_t rseq, rseq_bytes, rseq_signature;
     struct context context;
 };
@@ -51,6 +56,14 @@ void threads_boot(const struct meta *); /* the calling thread is the leader */
 /* Entering and leaving libken, and a wait in the kernel in between. No-ops while there is one thread. */
 void threads_lock(void);
 void threads_unlock(void);
+
+/* Calls wait(context), which only waits in the kernel, while others may go on and commit. Lock held. Returns what it
+ * returns, or THREADS_AGAIN in a new incarnation: nothing was waited for. */
+#define THREADS_AGAIN (-600L)
+long threads_away(long (*wait)(void *), void *context);
+
+/* A handler of the program is about to run within such a wait. */
+void threads_back(void);
 
 /* Stops all other threads; they are saved when it returns. Lock held. */
 void threads_stop(void);

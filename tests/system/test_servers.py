@@ -37,10 +37,13 @@ def beanstalkd(t):
 
 @case
 def memcached(t):
-    """Four worker threads."""
+    """Four worker threads, all of which gave up root."""
     port = free_port()
     program = t.program([need_server("memcached"), "-u", "nobody", "-t", "4", "-p", str(port), "-l", "127.0.0.1"])
     torture(t, program, SERVER_KILLS, *(client(MemcacheClient, port, n) for n in range(6)))
+    for thread in os.listdir(f"/proc/{program.pid()}/task") if os.geteuid() == 0 else ():
+        status = open(f"/proc/{program.pid()}/task/{thread}/status").read()
+        check("Uid:\t65534\t65534\t65534\t65534" in status, f"thread {thread} is another user: {status}")
 
 
 def documents(t):

@@ -28,6 +28,13 @@ void threads_lock(void) {}
 
 void threads_unlock(void) {}
 
+void threads_back(void) {}
+
+long threads_away(long (*wait)(void *), void *context)
+{
+    return wait(context);
+}
+
 long threads_real_tid(long tid)
 {
     return process_real_pid(tid);
