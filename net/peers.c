@@ -309,7 +309,7 @@ void peers_committed(void)
     for (struct channel *c = peers.channels; c; c = c->next) {
         channel_committed(c);
         finished |= c->finished;
-        if (wants_transport(c) && !transport_alarmed())
+        if (!transport_alarmed() && !transport_pending(c) && wants_transport(c))
             reach(c);
     }
     transport_flush();
@@ -338,7 +338,9 @@ static void publish_all(void)
 
 void peers_resume(void)
 {
+    transport_inherit(true);
     publish_all();
+    transport_inherit(false);
     if (!peers.channels)
         return;
     peers_listen();

@@ -237,6 +237,8 @@ long stream_read(int fd, struct description *d, const struct iovec *v, int count
             bell_hush(s, fd);
         return (long)n;
     }
+    if (s->rings)
+        bell_hush(s, fd);
     if (s->error)
         return stream_take_error(d);
     return s->ended || s->failed ? 0 : -EAGAIN;
@@ -310,13 +312,23 @@ size_t stream_name(const struct description *d, bool peer, void *to, size_t leng
     return address_write(peer ? &s->remote : &s->local, d->socket->domain, to, length);
 }
 
+/* SO_LINGER with no time: close() resets. */
+static bool resets(const struct fd_socket *sock)
+{
+    struct linger l = {0, 0};
+    for (const struct sock_option *o = sock->options; o; o = o->next)
+        if (o->level == SOL_SOCKET && o->name == SO_LINGER && o->length == sizeof l)
+            memcpy(&l, o->value, sizeof l);
+    return l.l_onoff && !l.l_linger;
+}
+
 void stream_closed(struct fd_socket *sock)
 {
     struct stream *s = sock->stream;
     if (!s)
         return;
     sock->stream = NULL;
-    bool hard = s->unread || s->state == STREAM_CONNECTING;
+    bool hard = s->unread || s->state == STREAM_CONNECTING || resets(sock);
     if (!s->failed)
         tell(s, hard ? WIRE_RESET : WIRE_CLOSE, 0);
     destroy(s);
@@ -450,6 +462,19 @@ void stream_peer_gone(struct channel *c)
             s->channel = NULL;
             s->deaf = true;
         }
+}
+
+void stream_forked(void)
+{
+    for (struct stream *s = streams; s; s = s->next) {
+        const struct description *d = fd_description(s->of);
+        int ends[2];
+        bell_remove(s);
+        if (!d || sys(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
+            continue;
+        sys(SYS_close, ends[1]);
+        bell_replace(d, ends[0]);
+    }
 }
 
 long stream_reopen(struct description *d)

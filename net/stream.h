@@ -53,6 +53,9 @@ void stream_boot(void);
 long stream_reopen(struct description *);
 bool stream_owns(int fd);
 
+/* In a child of fork, which has no channels: the connections read as ended there. */
+void stream_forked(void);
+
 /* From peers.c. */
 bool stream_deliver(struct channel *, const struct wire_head *, const unsigned char *body);
 bool stream_any(const struct channel *); /* some connection lasts */

@@ -144,6 +144,13 @@ static struct listener *free_listener(void)
     return l ? l : table->listeners < LISTENERS ? &table->listening[table->listeners++] : NULL;
 }
 
+static bool patient;
+
+void transport_inherit(bool on)
+{
+    patient = on;
+}
+
 static long listen_on(const char *name)
 {
     struct sockaddr_un un;
@@ -153,7 +160,7 @@ static long listen_on(const char *name)
         return fd;
     fd = fd_move_high((int)fd);
     long r = sys(SYS_bind, fd, &un, length);
-    for (int waited = 0; r == -EADDRINUSE && waited < 500; waited++) {
+    for (int waited = 0; r == -EADDRINUSE && patient && waited < 500; waited++) {
         /* The killed process before us keeps its names until its memory is torn down. */
         sys(SYS_poll, NULL, 0, 10);
         r = sys(SYS_bind, fd, &un, length);

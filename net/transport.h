@@ -27,6 +27,10 @@ bool transport_owns(int fd);
 
 /* Listens on an abstract name. 0 (also when it does already) or -errno. */
 int transport_listen(const char *name);
+
+/* Names that a killed process before us may still have, for a moment: they are waited for while this is on. */
+void transport_inherit(bool on);
+
 void transport_unlisten(const char *name);
 
 /* A connection to who listens there: descriptor or -errno (-ECONNREFUSED: nobody; -EPERM: another user). */

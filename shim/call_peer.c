@@ -2,6 +2,7 @@
 #include "shim/call_peer.h"
 #include "net/datagram.h"
 #include "net/stream.h"
+#include "shim/call_signal.h"
 #include "shim/call_wait.h"
 #include "shim/turn.h"
 
@@ -89,4 +90,28 @@ void peer_count(const struct description *d, int *bytes)
     size_t length;
     if (datagram_waiting(d, &length))
         *bytes = (int)length;
+}
+
+bool peer_awake(void)
+{
+    return transport_fd() >= 0;
+}
+
+long peer_sleep(long clock, int64_t deadline)
+{
+    for (;;) {
+        struct timespec now = {0, 0};
+        struct pollfd p[WAIT_EXTRAS];
+        sys(SYS_clock_gettime, clock, &now);
+        int64_t left = deadline - (now.tv_sec * 1000000000L + now.tv_nsec);
+        if (left <= 0)
+            return 0;
+        struct timespec limit = {left / 1000000000L, left % 1000000000L};
+        struct call c = {.nr = SYS_ppoll, .arg = {(long)p, wait_extras(p), (long)&limit, 0, 8, 0}};
+        long r = signal_block_for(&c, SYS_clock_nanosleep);
+        if (r < 0)
+            return r;
+        if (r > 0 && wait_serve())
+            return SIGNAL_AGAIN;
+    }
 }

@@ -28,6 +28,11 @@ bool peer_readable(const struct description *);
 /* FIONREAD: the length of the first datagram of a peer, if there is one. */
 void peer_count(const struct description *, int *bytes);
 
+/* True when there are peers to serve; sleeps until the clock's deadline (as the kernel has it) and serves them meanwhile:
+ * 0, -EINTR, or SIGNAL_AGAIN: end the turn, then go on. */
+bool peer_awake(void);
+long peer_sleep(long clock, int64_t deadline);
+
 /* True when any has. */
 bool peer_any(void);
 

@@ -4,7 +4,7 @@
 #include "heap/session.h"
 #include "net/fdtable.h"
 #include "net/outbox.h"
-#include "net/transport.h"
+#include "net/stream.h"
 #include "shim/call_signal.h"
 #include "shim/config.h"
 #include "shim/process.h"
@@ -71,6 +71,7 @@ static long fork_copy(struct call *c, unsigned long flags, unsigned long stack)
     call_passive = true;
     alloc_fork_child();
     transport_forked();
+    stream_forked();
     signal_forked();
     if (stack && c->frame)
         c->frame->uc_mcontext.gregs[REG_RSP] = (greg_t)stack;

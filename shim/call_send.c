@@ -208,7 +208,7 @@ long call_sendto(struct call *c)
 /* Control data (descriptors, packet info) go with the bytes: not held, but only after the turn is durable. */
 static long send_message(struct call *c, int fd, struct description *d, struct msghdr *m, long flags)
 {
-    if (m->msg_controllen)
+    if (m->msg_controllen && !stream_is(d))
         return wait_flushed(c);
     return send_held(c, fd, d, m->msg_iov, (int)m->msg_iovlen, flags,
                      m->msg_namelen ? m->msg_name : NULL, m->msg_namelen);

@@ -64,6 +64,10 @@ long call_clock_gettime(struct call *c)
     return fault_copy((void *)c->arg[1], &now, sizeof now) ? 0 : -EFAULT;
 }
 
+/* Peers are served while the program sleeps (call_peer.c). The unit tests do without. */
+__attribute__((weak)) long peer_sleep(long clock, int64_t deadline);
+__attribute__((weak)) bool peer_awake(void);
+
 /* Sleeps until `deadline` of `clock` as the program sees it; 0 or -EINTR. The kernel is given the
  * deadline, not a duration: what libken does meanwhile, a restart too, is part of the sleep. */
 static long sleep_until(long clock, int64_t deadline)
@@ -75,7 +79,7 @@ static long sleep_until(long clock, int64_t deadline)
         struct timespec until = time_spec(kernels);
         struct call inner = {.nr = SYS_clock_nanosleep,
                              .arg = {clock, TIMER_ABSTIME, (long)&until, 0}};
-        result = signal_block_once(&inner);
+        result = peer_sleep && peer_awake() ? peer_sleep(clock, kernels) : signal_block_once(&inner);
     } while (result == SIGNAL_AGAIN);
     return result;
 }

@@ -201,6 +201,54 @@ def http_pair(t):
     server.stop()
 
 
+@case(limit=120)
+def relay_chain(t):
+    """A file goes through two relays; all four programs are killed."""
+    ports = [free_port() for _ in range(3)]
+    servers = [t.program([PYTHON, subject("copy_to.py"), str(ports[0])])]
+    servers += [t.program([PYTHON, subject("proxy.py"), str(here), str(there)]) for here, there in zip(ports[1:], ports)]
+    for p in ports:
+        wait_until(lambda: is_open(p, "tcp"), "a port")
+    outputs = [Output(t, f"copy{i}", [PYTHON, subject("copy_from.py"), str(ports[2]), "40", str(i)]) for i in range(1)]
+    time.sleep(0.4)  # until each has met its neighbours
+    kill_until(t, outputs, servers, KILLS * 2, 0.15, 100)
+    for o in outputs:
+        check(o.lines() == ["same"], f"the copy: {o.lines()}")
+    for p in servers:
+        p.stop()
+
+
+@case(limit=120)
+def asyncio_pair(t):
+    port = free_port()
+    server = t.program([PYTHON, subject("async_pair.py"), "serve", str(port)])
+    wait_until(lambda: is_open(port, "tcp"), "the server's port")
+    o = Output(t, "ask", [PYTHON, subject("async_pair.py"), "ask", str(port), "120"])
+    time.sleep(0.5)
+    kill_until(t, [o], [server], KILLS, 0.1)
+    check(o.lines() == ["begun", "whole 2400"], f"it says {o.lines()}")
+    server.stop()
+
+
+@case
+def asleep(t):
+    """A peer that sleeps takes what is sent to it, so that the sender may exit."""
+    port = free_port()
+    script = ("import socket, time\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+              f"s.bind(('127.0.0.1', {port}))\ntime.sleep(2)\nprint(s.recv(100).decode(), flush=True)\n")
+    sleeper = Output(t, "sleeper", [PYTHON, "-c", script])
+    wait_until(lambda: is_open(port), "the sleeper's port")
+    sender = Output(t, "sender", [PYTHON, "-c", "import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+                                  f"s.sendto(b'hello', ('127.0.0.1', {port}))\n"])
+    started = time.monotonic()
+    wait_until(sender.ended, "the sender")
+    sender.finish()
+    check(time.monotonic() - started < 1.5, "the sender waited for the sleeper to wake")
+    wait_until(sleeper.ended, "the sleeper")
+    sleeper.finish()
+    check(sleeper.lines() == ["hello"], f"it got {sleeper.lines()}")
+
+
 @case
 def plain_stream_client(t):
     port = free_port()
