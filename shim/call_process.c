@@ -153,8 +153,11 @@ long call_execve(struct call *c)
 
 long call_exit(struct call *c)
 {
-    if (c->nr == SYS_exit)
+    if (c->nr == SYS_exit) {
+        if (outbox_held())
+            turn_end(TURN_FLUSH); /* the other threads may wait for long */
         threads_exit(c->arg[0]);
+    }
     turn_finish((int)c->arg[0]);
     return sys(SYS_exit_group, session->image.meta->exit_status);
 }
