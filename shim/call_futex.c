@@ -3,6 +3,7 @@
 #include "net/outbox.h"
 #include "shim/call_signal.h"
 #include "shim/call_time.h"
+#include "shim/futex_owner.h"
 #include "shim/threads.h"
 #include "shim/turn.h"
 
@@ -14,8 +15,6 @@ static bool waits(int operation)
     case FUTEX_WAIT:
     case FUTEX_WAIT_BITSET:
     case FUTEX_WAIT_REQUEUE_PI:
-    case FUTEX_LOCK_PI:
-    case FUTEX_LOCK_PI2:
         return true;
     default:
         return false;
@@ -34,8 +33,53 @@ static void make_absolute(struct call *c, struct timespec *deadline)
     c->arg[5] = FUTEX_BITSET_MATCH_ANY;
 }
 
+/* After a restart; without a kernel that queues the waiters. */
+static long lock_owned(struct call *c)
+{
+    struct call wait;
+    long result;
+    for (bool waited = false; !owner_lock(c, waited, &wait, &result); waited = true) {
+        result = signal_block_once(&wait);
+        if (result != 0 && result != -EAGAIN && result != SIGNAL_AGAIN && result != -EINTR)
+            break;
+    }
+    return result;
+}
+
+static long owned(struct call *c)
+{
+    switch ((int)c->arg[1] & FUTEX_CMD_MASK) {
+    case FUTEX_UNLOCK_PI:
+        return owner_unlock(c);
+    case FUTEX_TRYLOCK_PI:
+        return owner_try(c);
+    default:
+        if (outbox_held())
+            turn_end(TURN_FLUSH);
+        return lock_owned(c);
+    }
+}
+
+/* A wait that began before a restart goes on behind it, by the other way. */
+static long lock_inheriting(struct call *c)
+{
+    long result;
+    if (outbox_held())
+        turn_end(TURN_FLUSH);
+    do {
+        struct call inner = *c;
+        result = signal_block_once(&inner);
+    } while (result == SIGNAL_AGAIN && !owner_operation((int)c->arg[1]));
+    return result == SIGNAL_AGAIN ? lock_owned(c) : result;
+}
+
 long call_futex(struct call *c)
 {
+    int command = (int)c->arg[1] & FUTEX_CMD_MASK;
+    if (owner_operation((int)c->arg[1]))
+        return owned(c);
+    if (command == FUTEX_LOCK_PI || command == FUTEX_LOCK_PI2)
+        return lock_inheriting(c);
     struct timespec deadline;
     if (!waits((int)c->arg[1]))
         return call_raw(c);

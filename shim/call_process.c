@@ -7,6 +7,7 @@
 #include "net/stream.h"
 #include "shim/call_signal.h"
 #include "shim/config.h"
+#include "shim/futex_owner.h"
 #include "shim/process.h"
 #include "shim/threads.h"
 #include "shim/turn.h"
@@ -156,6 +157,7 @@ long call_exit(struct call *c)
     if (c->nr == SYS_exit) {
         if (outbox_held())
             turn_end(TURN_FLUSH); /* the other threads may wait for long */
+        owner_exits();
         threads_exit(c->arg[0]);
     }
     turn_finish((int)c->arg[0]);
