@@ -193,8 +193,10 @@ static long await_hello(int fd, unsigned char *answer, size_t length)
         long left = until - now_ms();
         if (left <= 0 || sys(SYS_poll, p, 2, left) == 0)
             return -ETIMEDOUT;
-        if (p[1].revents)
+        if (p[1].revents) {
+            transport_wake();
             transport_pump();
+        }
         if (!p[0].revents)
             continue;
         long n = sys(SYS_read, fd, answer + got, length - got);
@@ -388,6 +390,7 @@ bool peers_linger(long *until, unsigned linger_ms)
         return false;
     }
     sys(SYS_poll, &p, p.fd >= 0, left < RETRY_MS ? left : RETRY_MS);
+    transport_wake();
     transport_pump();
     return true;
 }

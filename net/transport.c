@@ -14,6 +14,7 @@
 #define LISTENERS 4096
 #define IN_BYTES (192UL << 10) /* more than the longest frame */
 #define VECTOR 64
+#define LOOK_EVERY 64
 #define READS 4                /* of one transport, before the others have their turn */
 
 enum state { STATE_FREE, STATE_GREETING, STATE_READY };
@@ -43,6 +44,9 @@ struct listener {
 struct table {
     int epoll, timer;
     unsigned alarm_ms;
+    unsigned open;   /* transports in use */
+    unsigned passed; /* pumps that looked at nothing */
+    bool awake;
     uint64_t epoch;
     unsigned used, listeners; /* high-water marks */
     struct transport transports[TRANSPORTS];
@@ -221,6 +225,7 @@ static struct transport *take_slot(int fd, struct channel *c, bool accepted)
     *t = (struct transport){
         .fd = fd, .state = STATE_GREETING, .accepted = accepted, .channel = c, .in = in};
     watch(EPOLL_CTL_ADD, fd, EPOLLIN, TAG_TRANSPORT, i);
+    table->open++;
     return t;
 }
 
@@ -245,6 +250,7 @@ static void hang_up(struct transport *t)
     sys(SYS_close, t->fd);
     t->state = STATE_FREE;
     t->channel = NULL;
+    table->open--;
     if (c && !fall_back(c) && !transport_pending(c))
         peers_lost(c);
 }
@@ -434,6 +440,7 @@ void transport_drop(const struct channel *c)
             sys(SYS_close, t->fd);
             t->state = STATE_FREE;
             t->channel = NULL;
+            table->open--;
         }
     }
 }
@@ -568,11 +575,29 @@ static void ring_timer(void)
     peers_tick();
 }
 
+void transport_wake(void)
+{
+    if (table)
+        table->awake = true;
+}
+
+/* Without connections there is nothing but names; a program that never waits looks at them now and then. */
+static bool quiet(void)
+{
+    bool look = table->awake || table->open || table->alarm_ms || ++table->passed >= LOOK_EVERY;
+    if (look)
+        table->passed = 0;
+    table->awake = false;
+    return !look;
+}
+
 bool transport_pump(void)
 {
     struct epoll_event events[32];
     bool moved = false;
-    long n = table ? sys(SYS_epoll_wait, table->epoll, events, 32, 0) : 0;
+    if (!table || quiet())
+        return false;
+    long n = sys(SYS_epoll_wait, table->epoll, events, 32, 0);
     for (long i = 0; i < n; i++) {
         uint32_t index = (uint32_t)events[i].data.u64;
         struct transport *t = &table->transports[index % TRANSPORTS];

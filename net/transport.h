@@ -45,8 +45,12 @@ struct transport *transport_of(const struct channel *);
 /* True when one is being greeted or ready. */
 bool transport_pending(const struct channel *);
 
-/* Acts on everything that is ready. True when frames of channels were taken in. */
+/* Acts on everything that is ready. True when frames of channels were taken in. A process that only has names to be
+ * found by is not asked for it each time: until transport_wake() it mostly returns at once, without a system call. */
 bool transport_pump(void);
+
+/* The descriptor of transport_fd() was waited for, or is ready. */
+void transport_wake(void);
 
 /* Sends what may be sent, to all, and what is to be acknowledged. */
 void transport_flush(void);

@@ -128,7 +128,11 @@ static bool share(struct epoll_call *p)
     long left = wait_left(&p->until);
     long ms = left < 0 ? -1 : left / 1000000L;
     struct pollfd ready[2] = {{p->fd, POLLIN, 0}, {transport_fd(), POLLIN, 0}};
-    return !outbox_held() && wait_share(ready, ready[1].fd >= 0 ? 2 : 1, ms) > 0;
+    if (outbox_held() || wait_share(ready, ready[1].fd >= 0 ? 2 : 1, ms) <= 0)
+        return false;
+    if (ready[1].revents)
+        transport_wake();
+    return true;
 }
 
 static long block(struct epoll_call *p)

@@ -52,7 +52,10 @@ static bool share(struct poll_call *p)
     struct pollfd all[p->count + 1];
     memcpy(all, p->fds, p->count * sizeof *all);
     all[p->count] = (struct pollfd){transport_fd(), POLLIN, 0};
-    return wait_share(all, p->count + 1, ms) > 0;
+    long r = wait_share(all, p->count + 1, ms);
+    if (all[p->count].revents)
+        transport_wake();
+    return r > 0;
 }
 
 static long block(struct poll_call *p)

@@ -95,8 +95,10 @@ bool wait_settle(int fd, short events)
     if (!outbox_held()) {
         struct pollfd p[2] = {{fd, events, 0}, {transport_fd(), POLLIN, 0}};
         if (wait_share(p, p[1].fd >= 0 ? 2 : 1, -1) > 0) {
-            if (p[1].revents)
+            if (p[1].revents) {
+                transport_wake();
                 transport_pump();
+            }
             return true;
         }
     }
@@ -127,8 +129,10 @@ int wait_extras(struct pollfd *to)
     int n = outbox.tails ? outbox_tails(tails, WAIT_TAILS) : 0;
     for (int i = 0; i < n; i++)
         to[i] = (struct pollfd){tails[i], POLLOUT, 0};
-    if (transport_fd() >= 0)
+    if (transport_fd() >= 0) {
         to[n++] = (struct pollfd){transport_fd(), POLLIN, 0};
+        transport_wake();
+    }
     return n;
 }
 
