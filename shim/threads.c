@@ -17,6 +17,7 @@
 
 #define RSEQ_UNREGISTER 1
 #define RED_ZONE 128
+#define LOCK_SPINS 200 /* some microseconds: most handlers are done by then */
 
 bool threads_many;
 
@@ -24,6 +25,7 @@ static struct peer peers[THREADS_MAX];
 static uint32_t peers_used; /* entries ever used */
 static uint32_t lock_word;  /* 0 free, 1 taken, 2 taken and waited for */
 static uint32_t go_word, stopped;
+static long process; /* its number, to the kernel */
 static uint32_t committer; /* index of the peer that committed last */
 
 static struct peer *self(void)
@@ -41,16 +43,60 @@ static void futex_wake(uint32_t *word, int count)
     sys(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, 0, 0, 0);
 }
 
-/* Source: Drepper, "Futexes Are Tricky", 2011, mutex 2. */
+static bool try_lock(void)
+{
+    for (int spin = 0; spin < LOCK_SPINS; spin++) {
+        uint32_t free = 0;
+        if (__atomic_compare_exchange_n(&lock_word, &free, 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+            return true;
+        __builtin_ia32_pause();
+    }
+    return false;
+}
+
+static void sleep_for_lock(void)
+{
+    while (__atomic_exchange_n(&lock_word, 2, __ATOMIC_ACQUIRE))
+        futex_wait(&lock_word, 2);
+    thread_self()->locked = true;
+}
+
+/* In a new incarnation. All signals are blocked until here. */
+static void come_back(int depth)
+{
+    struct peer *me = self();
+    while (__atomic_load_n(&go_word, __ATOMIC_ACQUIRE) == me->go_seen)
+        futex_wait(&go_word, me->go_seen);
+    credentials_resume();
+    thread_self()->inside = depth;
+    signal_thread_resume(me->mask);
+    sleep_for_lock();
+}
+
+/* Source: Drepper, "Futexes Are Tricky", 2011, mutex 2. A thread that has to wait is away, if it was not before: whoever
+ * holds the lock may well be committing. */
 void threads_lock(void)
 {
-    uint32_t free = 0;
     if (!threads_many)
         return;
-    if (!__atomic_compare_exchange_n(&lock_word, &free, 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
-        while (__atomic_exchange_n(&lock_word, 2, __ATOMIC_ACQUIRE))
-            futex_wait(&lock_word, 2);
-    thread_self()->locked = true;
+    struct peer *me = self();
+    if (try_lock()) {
+        thread_self()->locked = true;
+        return;
+    }
+    if (me->state != THREAD_RUNNING) {
+        sleep_for_lock();
+        return;
+    }
+    int depth = thread_self()->inside;
+    sys(SYS_rt_sigprocmask, SIG_SETMASK, NULL, &me->mask, 8);
+    if (context_save(&me->context)) {
+        come_back(depth);
+        return;
+    }
+    __atomic_store_n(&me->state, THREAD_AWAY, __ATOMIC_RELEASE);
+    sleep_for_lock();
+    self()->state = THREAD_RUNNING;
 }
 
 void threads_unlock(void)
@@ -103,19 +149,8 @@ void threads_boot(const struct meta *m)
                              .rseq_bytes = m->rseq_bytes, .rseq_signature = m->rseq_signature};
     peers[0].real_tid = peers[0].tid;
     peers_used = 1;
+    process = sys(SYS_getpid);
     install_signal();
-}
-
-/* In a new incarnation. All signals are blocked until here. */
-static void come_back(int depth)
-{
-    struct peer *me = self();
-    while (__atomic_load_n(&go_word, __ATOMIC_ACQUIRE) == me->go_seen)
-        futex_wait(&go_word, me->go_seen);
-    credentials_resume();
-    thread_self()->inside = depth;
-    signal_thread_resume(me->mask);
-    threads_lock();
 }
 
 __attribute__((noinline)) long threads_away(long (*wait)(void *), void *context)
@@ -151,7 +186,7 @@ void threads_back(void)
 
 static long signal_peer(const struct peer *p, int signal)
 {
-    return sys(SYS_tgkill, sys(SYS_getpid), p->real_tid, signal);
+    return sys(SYS_tgkill, process, p->real_tid, signal);
 }
 
 void threads_stop(void)
@@ -299,6 +334,7 @@ void threads_resume(void)
 {
     struct peer *leader = NULL;
     install_signal();
+    process = sys(SYS_getpid);
     self()->real_tid = sys(SYS_gettid);
     for (uint32_t i = 0; i < peers_used; i++)
         if (peers[i].leader && peers[i].state != THREAD_NONE)
