@@ -39,6 +39,7 @@ struct channel {
     struct frame **frames; /* [sequence & mask] for sequences in [acked, produced) */
     uint32_t mask;
     bool finished;         /* the peer said WIRE_BYE */
+    bool gone;             /* and WIRE_GONE: it needs no answer any more */
     uint64_t datagrams_sent, datagrams_acked;           /* bytes; the peer's program consumed so many */
     uint64_t datagrams_taken, datagrams_taken_durable; /* bytes; ours did */
 };

@@ -276,8 +276,10 @@ void peers_lost(struct channel *c)
 
 void peers_gone(struct channel *c)
 {
-    if (c->finished)
-        channel_abandon(c, c->produced);
+    if (!c->finished)
+        retire(c);
+    c->gone = true;
+    channel_abandon(c, c->produced);
 }
 
 bool peers_deliver(struct channel *c, const struct wire_head *h, const unsigned char *body)
@@ -357,7 +359,7 @@ void peers_farewell(void)
 {
     stream_close_all();
     for (struct channel *c = peers.channels; c; c = c->next)
-        if (!c->finished)
+        if (!c->gone)
             peers_produce(c, (struct wire_head){.kind = WIRE_BYE}, NULL, 0, NULL, 0, 0, 0);
 }
 

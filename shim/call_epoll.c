@@ -145,6 +145,8 @@ static long block(struct epoll_call *p)
         int n = wait_extras(all + 1);
         struct call c = {.nr = SYS_ppoll, .arg = {(long)all, 1 + n, (long)limit, (long)p->mask, 8, 0}};
         long r = signal_block_once(&c);
+        if (r > 0)
+            wait_woken(all + 1, n);
         if (r == SIGNAL_AGAIN)
             turn_end(TURN_WAIT);
         return r > 0 || r == SIGNAL_AGAIN ? WAIT_AGAIN : r;

@@ -107,10 +107,13 @@ long peer_sleep(long clock, int64_t deadline)
         if (left <= 0)
             return 0;
         struct timespec limit = {left / 1000000000L, left % 1000000000L};
-        struct call c = {.nr = SYS_ppoll, .arg = {(long)p, wait_extras(p), (long)&limit, 0, 8, 0}};
+        int n = wait_extras(p);
+        struct call c = {.nr = SYS_ppoll, .arg = {(long)p, n, (long)&limit, 0, 8, 0}};
         long r = signal_block_for(&c, SYS_clock_nanosleep);
         if (r < 0)
             return r;
+        if (r > 0)
+            wait_woken(p, n);
         if (r > 0 && wait_serve())
             return SIGNAL_AGAIN;
     }

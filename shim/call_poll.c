@@ -69,8 +69,11 @@ static long block(struct poll_call *p)
     struct pollfd all[p->count + WAIT_EXTRAS];
     memcpy(all, p->fds, p->count * sizeof *all);
     c.arg[0] = (long)all;
-    c.arg[1] = p->count + wait_extras(all + p->count);
+    int n = wait_extras(all + p->count);
+    c.arg[1] = p->count + n;
     long r = signal_block_once(&c);
+    if (r > 0)
+        wait_woken(all + p->count, n);
     if (r == SIGNAL_AGAIN)
         turn_end(TURN_WAIT);
     return r <= 0 && r != SIGNAL_AGAIN ? r : WAIT_AGAIN;

@@ -129,11 +129,15 @@ int wait_extras(struct pollfd *to)
     int n = outbox.tails ? outbox_tails(tails, WAIT_TAILS) : 0;
     for (int i = 0; i < n; i++)
         to[i] = (struct pollfd){tails[i], POLLOUT, 0};
-    if (transport_fd() >= 0) {
+    if (transport_fd() >= 0)
         to[n++] = (struct pollfd){transport_fd(), POLLIN, 0};
-        transport_wake();
-    }
     return n;
+}
+
+void wait_woken(const struct pollfd *extras, int n)
+{
+    if (n && extras[n - 1].revents && extras[n - 1].fd == transport_fd())
+        transport_wake();
 }
 
 bool wait_serve(void)
@@ -160,6 +164,8 @@ static long wait_once(int fd, short events, const struct deadline *until, long n
         return WAIT_AGAIN;
     }
     *ready = r > 0 && p[0].revents;
+    if (r > 0)
+        wait_woken(p + 1, n);
     return r;
 }
 

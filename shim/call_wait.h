@@ -78,6 +78,7 @@ struct waiting {
 #define WAIT_EXTRAS (WAIT_TAILS + 1)
 bool wait_has_extras(void);
 int wait_extras(struct pollfd *);
+void wait_woken(const struct pollfd *extras, int); /* after a wait that ended with something ready */
 bool wait_serve(void);
 
 /* The whole rhythm for one descriptor. */

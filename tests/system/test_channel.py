@@ -272,6 +272,27 @@ def plain_stream_server(t):
 
 
 @case
+def nothing_for_the_lonely(t):
+    """A server without peers makes no call for them while it serves plain clients."""
+    port, trace = free_port(), os.path.join(t.dir, "trace")
+    t.program([need("strace"), "-o", trace, "-E", f"LD_PRELOAD={LIB}", "-E", f"KEN_STORE={t.dir}/lonely",
+               subject("number_server"), str(port)], bare=True)
+    wait_until(lambda: is_open(port), "the server's port")
+    time.sleep(0.2)
+    client = Output(t, "client", [subject("number_client"), str(port), "400", "plain"], bare=True)
+    wait_until(client.ended, "the client")
+    client.finish()
+    with open(trace) as f:
+        calls = [line.split("(")[0] for line in f if "(" in line]
+    first = calls.index("recvfrom")
+    rest = calls[first:]
+    turns = rest.count("pwritev2") + rest.count("io_uring_enter")
+    check(rest.count("epoll_wait") < 20 and rest.count("connect") < 60 and turns > 300,
+          f"{turns} turns: " + ", ".join(f"{n} {rest.count(n)}" for n in sorted(set(rest))))
+    t.note(f"{len(rest) / 400:.1f} calls a request")
+
+
+@case
 def plain_client(t):
     """A client that is not under libken gets plain datagrams, and nothing else."""
     port = free_port()
