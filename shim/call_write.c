@@ -4,14 +4,50 @@
 #include "shim/call_net.h"
 #include "shim/call_stream.h"
 #include "shim/call_wait.h"
+#include "shim/threads.h"
 #include "shim/turn.h"
 
 #include <fcntl.h>
 #include <limits.h>
 
+/* What follows the first `done` bytes, at most PIPE_BUF of it: that much never blocks where there is room. */
+static int next_piece(const struct iovec *v, int count, size_t done, struct iovec *piece, int most)
+{
+    size_t room = PIPE_BUF;
+    int n = 0;
+    for (int i = 0; i < count && n < most && room; i++) {
+        if (done >= v[i].iov_len) {
+            done -= v[i].iov_len;
+            continue;
+        }
+        size_t bytes = v[i].iov_len - done < room ? v[i].iov_len - done : room;
+        piece[n++] = (struct iovec){(char *)v[i].iov_base + done, bytes};
+        room -= bytes;
+        done = 0;
+    }
+    return n;
+}
+
+/* With several threads: whoever reads the other end needs libken's lock, so nothing may block that holds it; and a write
+ * without the lock would change the pipe behind a commit's back. So the room is waited for, and filled with the lock. */
+static long write_pieces(int fd, const struct iovec *v, int count, long nr)
+{
+    struct deadline never = wait_until(-1);
+    struct iovec piece[64];
+    size_t done = 0;
+    for (int n; (n = next_piece(v, count, done, piece, 64)) > 0;) {
+        bool room = wait_peek(fd, POLLOUT) > 0;
+        long r = room ? sys(SYS_writev, fd, piece, n) : wait_ready(fd, POLLOUT, &never, nr);
+        if (r < 0 && r != WAIT_AGAIN)
+            return done ? (long)done : r;
+        done += room ? (size_t)r : 0;
+    }
+    return (long)done;
+}
+
 /* An object of the program's own: a full pipe or counter blocks until another descriptor of the same program is read, or
  * a signal comes. */
-static long write_inside(struct call *c, struct description *d)
+static long write_inside(struct call *c, struct description *d, const struct iovec *v, int count)
 {
     if (!(d->bits & FD_TOUCHED))
         fd_touch(d);
@@ -19,11 +55,13 @@ static long write_inside(struct call *c, struct description *d)
         return call_raw(c);
     if (d->flags & O_NONBLOCK)
         return call_raw(c);
-    long ready = wait_peek((int)c->arg[0], POLLOUT);
-    if (ready > 0 && c->arg[2] <= PIPE_BUF)
+    bool room = wait_peek((int)c->arg[0], POLLOUT) > 0;
+    if (room && count == 1 && v->iov_len <= PIPE_BUF)
         return call_raw(c);
     if (outbox_held())
         turn_end(TURN_WAIT);
+    if (threads_many && fd_is_stream(d) && count > 0)
+        return write_pieces((int)c->arg[0], v, count, c->nr);
     return wait_kernel(c);
 }
 
@@ -33,9 +71,9 @@ long call_write(struct call *c)
     struct description *d = fd_find(fd);
     if (!d)
         return call_raw(c);
-    if (!fd_is_external(d))
-        return write_inside(c, d);
     struct iovec v = {(void *)c->arg[1], (size_t)c->arg[2]};
+    if (!fd_is_external(d))
+        return write_inside(c, d, &v, 1);
     return send_held(c, fd, d, &v, 1, 0, NULL, 0);
 }
 
@@ -45,8 +83,10 @@ long call_writev(struct call *c)
     struct description *d = fd_find(fd);
     if (!d)
         return call_raw(c);
-    if (!fd_is_external(d) || (unsigned long)c->arg[1] < PAGE_BYTES)
-        return write_inside(c, d);
+    if ((unsigned long)c->arg[1] < PAGE_BYTES)
+        return call_raw(c);
+    if (!fd_is_external(d))
+        return write_inside(c, d, (const struct iovec *)c->arg[1], (int)c->arg[2]);
     return send_held(c, fd, d, (const struct iovec *)c->arg[1], (int)c->arg[2], 0, NULL, 0);
 }
 
