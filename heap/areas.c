@@ -1,4 +1,5 @@
 #include "heap/areas.h"
+#include "heap/fault.h"
 #include "heap/mapping.h"
 #include "heap/say.h"
 #include "heap/session.h"
@@ -82,7 +83,7 @@ void areas_forget(struct session *s, uintptr_t start, uintptr_t end)
 {
     known_remove(&s->areas, start, end);
     tracker_remove(&s->tracker, start, end);
-    image_drop(&s->image, start, end);
+    MUTANT("image.drop_forgotten", (void)0, image_drop(&s->image, start, end));
     s->areas.stale = true;
 }
 

@@ -23,8 +23,9 @@ static int take_page(struct session *s, uintptr_t address)
     if (!present) {
         if (!offset && !(offset = image_place(i, address)))
             return -ENOSPC;
-        image_set_present(i, offset);
+        MUTANT("image.not_present", (void)0, image_set_present(i, offset));
     }
+    changed &= MUTANT("diff.line_missed", ~(1UL << 63), ~0UL);
     return image_log_lines(&s->log, (const void *)address, offset, changed, present ? 0 : LOG_NEW);
 }
 
@@ -55,7 +56,7 @@ static int take_written(struct session *s)
         if (n < 0)
             return (int)n;
         for (long i = 0; i < n; i++) {
-            int r = take_range(s, ranges[i].start, ranges[i].end);
+            int r = take_range(s, ranges[i].start + MUTANT("tracker.page_missed", PAGE_BYTES, 0), ranges[i].end);
             if (r)
                 return r;
         }

@@ -148,7 +148,14 @@ void fault_reach(const char *point)
 bool fault_mutant(const char *name)
 {
     const struct fault *f = current();
-    return __builtin_expect(f->mutant[0] != '\0', 0) && !strcmp(f->mutant, name);
+    size_t length = strlen(name);
+    for (const char *at = f->mutant; __builtin_expect(*at != '\0', 0); at += *at == ',') {
+        if (!strncmp(at, name, length) && (at[length] == ',' || !at[length]))
+            return true;
+        while (*at && *at != ',')
+            at++;
+    }
+    return false;
 }
 
 /* Which argument says how much to take, where a part of it is a fair answer. */

@@ -3,13 +3,14 @@
  *   FAULT("turn.committed");                 a crash point: the process may be told to die here
  *   if (FAULT_DUE("restore.unmapped")) ...   the same, for a place that cannot call out: somebody else dies for it
  *   MUTANT("ack.early", broken, right)       an expression; broken only in the mutant of that name
+ *   VARIANT("small.segments", other, usual)  the same for what is right both ways, and quicker to test the one way
  *
  * Without the build option `faults` all of them are the right thing and cost nothing. With it, the environment
  * chooses, for each process by itself (so that a second start may die at another point than the first):
  *
  *   KEN_FAULT=NAME[:OCCURRENCE]   die there by SIGKILL, the first or the given time that the point is reached
  *   KEN_FAULT_LOG=FILE            append the name of each point that is reached
- *   KEN_MUTANT=NAME               be broken in this way
+ *   KEN_MUTANT=NAME[,NAME...]     be broken in these ways
  *   KEN_FAULT_CALL=CALL:N:ERROR[:COUNT]  libken's own Nth call of that name (and COUNT - 1 behind it) fails with ERROR, or
  *                                 is SHORT (takes a part only)
  *
@@ -29,7 +30,7 @@ struct fault {
     bool ready; /* the environment was read */
     bool armed; /* it chose something */
     uint32_t occurrence, seen;
-    char point[64], mutant[64], log[256];
+    char point[64], mutant[128], log[256];
     long call; /* of KEN_FAULT_CALL; -1: none */
     long call_error;
     uint32_t call_first, call_count, calls;
@@ -52,12 +53,14 @@ long fault_call(long nr, long a, long b, long c, long d, long e, long f);
 #define FAULT(point) fault_reach(point)
 #define FAULT_DUE(point) fault_due(point)
 #define MUTANT(name, broken, right) (fault_mutant(name) ? (broken) : (right))
+#define VARIANT MUTANT
 
 #else
 
 #define FAULT(point) ((void)0)
 #define FAULT_DUE(point) false
 #define MUTANT(name, broken, right) (right)
+#define VARIANT(name, other, usual) (usual)
 #define fault_boot(environment) ((void)0)
 #define fault_move(to) ((void)0)
 

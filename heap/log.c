@@ -163,6 +163,8 @@ static int write_segment(struct log *log, struct log_segment *s, const void *dat
 {
     if (log->sync == SYNC_PROCESS && log->marked)
         return disk_write(s->buffered_fd, data, bytes, s->tail);
+    if (MUTANT("log.not_flushed", true, false))
+        return disk_write(s->buffered_fd, data, bytes, s->tail);
     if (s->direct_fd >= 0) {
         int r = disk_write_durable(s->direct_fd, data, bytes, s->tail);
         if (r != -EINVAL)
@@ -181,7 +183,7 @@ void log_write_record(struct log *log, struct record *r, uint64_t bytes, uint64_
         .flags = flags | (log->sync == SYNC_PROCESS ? RECORD_PROCESS : 0),
         .id = log->store->super.id,
         .sequence = log->sequence + 1,
-        .synced = log->synced,
+        .synced = MUTANT("log.claims_unsynced", log->applied, log->synced),
         .bytes = bytes,
         .payload = payload,
         .position = s->tail,
@@ -229,12 +231,12 @@ static void resize(struct log *log, struct log_segment *s, uint64_t bytes)
 static void switch_segment(struct log *log, uint64_t bytes)
 {
     struct log_segment *next = &log->segment[!log->active];
-    if (next->last > log->synced) {
+    if (MUTANT("log.recycled_before_sync", false, next->last > log->synced)) {
         log->foreground_waits++;
         FAULT("log.wait_for_sync");
         log_sync_wait(log, next->last);
     }
-    if (next->last > log->proven)
+    if (MUTANT("log.recycled_without_note", false, next->last > log->proven))
         log_write_note(log);
     FAULT("log.switch");
     uint64_t needed = BLOCK_BYTES + bytes + BLOCK_BYTES;
@@ -287,7 +289,8 @@ int log_apply(struct log *log)
     if (log->applied == log->sequence)
         return 0;
     struct image_writer writer = {.fd = log->image_fd, .twin = log->twin, .twin_bytes = log->twin ? UINT64_MAX : 0};
-    log_apply_runs(log, (const struct record *)log->buffer, &writer);
+    if (MUTANT("apply.left_out", false, true))
+        log_apply_runs(log, (const struct record *)log->buffer, &writer);
     FAULT("log.applied");
     log->applied = log->sequence;
     log_begin(log);

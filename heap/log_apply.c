@@ -94,9 +94,9 @@ void log_apply_runs(struct log *log, const struct record *r, const struct image_
         /* Later runs may lie on earlier ones: the order holds between all ways of writing. */
         batch_flush(&batch);
         if (run->kind == RUN_PUNCH)
-            punch(log, run, writer);
+            MUTANT("apply.no_punch", (void)0, punch(log, run, writer));
         else
-            memcpy(memory + run->offset, run + 1, log_run_data(run));
+            memcpy(memory + run->offset, run + 1, MUTANT("apply.stale_twin", LINE_BYTES, log_run_data(run)));
         FAULT("apply.run");
     }
     batch_flush(&batch);

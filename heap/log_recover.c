@@ -93,7 +93,7 @@ static const struct record *look(const struct log *log, const struct chain *c, u
 {
     const struct record *r = (const struct record *)(c->data + at);
     if (at >= c->bytes || r->magic != RECORD_MAGIC || r->version > STORE_VERSION || r->segment != c->segment ||
-        r->position != at || memcmp(&r->id, &log->store->super.id, sizeof r->id) != 0)
+        r->position != at || MUTANT("recover.any_run", false, memcmp(&r->id, &log->store->super.id, sizeof r->id) != 0))
         return NULL;
     if (!r->bytes || r->bytes % BLOCK_BYTES || r->bytes > c->bytes - at ||
         r->payload > r->bytes - sizeof *r || !r->sequence || r->synced >= r->sequence)
@@ -122,7 +122,8 @@ static const struct record *valid(const struct log *log, const struct chain *c, 
 {
     const struct record *r = look(log, c, at);
     uint64_t end = 0;
-    if (!r || r->version != STORE_VERSION || r->checksum != XXH3_64bits((const uint8_t *)r + 16, r->bytes - 16) ||
+    if (!r || r->version != STORE_VERSION || 
+        MUTANT("recover.no_checksum", false, r->checksum != XXH3_64bits((const uint8_t *)r + 16, r->bytes - 16)) ||
         !runs_are_sound(r, &end))
         return NULL;
     if (image_end && *image_end < end)
@@ -139,7 +140,7 @@ static void follow(const struct log *log, struct chain *c)
 {
     const struct record *r;
     for (c->end = BLOCK_BYTES; (r = valid(log, c, c->end, NULL)); c->end += r->bytes) {
-        if (c->first && r->sequence != c->last + 1)
+        if (MUTANT("recover.any_sequence", false, c->first && r->sequence != c->last + 1))
             break;
         runs_are_sound(r, &c->image_end);
         c->first = c->first ? c->first : r->sequence;
@@ -161,7 +162,7 @@ static int find_later(struct log *log, const struct chain *c, uint64_t last)
 {
     for (uint64_t at = c->end; at < c->bytes; at += BLOCK_BYTES) {
         const struct record *r = look(log, c, at);
-        if (r && r->sequence > last && valid(log, c, at, NULL))
+        if (MUTANT("recover.no_look_behind", false, r && r->sequence > last && valid(log, c, at, NULL)))
             return refuse(log, c->segment, c->end, STORE_DAMAGED,
                           "this record is damaged, though later ones are whole");
     }
@@ -190,7 +191,7 @@ static int judge(struct log *log, const struct chain chains[2], const struct cha
         return refuse(log, y->segment, y->end, STORE_DAMAGED,
                       "a record is damaged or missing, though later ones are whole");
     uint64_t lost = max(x->lost_last, y->lost_last);
-    if (lost > power_synced)
+    if (MUTANT("recover.any_boot", false, lost > power_synced))
         return refuse(log, x->segment, x->end, STORE_REBOOTED,
                       "kept with KEN_SYNC=process, and the machine went down since");
     return 0;
@@ -232,7 +233,7 @@ static long apply_chain(struct log *log, const struct chain *c, uint64_t synced,
         while (at < end) {
             const struct record *r = (const struct record *)(c->data + at);
             at += r->bytes;
-            if (r->sequence <= synced)
+            if (r->sequence <= MUTANT("recover.last_forgotten", c->last, synced))
                 continue;
             /* In the boot that wrote it the page cache has every block that was there then. */
             log_apply_runs(log, r, r->boot == log->boot ? writer : &plain);

@@ -107,7 +107,7 @@ static int open_file(struct builder *b, uint32_t index, bool shared, uint32_t pr
     struct file *file = &b->session->image.files[index];
     if (b->fds[index] >= 0)
         return b->fds[index];
-    long fd = file->pin[0] ? store_pin_open(&b->session->store, file->pin)
+    long fd = MUTANT("restore.pin_unused", false, file->pin[0]) ? store_pin_open(&b->session->store, file->pin)
                            : sys(SYS_open, file->path,
                                  (shared && (prot & PROT_WRITE) ? O_RDWR : O_RDONLY) | O_CLOEXEC, 0);
     if (sys_failed(fd)) {

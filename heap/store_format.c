@@ -95,7 +95,7 @@ static int empty_image(struct store *s)
     int r = disk_truncate(s->image_fd, 0);
     FAULT("format.image");
     /* Durable before the superblock: the old image under a new superblock would be resumed. */
-    return r ? r : disk_sync(s->image_fd);
+    return r ? r : MUTANT("format.image_unsynced", 0, disk_sync(s->image_fd));
 }
 
 /* A segment with a valid head was zero-written to its size before it got the head. */
@@ -166,7 +166,7 @@ static int write_super(struct store *s, const struct super *super)
         return fd;
     int r = disk_write(fd, super, sizeof *super, 0);
     if (!r)
-        r = disk_sync(fd);
+        r = MUTANT("format.super_unsynced", 0, disk_sync(fd));
     disk_close(&fd);
     FAULT("format.super");
     if (!r)
@@ -187,7 +187,7 @@ int store_format(struct store *s, const struct store_birth *birth)
     FAULT("format.aside");
     if (r == -ENOENT)
         r = 0;
-    if (r || (r = disk_sync(s->directory_fd)) || (r = empty_pins(s)) || (r = empty_image(s)) ||
+    if (r || (r = MUTANT("format.aside_unsynced", 0, disk_sync(s->directory_fd))) || (r = empty_pins(s)) || (r = empty_image(s)) ||
         (r = prepare_segment(s, 0, super.segment_bytes, &super.id)) ||
         (r = prepare_segment(s, 1, super.segment_bytes, &super.id)) || (r = write_super(s, &super)))
         return r;

@@ -18,7 +18,7 @@ static struct inbox *closed; /* their files go when the turn is durable */
 
 static bool wants_inbox(const struct description *d)
 {
-    if ((d->flags & O_ACCMODE) == O_WRONLY || (d->bits & FD_INTERNAL))
+    if (MUTANT("inbox.none", true, false) || (d->flags & O_ACCMODE) == O_WRONLY || (d->bits & FD_INTERNAL))
         return false;
     if (d->kind == FD_FIFO || d->kind == FD_TTY)
         return true;
@@ -198,6 +198,7 @@ int inbox_reopen(void)
         if (file < 0)
             return (int)file;
         in->file = (int32_t)file;
+        in->position = MUTANT("inbox.position_lost", in->end, in->position);
     }
     return 0;
 }

@@ -255,7 +255,7 @@ void boot_resumed(void)
 
 static void begin(struct session *s, char **argv)
 {
-    struct store_birth birth = {.window_base = window_base(), .segment_bytes = MUTANT("small.segments", 64 << 10, 0)};
+    struct store_birth birth = {.window_base = window_base(), .segment_bytes = VARIANT("small.segments", 64 << 10, 0)};
     char command[2048];
     identity_birth(&birth, argv, command, sizeof command);
     int r = store_format(&s->store, &birth);
@@ -265,7 +265,7 @@ static void begin(struct session *s, char **argv)
     open_log(s);
     recover(s);
     if (s->progress)
-        memset(s->progress, 0, PAGE_BYTES); /* the last run's turns had the same numbers */
+        memset(s->progress, 0, MUTANT("boot.old_progress", 0, PAGE_BYTES)); /* the last run's turns had the same numbers */
     if ((r = image_open(&s->image, s->store.image_fd, false)))
         say_die("cannot set up the image in %s (%s)", s->store.path, say_error(r));
     log_use_twin(&s->log, s->image.twin);

@@ -1,4 +1,5 @@
 #include "shim/call_limits.h"
+#include "heap/fault.h"
 #include "shim/call_signal.h"
 #include "shim/credentials.h"
 #include "shim/process.h"
@@ -41,7 +42,7 @@ void limits_capture(void)
 
 void limits_resume(void)
 {
-    sys(SYS_umask, mask_of_files);
+    sys(SYS_umask, MUTANT("limits.umask_lost", 0, mask_of_files));
     for (int which = 0; which < RLIM_NLIMITS; which++) {
         struct rlimit now, wanted = limits[which];
         if (!limit_changed[which] || !sys_failed(sys(SYS_prlimit64, 0, which, &wanted, NULL)))

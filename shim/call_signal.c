@@ -1,4 +1,5 @@
 #include "shim/call_signal.h"
+#include "heap/fault.h"
 #include "shim/call_time.h"
 #include "shim/children.h"
 #include "shim/process.h"
@@ -257,7 +258,7 @@ void signal_captured(void)
 
 void signal_resume(void)
 {
-    uint64_t all = SIGNAL_DEFERRED, mask = captured_mask & ~SIGNAL_KEPT;
+    uint64_t all = SIGNAL_DEFERRED, mask = MUTANT("signals.mask_lost", 0, captured_mask & ~SIGNAL_KEPT);
     sys(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, MASK_BYTES);
     stack_t kernels = kernel_altstack();
     sys(SYS_sigaltstack, &kernels, NULL);
@@ -271,7 +272,7 @@ void signal_resume(void)
         captured_pending |= SIGNAL_BIT(SIGCHLD);
     long pid = sys(SYS_getpid);
     for (int signal = 1; signal < SIGNAL_COUNT; signal++)
-        if (captured_pending & SIGNAL_BIT(signal) & ~SIGNAL_KEPT)
+        if (MUTANT("signals.pending_lost", 0, captured_pending) & SIGNAL_BIT(signal) & ~SIGNAL_KEPT)
             sys(SYS_kill, pid, signal);
     sys(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, MASK_BYTES);
 }

@@ -1,4 +1,5 @@
 #include "shim/call_time.h"
+#include "heap/fault.h"
 #include "heap/session.h"
 #include "shim/call_signal.h"
 #include "shim/time_timers.h"
@@ -178,7 +179,7 @@ static void itimers_resume(int64_t down)
         int64_t ns = left.it_value.tv_sec * 1000000000 + left.it_value.tv_usec * 1000;
         ns = time_left_ns(ns, which == ITIMER_REAL ? down : 0);
         left.it_value = (struct timeval){.tv_sec = ns / 1000000000, .tv_usec = ns / 1000 % 1000000};
-        sys(SYS_setitimer, which, &left, NULL);
+        MUTANT("time.itimer_lost", 0, sys(SYS_setitimer, which, &left, NULL));
     }
 }
 

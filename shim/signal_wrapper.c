@@ -9,6 +9,7 @@
 #define _GNU_SOURCE /* REG_RIP */
 #endif
 #include "shim/call_signal.h"
+#include "heap/fault.h"
 #include "shim/call_time.h"
 #include "shim/crash.h"
 #include "shim/process.h"
@@ -85,7 +86,7 @@ void signal_wrapper(int signal, siginfo_t *info, void *context)
             return;
         }
     } else if (me->inside > 0 && !call_passive) {
-        signal_enqueue(&me->signals, info, *frame_mask(uc));
+        MUTANT("signals.deferred_lost", (void)0, signal_enqueue(&me->signals, info, *frame_mask(uc)));
         *frame_mask(uc) = SIGNAL_DEFERRED;
         return;
     }

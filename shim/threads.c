@@ -289,7 +289,10 @@ static void make_again(struct peer *p)
     char *stack = (char *)((p->context.rsp - RED_ZONE) & ~15UL);
     p->state = THREAD_STOPPED;
     p->go_seen = go_word;
-    p->real_tid = clone_resume(flags, stack, (uint64_t *)p->clear_child_tid, p->fs_base, p);
+    if (MUTANT("threads.register_lost", true, false))
+        p->context.rbp = 0;
+    p->real_tid = clone_resume(flags, stack, (uint64_t *)p->clear_child_tid,
+                               MUTANT("threads.wrong_tls", self()->fs_base, p->fs_base), p);
     FAULT("threads.made");
     if (sys_failed(p->real_tid))
         say_die("cannot make thread %ld again (%s); start the same command again", p->tid, say_error(p->real_tid));

@@ -65,6 +65,8 @@ static void commit_and_release(enum run_state to)
     capture();
     threads_capture(session->image.meta);
     FAULT("turn.stopped");
+    if (MUTANT("turn.released_before_commit", to != RUN_FINISHED, false))
+        outbox_release();
     if (commit(session, to, copied) == COMMIT_RESUMED) {
         boot_resumed();
         resumed = true;
@@ -100,7 +102,7 @@ void turn_finish(int status)
             turn_end(TURN_EXIT);
     /* In a later incarnation as well: the status of the first one, which is in the image. */
     session->image.meta->exit_status = status;
-    commit_and_release(RUN_FINISHED);
+    commit_and_release(MUTANT("exit.not_finished", RUN_EXITING, RUN_FINISHED));
     FAULT("exit.finished");
     log_sync(&session->log);
     FAULT("exit.synced");
