@@ -46,7 +46,7 @@ BARE = os.environ.get("KEN_BARE") == "1"
 KILLS = int(os.environ.get("KEN_KILLS", "20"))
 SEED = int(os.environ.get("KEN_SEED", str(random.SystemRandom().randrange(1 << 31))))
 PYTHON = "/usr/bin/python3"
-PATIENCE = 20.0  # seconds without an answer that mean it will never come
+PATIENCE = float(os.environ.get("KEN_PATIENCE", "20"))  # seconds without an answer that mean it will never come
 
 ADDR_NO_RANDOMIZE = 0x0040000
 RESUME = re.compile(r"^ken: .*\bresum", re.I)
@@ -132,7 +132,7 @@ class Program:
         self.stdin = subprocess.DEVNULL if stdin is None else stdin
         self.stdout = subprocess.DEVNULL if stdout is None else stdout
         self.env = {k: v for k, v in os.environ.items()
-                    if not k.startswith("KEN_") or k in ("KEN_TRACKER", "KEN_SYNC")}
+                    if not k.startswith("KEN_") or k in ("KEN_TRACKER", "KEN_SYNC", "KEN_MUTANT")}
         self.env.update(env or {})
         if not bare:
             self.env.update(LD_PRELOAD=LIB, KEN_STORE=store)

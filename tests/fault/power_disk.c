@@ -43,6 +43,9 @@ static int now[NAMES]; /* while recording: name -> file */
 static int created = -1; /* a name whose inode is not known yet */
 static char store[256];
 static uint64_t acknowledged, attempted;
+static const uint64_t *sync_target, *synced;
+static size_t background_from; /* the sync in the background covers the operations before this one */
+static uint64_t background;    /* what it will have synced; 0: none runs */
 
 uint64_t power_random(uint64_t *s)
 {
@@ -87,6 +90,16 @@ static struct power_op *add(enum kind kind)
         err(1, "realloc");
     trace[length] = (struct power_op){.kind = kind, .file = -1, .acknowledged = acknowledged, .attempted = attempted};
     return &trace[length++];
+}
+
+static void see_background(void)
+{
+    if (!background || *synced < background)
+        return;
+    struct power_op *op = add(OP_SYNC);
+    op->file = now[NAME_IMAGE];
+    op->bytes = background_from;
+    background = 0;
 }
 
 static void find_created(void)
@@ -148,10 +161,16 @@ static void record_sync(const struct disk_event *e)
 {
     struct stat s;
     int file = file_of(e->fd);
-    if (file >= 0)
-        add(OP_SYNC)->file = file;
-    else if (!fstat(e->fd, &s) && S_ISDIR(s.st_mode))
+    if (file >= 0 && file == now[NAME_IMAGE] && sync_target && *sync_target) {
+        background = *sync_target;
+        background_from = length;
+    } else if (file >= 0) {
+        struct power_op *op = add(OP_SYNC);
+        op->file = file;
+        op->bytes = length;
+    } else if (!fstat(e->fd, &s) && S_ISDIR(s.st_mode)) {
         add(OP_SYNC_NAMES);
+    }
 }
 
 static long hook(void *context, const struct disk_event *e)
@@ -159,6 +178,7 @@ static long hook(void *context, const struct disk_event *e)
     static int renamed_from;
     (void)context;
     find_created();
+    see_background();
     switch (e->op) {
     case DISK_OPEN:
         record_open(e);
@@ -232,6 +252,7 @@ void power_begin(const char *directory)
     file_count = 0;
     acknowledged = attempted = 0;
     created = -1;
+    background = 0;
     snprintf(store, sizeof store, "%s", directory);
     for (int name = 0; name < NAMES; name++)
         read_flushed(name);
@@ -259,14 +280,22 @@ size_t power_length(void) { return length; }
 
 void power_acknowledge(uint64_t sequence)
 {
+    see_background();
     acknowledged = sequence;
     add(OP_MARK);
 }
 
 void power_attempt(uint64_t sequence)
 {
+    see_background();
     attempted = sequence;
     add(OP_MARK);
+}
+
+void power_watch(const uint64_t *target, const uint64_t *now_synced)
+{
+    sync_target = target;
+    synced = now_synced;
 }
 
 void power_rewind(void)
@@ -312,13 +341,13 @@ static uint64_t end_of(const struct power_op *op)
     return op->kind == OP_SIZE ? UINT64_MAX : op->offset + op->bytes;
 }
 
-/* One operation, and what lies under it; or all that is pending. */
-static void flush(struct file *f, size_t only)
+/* The operations up to `last`: all of them, or those that lie under `one`. */
+static void flush(struct file *f, size_t last, const struct power_op *one)
 {
     size_t kept = 0;
     for (size_t i = 0; i < f->pending_count; i++) {
-        const struct power_op *op = &trace[f->pending[i]], *one = only == SIZE_MAX ? op : &trace[only];
-        if (f->pending[i] <= only && start_of(op) < end_of(one) && end_of(op) > start_of(one))
+        const struct power_op *op = &trace[f->pending[i]];
+        if (f->pending[i] <= last && (!one || (start_of(op) < end_of(one) && end_of(op) > start_of(one))))
             apply(f->flushed, &f->size, op);
         else
             f->pending[kept++] = f->pending[i];
@@ -353,9 +382,9 @@ bool power_step(void)
         return false;
     const struct power_op *before = at ? &trace[at - 1] : NULL, *op = &trace[at];
     if (before && before->kind == OP_WRITE && before->durable)
-        flush(&files[before->file], at - 1);
+        flush(&files[before->file], at - 1, before);
     if (before && before->kind == OP_SYNC)
-        flush(&files[before->file], SIZE_MAX);
+        flush(&files[before->file], before->bytes - 1, NULL);
     if (before && before->kind == OP_SYNC_NAMES) {
         for (size_t i = 0; i < name_op_count; i++)
             change_name(entries, &trace[name_ops[i]]);

@@ -36,6 +36,10 @@ uint64_t power_random(uint64_t *state);
 /* Begins a trace: the store's directory is read as it stands, all of it flushed. */
 void power_begin(const char *directory);
 
+/* The log's own words about a sync of the image that runs in the background: what it will have synced (0: none runs),
+ * and what is. What it covers is flushed when the log says so, and not before. */
+void power_watch(const uint64_t *target, const uint64_t *synced);
+
 /* Removes the files of a store. */
 void power_clear(const char *directory);
 

@@ -1,0 +1,149 @@
+#!/usr/bin/python3
+"""libken broken on purpose, one way at a time: for each MUTANT() of the source, the quickest test that must fail.
+
+One build with -Dfaults=true has them all; KEN_MUTANT chooses one when a program starts. First every test is run on
+libken as it is, and must pass; then each mutant's, which must fail. A mutant that no test is named for, or that its
+tests let pass, is a failure of the tests.
+
+    test_mutants.py [MUTANT...]
+
+Environment: KEN_BUILD, KEN_JOBS, KEN_LONG=1 (a mutant has to be caught by each of its tests, not by the first).
+"""
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.join(HERE, "..", "..")
+sys.path.insert(0, HERE)
+import points
+
+BUILD = os.path.abspath(os.environ.get("KEN_BUILD", os.path.join(ROOT, "build")))
+JOBS = int(os.environ.get("KEN_JOBS", "2"))
+LIMIT = 60
+PASSES = (0, 2, 77)  # 2: it did not come to die where it should
+
+
+def unit(name, *chosen):
+    return ["unit " + " ".join((name,) + chosen), os.path.join(BUILD, "tests", "test_" + name), "--jobs=1", "--timeout=10",
+            *(f"--filter={c}" for c in chosen)]
+
+
+def power(cuts=20000):
+    return ["power", os.path.join(BUILD, "tests", "test_power"), "1", str(cuts)]
+
+
+def crash(workload, *deaths):
+    return [f"crash {workload} {' '.join(deaths)}", sys.executable, os.path.join(HERE, "test_crash_points.py"), workload, *deaths]
+
+
+def system(name, case, kills=5):
+    return [f"system {name} {case} {kills}", "/usr/bin/env", f"KEN_KILLS={kills}", sys.executable, os.path.join(HERE, "..", "system", f"test_{name}.py"), case]
+
+
+CAUGHT_BY = {
+    "log.not_flushed": [power()],
+    "log.recycled_before_sync": [power()],
+    "log.recycled_without_note": [power()],
+    "log.claims_unsynced": [power()],
+    "sync.left_out": [power()],
+    "recover.no_checksum": [power()],
+    "recover.any_run": [unit("recover", "*/records_of_another_run")],
+    "recover.any_sequence": [power()],
+    "recover.no_look_behind": [unit("recover", "*/flipped_bits")],
+    "recover.any_boot": [unit("recover", "*/*boot*"), unit("recover")],
+    "recover.last_forgotten": [power()],
+    "apply.left_out": [power()],
+    "apply.stale_twin": [unit("log", "*/applies_to_the_twin"), crash("kitchen", "turn.applied:9")],
+    "apply.no_punch": [power()],
+    "image.drop_forgotten": [crash("remap")],
+    "image.not_present": [crash("counter", "turn.applied:5")],
+    "tracker.page_missed": [crash("counter", "turn.applied:8")],
+    "diff.line_missed": [crash("kitchen", "turn.applied:14")],
+    "format.aside_unsynced": [power()],
+    "format.super_unsynced": [power()],
+    "format.image_unsynced": [power()],
+    "store.no_lock": [unit("store", "*/lock_tells_the_holder")],
+    "restore.pin_unused": [system("badstore", "replaced_executable")],
+    "turn.released_before_commit": [crash("counter", "commit.captured:6")],
+    "exit.not_finished": [system("ends", "end_return")],
+    "boot.old_progress": [crash("leave_again")],
+    "threads.wrong_tls": [crash("threads", "turn.applied:9")],
+    "threads.register_lost": [crash("threads", "turn.applied:9")],
+    "channel.no_deduplication": [unit("channel")],
+    "release.progress_ignored": [crash("leave", "release.noted:9")],
+    "inbox.position_lost": [crash("copy", "inbox.taken:6")],
+    "inbox.none": [crash("copy", "commit.captured:3")],
+    "reopen.no_offset": [system("process", "files")],
+    "signals.mask_lost": [system("process", "signals", 40)],
+    "signals.pending_lost": [system("process", "signals", 40)],
+    "signals.deferred_lost": [unit("signal_wrapper", "*/what_comes_while_busy*")],
+    "time.itimer_lost": [system("process", "alarm")],
+    "limits.umask_lost": [system("process", "signals")],
+}
+
+
+def run(spec):
+    """Runs a test on a mutant ("" for libken as it is). Returns (mutant, test, status, seconds, output)."""
+    mutant, (title, *command) = spec
+    environment = dict(os.environ, KEN_BUILD=BUILD, KEN_PATIENCE="5", KEN_SEED="1", PYTHONDONTWRITEBYTECODE="1")
+    environment.pop("KEN_LIB", None)
+    if mutant:
+        environment["KEN_MUTANT"] = mutant
+    started = time.monotonic()
+    try:
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=LIMIT)
+        status, output = done.returncode, done.stdout.decode(errors="replace")
+    except subprocess.TimeoutExpired:
+        status, output = "time limit", ""
+    return mutant, title, status, time.monotonic() - started, output
+
+
+def hunt(mutant):
+    """The first test that fails for the mutant."""
+    results = []
+    for test in CAUGHT_BY.get(mutant, []):
+        results.append(run((mutant, test)))
+        if results[-1][2] not in PASSES and os.environ.get("KEN_LONG") != "1":
+            break
+    return mutant, results
+
+
+def word_of(output):
+    """The line that says what was wrong."""
+    for line in output.splitlines():
+        if any(word in line for word in ("FAIL", "died at", "Assertion", "[----]", "CRASH")):
+            return line.strip()[:110]
+    return output.strip().splitlines()[-1][:110] if output.strip() else ""
+
+
+def main():
+    started, names = time.monotonic(), points.names("MUTANT")
+    chosen = [name for name in names if not sys.argv[1:] or name in sys.argv[1:]]
+    passed = failed = 0
+    with multiprocessing.Pool(JOBS) as pool:
+        tests = {test[0]: test for name in chosen for test in CAUGHT_BY.get(name, [])}
+        for _, title, status, seconds, output in pool.imap(run, [("", test) for test in tests.values()], chunksize=1):
+            if status:
+                failed += 1
+                print(f"FAIL {title}: status {status} on libken as it is, so it catches nothing: {output[-600:]}")
+        for name, results in pool.imap(hunt, chosen, chunksize=1):
+            caught = [r for r in results if r[2] not in PASSES]
+            good = len(caught) == len(results) if os.environ.get("KEN_LONG") == "1" else bool(caught)
+            passed += bool(results and good)
+            failed += not (results and good)
+            for _, title, status, seconds, output in caught or [(name, "nothing", 0, 0, "")]:
+                print(f"{'ok  ' if results and good else 'FAIL'} {name:28} caught by {title:42} {seconds:5.1f} s  {word_of(output)}",
+                      flush=True)
+    for name in set(CAUGHT_BY) - set(names):
+        failed += 1
+        print(f"FAIL {name} is no mutant of the source")
+    print(f"{len(chosen)} mutants, {time.monotonic() - started:.0f} s")
+    print(f"{passed} passed, {failed} failed, 0 skipped", flush=True)
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
