@@ -1,6 +1,7 @@
 /* Opening files, offsets, locks, device control. */
 #define _GNU_SOURCE
 #include "net/adopt.h"
+#include "heap/say.h"
 #include "net/inbox.h"
 #include "net/stream.h"
 #include "shim/call_net.h"
@@ -145,5 +146,9 @@ long call_ioctl(struct call *c)
 
 long call_io_uring_setup(struct call *c)
 {
+    static bool told;
+    if (!told)
+        say("io_uring is refused: what passes through it cannot be held back; the program falls back, or fails");
+    told = true;
     return -ENOSYS;
 }

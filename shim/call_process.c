@@ -6,6 +6,7 @@
 #include "net/outbox.h"
 #include "net/stream.h"
 #include "shim/call_signal.h"
+#include "shim/children.h"
 #include "shim/config.h"
 #include "shim/futex_owner.h"
 #include "shim/process.h"
@@ -160,6 +161,8 @@ long call_exit(struct call *c)
         owner_exits();
         threads_exit(c->arg[0]);
     }
+    if (children_daemon())
+        say("the program went on as a daemon, in a child, which is not protected: run it in the foreground");
     turn_finish((int)c->arg[0]);
     return sys(SYS_exit_group, session->image.meta->exit_status);
 }

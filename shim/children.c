@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
+#include <time.h>
 
 /* Image: known to every incarnation. */
 static struct child {
@@ -42,6 +43,24 @@ bool children_resume(bool ignored)
     for (int i = 0; i < child_count; i++)
         children[i].dead = true;
     return child_count > 0;
+}
+
+bool children_daemon(void)
+{
+    const struct timespec moment = {0, 1000000};
+    long own = sys(SYS_getsid, 0);
+    bool any = false;
+    for (int attempt = 0; attempt < 10 && (any || !attempt); attempt++) {
+        if (any)
+            sys(SYS_nanosleep, &moment, NULL);
+        for (int i = 0; i < child_count; i++) {
+            long session_id = children[i].dead ? -ESRCH : sys(SYS_getsid, children[i].pid);
+            any |= session_id > 0;
+            if (session_id > 0 && session_id != own)
+                return true;
+        }
+    }
+    return false;
 }
 
 long children_dead(long pid)
