@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
+#include <sys/uio.h>
 #include <stdatomic.h>
 #include <time.h>
 
@@ -368,6 +369,41 @@ static void detach_step(void)
     service_answer("detached, prepared %ld", prepared);
 }
 
+/* --- a pipe that is full until another thread reads --------------------------------------------------- */
+
+enum { PIECES = 900, PIECE = 211 };
+
+static void *drain(void *argument)
+{
+    unsigned char bytes[1000];
+    long sum = 0, left = (long)PIECES * PIECE;
+    while (left > 0) {
+        ssize_t n = read(*(int *)argument, bytes, left < 1000 ? (size_t)left : sizeof bytes);
+        if (n <= 0)
+            err(1, "read");
+        for (ssize_t i = 0; i < n; i++)
+            sum = (sum * 31 + bytes[i]) % 1000003;
+        left -= n;
+    }
+    return (void *)sum;
+}
+
+static void pipe_step(unsigned long number)
+{
+    static int ends[2] = {-1, -1};
+    static unsigned char bytes[PIECES * PIECE];
+    static struct iovec v[PIECES];
+    if (ends[0] < 0 && pipe(ends))
+        err(1, "pipe");
+    for (int i = 0; i < PIECES * PIECE; i++)
+        bytes[i] = (unsigned char)(number + (unsigned)i * 7);
+    for (int i = 0; i < PIECES; i++)
+        v[i] = (struct iovec){bytes + i * PIECE, PIECE};
+    pthread_t other = begin(drain, &ends[0]);
+    ssize_t n = number % 2 ? writev(ends[1], v, PIECES) : write(ends[1], bytes, sizeof bytes);
+    service_answer("pipe took %zd, sum %ld", n, end(other));
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 2)
@@ -400,6 +436,8 @@ int main(int argc, char **argv)
             cancel_step(number);
         else if (!strcmp(command, "detach"))
             detach_step();
+        else if (!strcmp(command, "pipe"))
+            pipe_step(number);
         else
             service_answer("what is %s?", command);
     }
