@@ -24,6 +24,7 @@ struct session {
     struct image image;
     struct areas areas;
     struct progress *progress; /* one page of the store's file `progress`, mapped shared: survives a SIGKILL */
+    struct remote *remote;     /* net's: peers on other hosts, and the key; NULL: none are listed */
     int maps_fd;
     int *mapped_fds; /* files that restore() opened to map them; closed behind the restorer */
     uint32_t mapped_count;

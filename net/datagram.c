@@ -181,9 +181,13 @@ int datagram_send(int fd, struct description *d, const void *address, size_t add
         return 0;
     route.to = address_target(&to);
     struct channel *c = peers_find(PROTOCOL_UDP, &route.to);
+    if (!c && peers_awaited(&route.to)) {
+        peers_publish(fd, d); /* it may be us who is asked first */
+        return -ENOBUFS;
+    }
     if (!c || !local_of(s, &local))
         return 0;
-    route.from = address_source(&local, &to);
+    route.from = peers_source(&local, &to);
     peers_publish(fd, d);
     if (channel_datagram_room(c) < total + sizeof route)
         return -ENOBUFS;

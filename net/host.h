@@ -22,6 +22,10 @@ struct progress *session_progress(void);
 /* net/ has mapped memory or changed a protection: the list of areas is to be read again. */
 void session_layout_changed(void);
 
+/* Peers on other hosts, in the window; NULL: none are listed. */
+struct remote;
+struct remote *session_remote(void);
+
 /* Counts commits; the same before and after a resume. */
 uint64_t turn_number(void);
 

@@ -2,6 +2,7 @@
 #include "net/address.h"
 #include "net/adopt.h"
 #include "net/datagram.h"
+#include "net/peers_far.h"
 #include "net/host.h"
 #include "net/outbox.h"
 #include "net/pool.h"
@@ -12,6 +13,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/stat.h>
+#include <sys/utsname.h>
 #include <time.h>
 
 #define RETRY_MS 20          /* how often a peer that went away is looked for */
@@ -38,7 +40,11 @@ static uint64_t place_of(int directory)
     long n = fd_link(directory, path, sizeof path);
     if (n <= 0 || sys(SYS_newfstatat, directory, "..", &s, 0) < 0)
         return 0;
+    struct utsname u;
     uint64_t h = (s.st_ino + s.st_dev * 1099511628211u) ^ 14695981039346656037u;
+    if (sys(SYS_uname, &u) == 0) /* hosts made from one image have the same inodes */
+        for (const char *p = u.nodename; *p; p++)
+            h = (h ^ (uint8_t)*p) * 1099511628211u;
     for (const char *p = strrchr(path, '/'); p && *p; p++)
         h = (h ^ (uint8_t)*p) * 1099511628211u;
     return h | 1;
@@ -115,6 +121,7 @@ static void remove_finished(void)
             continue;
         }
         *link = c->next;
+        far_forget(c);
         channel_close(c);
         pool_give(c);
     }
@@ -231,11 +238,20 @@ static long probe(const char *name, struct wire_hello *h)
     return 0;
 }
 
-static void reach(struct channel *c)
+/* On another host by its address, in this network namespace by its name. */
+static int dial(struct channel *c)
 {
     char name[TRANSPORT_NAME];
+    const struct wire_address *far = far_address(c);
+    if (far)
+        return transport_connect_far(far, c);
     id_name(name, &c->peer);
-    if (!transport_pending(c) && transport_connect(name, c) < 0)
+    return transport_connect(name, c);
+}
+
+static void reach(struct channel *c)
+{
+    if (!transport_pending(c) && dial(c) < 0)
         transport_alarm(peers.retries < RETRIES ? RETRY_MS : RETRY_LATER_MS);
 }
 
@@ -253,11 +269,27 @@ struct channel *peers_ask(const char *name)
     return c;
 }
 
+void peers_introduced(unsigned protocol, const struct wire_address *a, const struct wire_hello *h)
+{
+    if (!know_self() || h->magic != WIRE_MAGIC || h->version != WIRE_VERSION || wire_no_id(&h->id) ||
+        wire_same_id(&h->id, &peers.self))
+        return;
+    replace_old(h);
+    struct channel *c = find_channel(&h->id);
+    if (!c && (c = make_channel(&h->id)))
+        c->place = h->place;
+    if (!c)
+        return;
+    far_note(c, a);
+    peers_learn((enum protocol)protocol, a, c);
+    reach(c);
+}
+
 /* --- keeping in touch ---------------------------------------------------------------------------- */
 
 static bool wants_transport(const struct channel *c)
 {
-    return !c->finished && (channel_busy(c) || c->durable != c->expected || stream_any(c));
+    return !c->finished && (channel_busy(c) || c->durable != c->expected || stream_any(c) || far_address(c));
 }
 
 void peers_tick(void)

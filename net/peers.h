@@ -34,6 +34,13 @@ bool peers_owe(void);
 /* The peer that has the address, or NULL: it is a plain process's, or nobody's. May exchange a greeting. */
 struct channel *peers_find(enum protocol, const struct wire_address *);
 
+/* An address on another host, under libken for certain (KEN_PEERS), whose process has not answered yet: peers_find() has
+ * asked. Wait, and find it again; nothing may be sent to it as it is. */
+bool peers_awaited(const struct wire_address *);
+
+/* address_source(), for other hosts as well. */
+struct wire_address peers_source(const struct wire_address *local, const struct wire_address *to);
+
 /* What came over that channel came from that address: answers go there. */
 void peers_learn(enum protocol, const struct wire_address *, struct channel *);
 

@@ -1,6 +1,7 @@
 /* Who has which address: names that are listened at, and addresses that were asked for. */
 #include "net/address.h"
 #include "net/datagram.h"
+#include "net/peers_far.h"
 #include "net/pool.h"
 #include "heap/sys.h"
 
@@ -72,14 +73,11 @@ void peers_forget(const struct channel *c)
     }
 }
 
-/* An address of this host, other than the loopback ones: the source of what is sent there is the address itself. */
-static bool is_own(const struct wire_address *a)
+/* The source that the kernel takes for what goes there. */
+static bool kernel_source(const struct wire_address *a, struct wire_address *from)
 {
-    if (address_is_loopback(a))
-        return true;
     int domain = address_is_v4(a) ? AF_INET : AF_INET6;
     struct sockaddr_storage to;
-    struct wire_address from;
     socklen_t length = sizeof to;
     long fd = sys(SYS_socket, domain, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
@@ -88,7 +86,28 @@ static bool is_own(const struct wire_address *a)
     if (r == 0)
         r = sys(SYS_getsockname, fd, &to, &length);
     sys(SYS_close, fd);
-    return r == 0 && address_read(&from, &to, length) && !memcmp(from.bytes, a->bytes, sizeof a->bytes);
+    return r == 0 && address_read(from, &to, length);
+}
+
+/* An address of this host, other than the loopback ones: the source of what is sent there is the address itself. */
+static bool is_own(const struct wire_address *a)
+{
+    struct wire_address from;
+    return address_is_loopback(a) || (kernel_source(a, &from) && !memcmp(from.bytes, a->bytes, sizeof a->bytes));
+}
+
+bool peers_awaited(const struct wire_address *a)
+{
+    return far_listed(a) && !is_own(a);
+}
+
+struct wire_address peers_source(const struct wire_address *local, const struct wire_address *to)
+{
+    struct wire_address from;
+    if (!address_is_wildcard(local) || address_is_loopback(to) || !far_listed(to) || !kernel_source(to, &from))
+        return address_source(local, to);
+    from.port = local->port;
+    return from;
 }
 
 static struct channel *ask_all(enum protocol p, const struct wire_address *a)
@@ -116,6 +135,10 @@ struct channel *peers_find(enum protocol p, const struct wire_address *a)
     uint64_t now = __rdtsc();
     if (plain[i].protocol == p + 1 && wire_same_address(&plain[i].address, a) && now - plain[i].asked < PLAIN_TICKS)
         return NULL;
+    if (peers_awaited(a)) {
+        transport_ask_far(p, a);
+        return NULL;
+    }
     struct channel *c = is_own(a) ? ask_all(p, a) : NULL;
     if (c) {
         peers_learn(p, a, c);
@@ -162,6 +185,7 @@ void peers_publish(int fd, struct description *d)
         transport_listen(name);
         s->published = 2;
     }
+    far_publish(fd, s, &a);
     if (s->type == SOCK_DGRAM)
         datagram_attach(d);
 }
@@ -172,6 +196,7 @@ void peers_unpublish(const struct fd_socket *s)
     char name[TRANSPORT_NAME];
     if (!s->published || !s->local || !address_read(&a, &s->local->at, s->local->length))
         return;
+    far_unpublish(&a);
     address_name(name, protocol_of(s), &a);
     transport_unlisten(name);
     if (s->published == 2) {

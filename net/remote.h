@@ -36,9 +36,9 @@ static inline bool remote_any(const struct remote *r)
  * without a key (the line was written); else an error of the kernel's. */
 int remote_dial(struct remote *, const struct wire_address *to, struct link *);
 
-/* A listening TCP socket of libken's own at an address that the program uses for UDP. Returns its descriptor or -errno
+/* A listening TCP socket of libken's own at an address that the program uses, for UDP or, `beside` it, for TCP. Returns its descriptor or -errno
  * (-EADDRINUSE: some program has it). */
-long remote_listen(const struct wire_address *at, bool v6_only);
+long remote_listen(const struct wire_address *at, bool v6_only, bool beside);
 
 /* Takes the next connection: 0, the link open, *from who it is, and *ticket to be left at the gate when link_ready()
  * or closed. -EAGAIN: there is none. Other errors: one was dropped; call again. Who is not listed is reset, unheard. */

@@ -1,5 +1,6 @@
 /* Sockets, pipes and socketpairs in a new process. */
 #define _GNU_SOURCE
+#include "net/peers_far.h"
 #include "net/reopen.h"
 #include "net/pool.h"
 #include "heap/say.h"
@@ -113,6 +114,7 @@ static long bind_again(int fd, const struct fd_socket *s)
     if (!s->bound || !s->local)
         return 0;
     unlink_stale(s->local);
+    far_prepare(fd, s);
     for (int waited = 0; waited <= PORT_WAIT_MS; waited += 10) {
         r = sys(SYS_bind, fd, &s->local->at, s->local->length);
         if (r != -EADDRINUSE)

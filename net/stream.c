@@ -66,14 +66,14 @@ static bool local_name(int fd, const struct fd_socket *sock, const struct wire_a
     if (!sock->bound) {
         struct wire_address any = {0}, from;
         memcpy(any.bytes, to->bytes, 12);
-        from = address_source(&any, to);
+        from = peers_source(&any, to);
         from.port = 0;
         sys(SYS_bind, fd, &a, address_write(&from, sock->domain, &a, sizeof a));
     }
     length = sizeof a;
     if (sys(SYS_getsockname, fd, &a, &length) < 0 || !address_read(local, &a, length))
         return false;
-    *local = address_source(local, to);
+    *local = peers_source(local, to);
     return true;
 }
 
@@ -85,6 +85,8 @@ int stream_connect(int fd, struct description *d, const void *address, size_t le
         return 1;
     route.to = address_target(&to);
     struct channel *c = peers_find(PROTOCOL_TCP, &route.to);
+    if (!c && peers_awaited(&route.to))
+        return -ENOBUFS;
     if (!c || !(of(d) || local_name(fd, d->socket, &route.to, &route.from)))
         return 1;
     if (of(d)) { /* it was refused before, and asks again */

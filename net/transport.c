@@ -1,5 +1,8 @@
 #include "net/transport.h"
+#include "net/address_text.h"
 #include "net/fdtable.h"
+#include "net/host.h"
+#include "net/remote.h"
 #include "heap/say.h"
 #include "heap/sys.h"
 #include "heap/window.h"
@@ -25,6 +28,12 @@ struct transport {
     bool wants_out;
     bool retired; /* a newer one carries the channel; this one only receives */
     bool accepted;
+    bool far;                    /* over TCP, to another host */
+    bool asks;                   /* dialed only to learn who has the address */
+    uint8_t protocol;            /* of it */
+    long ticket;                 /* its place at the gate */
+    struct wire_address other;   /* far: where it leads */
+    struct link *link;
 
     struct channel *channel; /* in the image; NULL: not known before it greets */
     uint64_t cursor;         /* the frame to send next */
@@ -38,6 +47,7 @@ struct transport {
 
 struct listener {
     int fd;
+    bool far;
     char name[TRANSPORT_NAME];
 };
 
@@ -188,8 +198,41 @@ int transport_listen(const char *name)
         return (int)fd;
     l->fd = (int)fd;
     memcpy(l->name, name, strlen(name) + 1);
+    l->far = false;
     watch(EPOLL_CTL_ADD, l->fd, EPOLLIN, TAG_LISTENER, (uint32_t)(l - table->listening));
     return 0;
+}
+
+static void far_name(char *to, const struct wire_address *a)
+{
+    *to = '@';
+    address_print(to + 1, a);
+}
+
+int transport_listen_far(const struct wire_address *at, bool v6_only, bool beside)
+{
+    char name[TRANSPORT_NAME];
+    far_name(name, at);
+    if (!open_table())
+        return -ENOMEM;
+    if (find_listener(name))
+        return 0;
+    struct listener *l = free_listener();
+    long fd = l ? remote_listen(at, v6_only, beside) : -ENOSPC;
+    if (fd < 0)
+        return (int)fd;
+    l->fd = (int)fd;
+    l->far = true;
+    memcpy(l->name, name, strlen(name) + 1);
+    watch(EPOLL_CTL_ADD, l->fd, EPOLLIN, TAG_LISTENER, (uint32_t)(l - table->listening));
+    return 0;
+}
+
+void transport_unlisten_far(const struct wire_address *at)
+{
+    char name[TRANSPORT_NAME];
+    far_name(name, at);
+    transport_unlisten(name);
 }
 
 void transport_unlisten(const char *name)
@@ -209,24 +252,42 @@ static bool same_user(int fd)
            who.uid == (uid_t)sys(SYS_geteuid);
 }
 
-static struct transport *take_slot(int fd, struct channel *c, bool accepted)
+/* A place for one more; its link is to be opened, then comes start(). */
+static struct transport *take_slot(struct channel *c, bool accepted)
 {
     unsigned i = 0;
     while (i < table->used && table->transports[i].state != STATE_FREE)
         i++;
     if (i == TRANSPORTS)
         return NULL;
-    if (i == table->used)
-        table->used++;
     struct transport *t = &table->transports[i];
     unsigned char *in = t->in ? t->in : window_alloc(IN_BYTES);
-    if (!in)
+    struct link *link = t->link ? t->link : window_alloc(sizeof *link);
+    *t = (struct transport){.accepted = accepted, .channel = c, .in = in, .link = link};
+    if (!in || !link)
         return NULL;
-    *t = (struct transport){
-        .fd = fd, .state = STATE_GREETING, .accepted = accepted, .channel = c, .in = in};
-    watch(EPOLL_CTL_ADD, fd, EPOLLIN, TAG_TRANSPORT, i);
-    table->open++;
+    if (i == table->used)
+        table->used++;
     return t;
+}
+
+static void start(struct transport *t)
+{
+    t->fd = t->link->fd;
+    t->state = STATE_GREETING;
+    watch(EPOLL_CTL_ADD, t->fd, EPOLLIN, TAG_TRANSPORT, (uint32_t)(t - table->transports));
+    table->open++;
+}
+
+static void close_transport(struct transport *t)
+{
+    if (t->ticket)
+        auth_gate_leave(&session_remote()->gate, t->ticket);
+    t->ticket = 0;
+    link_close(t->link);
+    t->state = STATE_FREE;
+    t->channel = NULL;
+    table->open--;
 }
 
 /* The retired one goes on when the newer one breaks: from the first frame that may be missing. */
@@ -247,10 +308,7 @@ static bool fall_back(const struct channel *c)
 static void hang_up(struct transport *t)
 {
     struct channel *c = t->channel;
-    sys(SYS_close, t->fd);
-    t->state = STATE_FREE;
-    t->channel = NULL;
-    table->open--;
+    close_transport(t);
     if (c && !fall_back(c) && !transport_pending(c))
         peers_lost(c);
 }
@@ -338,6 +396,20 @@ static void want_out(struct transport *t, bool on)
     watch(EPOLL_CTL_MOD, t->fd, EPOLLIN | (on ? EPOLLOUT : 0), TAG_TRANSPORT, (uint32_t)(t - table->transports));
 }
 
+/* The link broke. */
+static void fail(struct transport *t, long error)
+{
+    if (t->far)
+        remote_complain(session_remote(), &t->other, error);
+    hang_up(t);
+}
+
+/* Nothing more can be sent now. A link that waits for the other side's part of the handshake needs no room. */
+static void pause_out(struct transport *t)
+{
+    want_out(t, link_pending(t->link) || link_ready(t->link));
+}
+
 static void flush(struct transport *t)
 {
     for (;;) {
@@ -345,21 +417,24 @@ static void flush(struct transport *t)
         if (t->state == STATE_READY && !t->retired)
             put_ack(t);
         struct msghdr m = {.msg_iov = v, .msg_iovlen = (size_t)gather(t, v)};
-        if (!m.msg_iovlen) {
-            want_out(t, false);
-            return;
-        }
-        long n = sys(SYS_sendmsg, t->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (!m.msg_iovlen)
+            break;
+        long n = link_send(t->link, v, (int)m.msg_iovlen);
         if (n == -EAGAIN) {
-            want_out(t, true);
+            pause_out(t);
             return;
         }
         if (n < 0) {
-            hang_up(t);
+            fail(t, n);
             return;
         }
         account(t, v, (int)m.msg_iovlen, (size_t)n);
     }
+    long r = link_push(t->link);
+    if (r < 0 && r != -EAGAIN)
+        fail(t, r);
+    else
+        want_out(t, link_pending(t->link));
 }
 
 void transport_farewell(void)
@@ -371,7 +446,7 @@ void transport_farewell(void)
             continue;
         flush(t);
         if (t->state == STATE_READY && !t->out_used && !t->done)
-            sys(SYS_sendto, t->fd, &gone, sizeof gone, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0);
+            link_send(t->link, &(struct iovec){&gone, sizeof gone}, 1);
     }
     transport_forked();
 }
@@ -406,14 +481,49 @@ int transport_connect(const char *name, struct channel *c)
     long fd = transport_dial(name);
     if (fd < 0)
         return (int)fd;
-    struct transport *t = take_slot((int)fd, c, false);
+    struct transport *t = take_slot(c, false);
     if (!t) {
         sys(SYS_close, fd);
         return -ENOMEM;
     }
+    link_open_raw(t->link, (int)fd);
+    start(t);
     put_hello(t);
     flush(t);
     return 0;
+}
+
+static int dial_far(const struct wire_address *to, struct channel *c, bool asks, unsigned protocol)
+{
+    if (!open_table())
+        return -ENOMEM;
+    struct transport *t = take_slot(c, false);
+    int r = t ? remote_dial(session_remote(), to, t->link) : -ENOMEM;
+    if (r < 0)
+        return r;
+    t->far = true;
+    t->other = *to;
+    t->asks = asks;
+    t->protocol = (uint8_t)protocol;
+    start(t);
+    put_hello(t);
+    flush(t);
+    return 0;
+}
+
+int transport_connect_far(const struct wire_address *to, struct channel *c)
+{
+    return dial_far(to, c, false, 0);
+}
+
+int transport_ask_far(unsigned protocol, const struct wire_address *to)
+{
+    for (unsigned i = 0; table && i < table->used; i++) {
+        const struct transport *t = &table->transports[i];
+        if (t->state != STATE_FREE && t->asks && t->protocol == protocol && wire_same_address(&t->other, to))
+            return 0;
+    }
+    return dial_far(to, NULL, true, protocol);
 }
 
 struct transport *transport_of(const struct channel *c)
@@ -437,10 +547,7 @@ void transport_drop(const struct channel *c)
     for (unsigned i = 0; table && i < table->used; i++) {
         struct transport *t = &table->transports[i];
         if (t->state != STATE_FREE && t->channel == c) {
-            sys(SYS_close, t->fd);
-            t->state = STATE_FREE;
-            t->channel = NULL;
-            table->open--;
+            close_transport(t);
         }
     }
 }
@@ -475,6 +582,10 @@ static bool greeted(struct transport *t, const unsigned char *body)
         return false;
     if (t->accepted && wire_no_id(&hello.to))
         return answer_probe(t);
+    if (t->asks) {
+        peers_introduced(t->protocol, &t->other, &hello);
+        return false;
+    }
     uint64_t from = 0;
     struct channel *c = peers_greeted(&hello, t->channel, &from);
     if (!c)
@@ -532,14 +643,30 @@ static bool parse(struct transport *t, bool *moved)
     return good;
 }
 
+/* Its handshake is done. */
+static void let_in(struct transport *t)
+{
+    if (t->ticket)
+        auth_gate_leave(&session_remote()->gate, t->ticket);
+    t->ticket = 0;
+    flush(t);
+}
+
 static bool receive(struct transport *t)
 {
     bool moved = false;
     for (int k = 0; k < READS; k++) {
         size_t room = IN_BYTES - t->in_used;
-        long n = sys(SYS_recvfrom, t->fd, t->in + t->in_used, room, MSG_DONTWAIT, NULL, NULL);
-        if (n == -EAGAIN || n == -EINTR)
+        bool greeting = !link_ready(t->link);
+        long n = link_receive(t->link, t->in + t->in_used, room);
+        if (greeting && link_ready(t->link))
+            let_in(t);
+        if (n == -EAGAIN && t->state != STATE_FREE)
             break;
+        if (n < 0 && t->state != STATE_FREE) {
+            fail(t, n);
+            return moved;
+        }
         if (n > 0)
             t->in_used += (uint32_t)n;
         bool good = n > 0 && parse(t, &moved);
@@ -562,8 +689,39 @@ static void accept_all(const struct listener *l)
         if (fd < 0)
             return;
         fd = fd_move_high((int)fd);
-        if (!same_user((int)fd) || !take_slot((int)fd, NULL, true))
+        struct transport *t = same_user((int)fd) ? take_slot(NULL, true) : NULL;
+        if (!t) {
             sys(SYS_close, fd);
+            continue;
+        }
+        link_open_raw(t->link, (int)fd);
+        start(t);
+    }
+}
+
+/* Who did not finish the handshake in time makes room. */
+static void drop_overdue(void)
+{
+    uint64_t now = remote_now_ms();
+    for (unsigned i = 0; i < table->used; i++) {
+        struct transport *t = &table->transports[i];
+        if (t->state != STATE_FREE && t->ticket && !auth_gate_admits(&session_remote()->gate, t->ticket, now))
+            hang_up(t);
+    }
+}
+
+static void accept_far(const struct listener *l)
+{
+    drop_overdue();
+    for (int k = 0; k < 64 && l->name[0]; k++) {
+        struct transport *t = take_slot(NULL, true);
+        int r = t ? remote_accept(session_remote(), l->fd, t->link, &t->other, &t->ticket) : -EAGAIN;
+        if (r == -EAGAIN)
+            return;
+        if (r < 0)
+            continue;
+        t->far = true;
+        start(t);
     }
 }
 
@@ -603,7 +761,10 @@ bool transport_pump(void)
         struct transport *t = &table->transports[index % TRANSPORTS];
         switch (events[i].data.u64 >> 32) {
         case TAG_LISTENER:
-            accept_all(&table->listening[index]);
+            if (table->listening[index].far)
+                accept_far(&table->listening[index]);
+            else
+                accept_all(&table->listening[index]);
             break;
         case TAG_TIMER:
             ring_timer();

@@ -39,6 +39,12 @@ long transport_dial(const char *name);
 /* Makes a transport of one: says the channel's hello. 0 or -errno. */
 int transport_connect(const char *name, struct channel *);
 
+/* Beyond this network namespace, over TCP (remote.h): the same for addresses. Asking tells peers_introduced(). */
+int transport_listen_far(const struct wire_address *, bool v6_only, bool beside);
+void transport_unlisten_far(const struct wire_address *);
+int transport_connect_far(const struct wire_address *, struct channel *);
+int transport_ask_far(unsigned protocol, const struct wire_address *);
+
 /* The transport that a channel uses; NULL when it has none that is ready. */
 struct transport *transport_of(const struct channel *);
 
@@ -72,6 +78,9 @@ void peers_fill_hello(const struct channel *, struct wire_hello *);
 
 /* The other side said who it is: the channel that carries on with it and the first frame to send, or NULL to hang up. */
 struct channel *peers_greeted(const struct wire_hello *, struct channel *wanted, uint64_t *from);
+
+/* Who has that address on another host. */
+void peers_introduced(unsigned protocol, const struct wire_address *, const struct wire_hello *);
 
 /* One frame, in order, once. False: out of memory, it is to come again. */
 bool peers_deliver(struct channel *, const struct wire_head *, const unsigned char *body);

@@ -6,7 +6,9 @@
 #include "heap/restore.h"
 #include "heap/say.h"
 #include "heap/window.h"
+#include "net/address_resolve.h"
 #include "net/fdtable.h"
+#include "net/remote.h"
 #include "shim/call_limits.h"
 #include "shim/call_memory.h"
 #include "shim/call_signal.h"
@@ -71,6 +73,21 @@ static void find_kenctl(struct session *s)
     crash_helper(s->kenctl);
 }
 
+/* Who is listed, and the key: made anew by each incarnation, and never in an image. */
+static struct remote *open_remote(void)
+{
+    char line[512];
+    auth_boot();
+    if (!config.peers || !*config.peers)
+        return NULL;
+    struct remote *r = window_alloc(sizeof *r);
+    if (!r)
+        say_die("out of memory");
+    if (remote_open(r, config.peers, config.key_file, ADDRESS_GETENT, line, sizeof line) < 0)
+        say_die("%s", line);
+    return r;
+}
+
 /* The window and the session in it: the same for a fresh run and a resumed one. */
 static struct session *open_session(const struct store *store, uint64_t base)
 {
@@ -94,6 +111,7 @@ static struct session *open_session(const struct store *store, uint64_t base)
     FAULT("boot.tracker");
     s->progress = map_progress(&s->store);
     find_kenctl(s);
+    s->remote = open_remote();
     return s;
 }
 

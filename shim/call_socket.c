@@ -1,5 +1,6 @@
 /* Sockets: making, naming, connecting, accepting, options. */
 #define _GNU_SOURCE
+#include "net/peers_far.h"
 #include "net/stream.h"
 #include "net/pool.h"
 #include "shim/call_net.h"
@@ -62,6 +63,8 @@ static struct description *socket_of(struct call *c)
 long call_bind(struct call *c)
 {
     struct description *d = socket_of(c);
+    if (d)
+        far_prepare((int)c->arg[0], d->socket);
     long r = call_raw(c);
     if (d && r == 0) {
         fd_note_bound((int)c->arg[0], d);

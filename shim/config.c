@@ -70,6 +70,8 @@ void config_read(struct config *c, char **argv, char **envp)
     value = find(envp, "KEN_VDSO");
     c->patch_vdso = value && !strcmp(value, "patch");
     c->kenctl = find(envp, "KEN_CTL");
+    c->peers = find(envp, "KEN_PEERS");
+    c->key_file = find(envp, "KEN_KEY_FILE");
     choose_store(c, argv, find(envp, "KEN_STORE"));
 }
 

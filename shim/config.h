@@ -8,6 +8,8 @@
  *   KEN_CTL       the helper program; else kenctl beside libken.so
  *   KEN_LINGER    seconds; default 5
  *   KEN_VDSO      patch: take the kernel's vdso for another kernel's (for tests)
+ *   KEN_PEERS     who beyond this network namespace is under libken (net/address_list.h)
+ *   KEN_KEY_FILE  the key that they prove (net/key_file.h)
  *   KEN_NET       plt: do without Syscall User Dispatch (for tests)
  */
 #ifndef KEN_SHIM_CONFIG_H
@@ -24,6 +26,7 @@ struct config {
     bool plt_only;
     bool patch_vdso;
     const char *kenctl; /* NULL: not set */
+    const char *peers, *key_file; /* NULL: not set */
     const char *error;  /* what is wrong with the settings, NULL when nothing is */
 };
 

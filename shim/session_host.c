@@ -46,6 +46,11 @@ void session_layout_changed(void)
         session->areas.stale = true;
 }
 
+struct remote *session_remote(void)
+{
+    return session ? session->remote : NULL;
+}
+
 int64_t turn_clock_offset_ns(void)
 {
     return time_offset_ns(CLOCK_MONOTONIC);

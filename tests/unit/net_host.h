@@ -38,6 +38,11 @@ int session_store_dirfd(void)
     return host_directory;
 }
 
+struct remote *session_remote(void)
+{
+    return NULL;
+}
+
 const uint8_t *session_identity(void)
 {
     return NULL;

@@ -93,7 +93,7 @@ static struct wire_address home;
 static void listen_here(void)
 {
     struct wire_address at = address("127.0.0.1", 0);
-    listener = remote_listen(&at, false);
+    listener = remote_listen(&at, false, false);
     cr_assert_geq(listener, 0);
     home = address("127.0.0.1", port_of(listener));
 }
@@ -214,12 +214,12 @@ Test(remote, a_flood_is_bounded_and_told_once)
 Test(remote, ipv6_and_a_port_that_is_taken)
 {
     struct wire_address at = address("::1", 0);
-    long fd = remote_listen(&at, true);
+    long fd = remote_listen(&at, true, false);
     if (fd == -EADDRNOTAVAIL || fd == -EAFNOSUPPORT)
         cr_skip_test("no IPv6 here");
     cr_assert_geq(fd, 0);
     at.port = htons((uint16_t)port_of(fd));
-    cr_assert_eq(remote_listen(&at, true), -EADDRINUSE);
+    cr_assert_eq(remote_listen(&at, true, false), -EADDRINUSE);
     cr_assert_eq(set_up(&them, "::1", key_path), 0);
     cr_assert_eq(remote_dial(&them, &at, &a), 0);
 }

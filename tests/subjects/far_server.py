@@ -1,0 +1,45 @@
+"""Take a number, for clients anywhere: each request is answered with itself and a number, over UDP or TCP.
+
+    far_server.py udp|tcp ADDRESS PORT
+"""
+import select
+import socket
+import sys
+
+kind, address, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
+number = 0
+
+
+def answer(request):
+    global number
+    number += 1
+    return b"%s %d\n" % (request.strip(), number)
+
+
+if kind == "udp":
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.bind((address, port))
+    while True:
+        request, client = s.recvfrom(2000)
+        s.sendto(answer(request), client)
+
+listener = socket.socket()
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+listener.bind((address, port))
+listener.listen(16)
+clients = {}
+while True:
+    ready, _, _ = select.select([listener] + list(clients), [], [])
+    for s in ready:
+        if s is listener:
+            c, _ = s.accept()
+            clients[c] = b""
+            continue
+        data = s.recv(2000)
+        if not data:
+            del clients[s]
+            s.close()
+            continue
+        *requests, clients[s] = (clients[s] + data).split(b"\n")
+        for request in requests:
+            s.sendall(answer(request))

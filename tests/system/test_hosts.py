@@ -1,0 +1,278 @@
+#!/usr/bin/python3
+"""Programs under libken on two hosts: network namespaces with their own addresses, a link between them."""
+import ctypes
+import os
+import shutil
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from harness import *
+
+CLONE_NEWNET = 0x40000000
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def ip(*words):
+    subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
+
+
+class Hosts:
+    """Two namespaces; 10.77.0.1 and 10.77.0.2."""
+
+    def __init__(self, t):
+        if os.geteuid() != 0 or not shutil.which("ip"):
+            raise Skip("network namespaces need root and ip")
+        self.t, self.home = t, os.open("/proc/self/ns/net", os.O_RDONLY)
+        self.names = [f"ken{os.getpid()}{c}" for c in "ab"]
+        t.at_end(self.remove)
+        try:
+            for name in self.names:
+                ip("netns", "add", name)
+                ip("-n", name, "link", "set", "lo", "up")
+            ip("link", "add", "ken0", "netns", self.names[0], "type", "veth", "peer", "name", "ken0", "netns", self.names[1])
+            for i, name in enumerate(self.names):
+                ip("-n", name, "addr", "add", f"10.77.0.{i + 1}/24", "dev", "ken0")
+                ip("-n", name, "link", "set", "ken0", "up")
+        except subprocess.CalledProcessError as e:
+            raise Skip(f"network namespaces are not permitted here: {e.stderr.strip()}") from None
+
+    def remove(self):
+        for p in self.t.programs:
+            p.stop()
+        for name in self.names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True)
+        os.close(self.home)
+
+    def within(self, host, action):
+        fd = os.open(f"/run/netns/{self.names[host]}", os.O_RDONLY)
+        check(libc.setns(fd, CLONE_NEWNET) == 0, "setns")
+        try:
+            return action()
+        finally:
+            check(libc.setns(self.home, CLONE_NEWNET) == 0, "setns")
+            os.close(fd)
+
+    def link(self, up):
+        ip("-n", self.names[0], "link", "set", "ken0", "up" if up else "down")
+
+    def loss(self, percent, delay):
+        for name in self.names:
+            r = subprocess.run(["tc", "-n", name, "qdisc", "replace", "dev", "ken0", "root", "netem", "loss", f"{percent}%",
+                                "delay", delay], capture_output=True, text=True)
+            if r.returncode:
+                raise Skip(f"no netem here: {r.stderr.strip()}")
+
+    def program(self, host, argv, key=None, peers="10.77.0.0/24", out=None, **kw):
+        env = {} if peers is None else {"KEN_PEERS": peers}
+        if key:
+            env["KEN_KEY_FILE"] = key
+        p = self.t.program(argv, start=False, env=env, stdout=out, **kw)
+        start = p.start
+        p.start = p.restart = lambda: self.within(host, start)
+        return p.start()
+
+
+def make_key(t, name="key"):
+    path = os.path.join(t.dir, name)
+    with open(path, "wb", opener=lambda p, f: os.open(p, f, 0o600)) as f:
+        f.write(os.urandom(32))
+    return path
+
+
+def lines_of(path):
+    with open(path, errors="replace") as f:
+        return f.read().splitlines()
+
+
+def wait_until(condition, what, seconds=PATIENCE):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        check(time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}")
+        time.sleep(0.01)
+
+
+def numbers(t, kind, count, disturb, seconds=90, address="0.0.0.0"):
+    """Server on one host, client on the other; `disturb` does what it likes until the client is done."""
+    hosts, key = Hosts(t), make_key(t)
+    server = hosts.program(1, [PYTHON, subject("far_server.py"), kind, address, "7001"], key)
+    time.sleep(0.3)
+    path = os.path.join(t.dir, "out")
+    out = open(path, "wb")  # for each incarnation
+    client = hosts.program(0, [PYTHON, subject("far_client.py"), kind, "10.77.0.2", "7001", str(count), "c"], key, out=out)
+    wait_until(lambda: lines_of(path), "the first answer")
+    deadline = time.monotonic() + seconds
+    while client.process.poll() is None:
+        check(time.monotonic() < deadline, f"no progress: {lines_of(path)[-1:]}; server: {server.tail()}; client: {client.tail()}")
+        if not disturb(hosts, server, client):
+            time.sleep(0.01)
+    check(client.wait_gone() == 0, f"client: {client.tail()}")
+    lines = lines_of(path)
+    check(lines[-1] == "done", f"the end is {lines[-1:]}")
+    check([int(n) for n in lines[:-1]] == list(range(1, count + 1)), "a number is missing, repeated, or out of order")
+    server.stop()
+    t.note(f"{server.kills + client.kills} kills")
+
+
+def killing(t, kills):
+    done = [0]
+
+    def disturb(hosts, server, client):
+        if done[0] >= kills:
+            return False
+        time.sleep(t.random.uniform(0, 0.2))
+        for p in t.random.sample([server, client], t.random.randrange(1, 3)):
+            if p is client and p.process.poll() is not None:
+                return False
+            p.process.kill()
+            p.kills += 1
+            if p.wait_gone() == 0:
+                p.process = None
+                return False
+            done[0] += 1
+            p.restart()
+        return True
+    return disturb
+
+
+@case(limit=120)
+def datagrams(t):
+    numbers(t, "udp", 500, lambda *_: False)
+
+
+@case(limit=120)
+def datagrams_through_kills(t):
+    numbers(t, "udp", 1500, killing(t, KILLS))
+
+
+@case(limit=120)
+def datagrams_through_partitions(t):
+    """Short ones and one of some seconds; then the network is whole."""
+    outages = [0.1, 0.3, 1, 2, 6]
+
+    def cut(hosts, server, client):
+        time.sleep(t.random.uniform(0.1, 0.5))
+        if not outages:
+            return True
+        hosts.link(False)
+        time.sleep(outages.pop(0))
+        hosts.link(True)
+        return True
+    numbers(t, "udp", 4000, cut)
+
+
+@case(limit=120)
+def datagrams_through_loss(t):
+    def lossy(hosts, server, client, state=[]):
+        if not state:
+            hosts.loss(20, "2ms")
+            state.append(1)
+        return False
+    numbers(t, "udp", 150, lossy)
+
+
+@case(limit=120)
+def streams(t):
+    numbers(t, "tcp", 500, lambda *_: False)
+
+
+@case(limit=120)
+def streams_through_kills(t):
+    numbers(t, "tcp", 1500, killing(t, KILLS))
+
+
+@case(limit=60)
+def streams_of_plain_clients(t):
+    """A server that peers and plain clients reach at one port: the plain ones are of this host, or not listed."""
+    hosts, key = Hosts(t), make_key(t)
+    hosts.program(1, [PYTHON, subject("far_server.py"), "tcp", "0.0.0.0", "7001"], key, peers="10.77.0.1 10.99.0.0/16")
+    time.sleep(0.3)
+    ip("-n", hosts.names[0], "addr", "add", "10.77.0.9/24", "dev", "ken0")
+    path = os.path.join(t.dir, "out")
+    with open(path, "wb") as out:
+        client = hosts.program(0, [PYTHON, subject("far_client.py"), "tcp", "10.77.0.2", "7001", "3", "c"], key, out=out)
+        check(client.wait_gone() == 0, client.tail())
+    for host, source in ((0, "10.77.0.9"), (1, "10.77.0.2"), (1, "127.0.0.1")):
+        s = hosts.within(host, socket.socket)
+        s.settimeout(5)
+        s.bind((source, 0))
+        s.connect(("10.77.0.2" if host == 0 else source, 7001))
+        s.sendall(b"hello\n")
+        check(s.recv(100).startswith(b"hello "), source)
+    s = hosts.within(0, socket.socket)
+    s.settimeout(5)
+    s.bind(("10.77.0.1", 0))
+    s.connect(("10.77.0.2", 7001))
+    s.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    try:
+        check(s.recv(100) == b"", "a listed address got raw bytes")
+    except ConnectionResetError:
+        pass
+    hosts.t.programs[0].expected_messages = ["does not speak libken's handshake"]
+
+
+@case(limit=60)
+def without_a_key_nothing_leaves(t):
+    """Not a byte, neither of Ken nor of the program, reaches a listed address; one line says what to set."""
+    hosts = Hosts(t)
+    plain = hosts.within(1, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    plain.bind(("10.77.0.2", 7001))
+    listener = hosts.within(1, socket.socket)
+    listener.bind(("10.77.0.2", 7001))
+    listener.listen()
+    client = hosts.program(0, [PYTHON, subject("far_client.py"), "udp", "10.77.0.2", "7001", "1", "c"])
+    client.expected_messages = ["there is no key for peers"]
+    wait_until(lambda: "KEN_KEY_FILE" in client.stderr(), "the line")
+    time.sleep(0.5)
+    check(len(client.messages()) == 1, client.messages())
+    for s in (plain, listener):
+        s.settimeout(0.1)
+        try:
+            s.recv(100) if s is plain else s.accept()
+            raise Failure("something arrived")
+        except TimeoutError:
+            pass
+    client.stop()
+
+
+@case(limit=60)
+def another_key_is_refused(t):
+    hosts = Hosts(t)
+    server = hosts.program(1, [PYTHON, subject("far_server.py"), "udp", "0.0.0.0", "7001"], make_key(t))
+    time.sleep(0.3)
+    path = os.path.join(t.dir, "out")
+    with open(path, "wb") as out:
+        client = hosts.program(0, [PYTHON, subject("far_client.py"), "udp", "10.77.0.2", "7001", "1", "c"], make_key(t, "other"), out=out)
+    server.expected_messages = ["its key is not ours"]
+    wait_until(lambda: "its key is not ours" in server.stderr(), "the line")
+    time.sleep(1)
+    check(len(server.messages()) == 1 and not lines_of(path), f"{server.messages()} {lines_of(path)}")
+    client.stop()
+    server.stop()
+
+
+@case(limit=60)
+def who_is_not_listed_is_plain(t):
+    """A plain client of a server that has peers, and a client with peers of a plain server."""
+    hosts, key = Hosts(t), make_key(t)
+    hosts.program(1, [PYTHON, subject("far_server.py"), "udp", "0.0.0.0", "7001"], key, peers="10.99.0.0/16")
+    time.sleep(0.3)
+    for peers in (None, "10.98.0.0/16"):
+        path = os.path.join(t.dir, f"out{peers is None}")
+        with open(path, "wb") as out:
+            client = hosts.program(0, [PYTHON, subject("far_client.py"), "udp", "10.77.0.2", "7001", "20", "c"], key, peers=peers, out=out)
+        check(client.wait_gone() == 0, client.tail())
+        check(lines_of(path)[-1] == "done", "not done")
+
+
+@case
+def wrong_settings_do_not_start(t):
+    key = make_key(t)
+    for env, words in (({"KEN_PEERS": "10.0.0.1/8"}, "KEN_PEERS: '10.0.0.1/8'"),
+                       ({"KEN_PEERS": "no-such-host.invalid"}, "no-such-host.invalid"),
+                       ({"KEN_PEERS": "10.0.0.0/8", "KEN_KEY_FILE": key + "x"}, "KEN_KEY_FILE")):
+        p = t.program([PYTHON, "-c", "print(1)"], env=env)
+        p.expected_messages = ["KEN_"]
+        check(p.wait_gone() == 70 and words in p.stderr(), p.tail())
+
+
+main()
