@@ -133,6 +133,7 @@ static __attribute__((noinline)) enum commit_result make_durable(struct session 
     sys(SYS_clock_gettime, CLOCK_REALTIME, &now);
     meta->committed_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
     meta->state = state;
+    meta->durable_bytes = s->log.synced_bytes;
     meta->turn++;
     int r = capture(s);
     captured();

@@ -9,7 +9,7 @@
  *
  * Everything is little endian, as the machine is. The metadata are changed through the log only, like
  * all the rest of the file. They are valid if and only if the log was recovered without an error, `pages` and
- * `layout_sum` hold, and the file reaches to the last present page.
+ * `layout_sum` hold, and the file reaches to the last present page. A file shorter than `durable_bytes` was cut.
  * A page whose presence bit is clear is absent: zero in anonymous memory, the file's page in a private
  * file mapping; its bytes in the slot are zero.
  */
@@ -89,6 +89,7 @@ struct meta {
     uint32_t state;        /* enum run_state */
     int32_t exit_status;   /* of RUN_FINISHED, RUN_EXITING */
     uint32_t chunks, areas, files, vdso_bytes;
+    uint64_t durable_bytes; /* the file was at least that long at its last sync before this commit */
     uint64_t pages;      /* sum of the chunks' */
     uint64_t layout_sum; /* XXH3-64 of the areas in use, the files in use and the vdso, in that order */
     struct context context;

@@ -65,6 +65,8 @@ struct log {
     uint64_t synced;       /* the image is on the disk up to this record */
     uint64_t proven;       /* the highest `synced` that a durable record carries */
     uint64_t sync_target;  /* what `synced` becomes when the running sync ends; 0: none runs */
+    uint64_t sync_bytes;   /* the image file's size when the running sync began */
+    uint64_t synced_bytes; /* the same of the last one that ended: so much of the file is on the disk */
     uint64_t boot;         /* which boot of the machine this is */
     uint64_t mount;        /* and which mount the image is on; 0: the kernel does not tell (before Linux 6.8) */
     bool trust_cache;      /* records that were applied in this boot and mount are in the page cache: not again */

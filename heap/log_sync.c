@@ -50,6 +50,7 @@ static void finish(struct log *log, int result)
     }
     FAULT("sync.end");
     log->synced = log->sync_target;
+    log->synced_bytes = log->sync_bytes;
     log->sync_target = 0;
 }
 
@@ -71,7 +72,9 @@ void log_sync_start(struct log *log)
 {
     if (log->sync_target || log->synced == log->applied)
         return;
+    int64_t size = disk_size(log->image_fd);
     log->sync_target = log->applied;
+    log->sync_bytes = size > 0 ? (uint64_t)size : 0;
     FAULT("sync.start");
     if (MUTANT("sync.left_out", true, log->sync == SYNC_PROCESS)) {
         finish(log, 0);

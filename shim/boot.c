@@ -185,9 +185,11 @@ static bool would_go_on(struct session *s)
         refuse(&s->store, (int)r);
     if (!s->log.sequence)
         return false;
-    if (image_examine(memory, bytes))
-        refuse_image(s);
     const struct meta *m = (const struct meta *)memory;
+    /* What lies behind the last sync is all in the log; what was synced and is not there any more is lost. */
+    long there = sys(SYS_lseek, s->store.image_fd, 0, SEEK_END);
+    if (image_examine(memory, bytes) || there < 0 || (uint64_t)there < m->durable_bytes)
+        refuse_image(s);
     bool yes = goes_on(m);
     if (m->state == RUN_FINISHED)
         forget_input(s);
@@ -202,7 +204,9 @@ static bool is_resumable(struct session *s)
     char line[512];
     struct meta m = {0};
     bool here = identity_matches(&s->store.super, line, sizeof line);
-    if (!here || image_examine_file(s->store.image_fd)) {
+    bool sound = !image_examine_file(s->store.image_fd);
+    s->log.trust_cache &= sound;
+    if (!here || !sound) {
         if (!would_go_on(s))
             return false;
         if (!here)
@@ -225,6 +229,7 @@ static _Noreturn void resume(struct session *s)
     if (r)
         say_die("cannot open the image in %s (%s)", s->store.path, say_error(r));
     log_use_twin(&s->log, s->image.twin);
+    s->log.synced_bytes = s->image.meta->durable_bytes;
     FAULT("boot.image");
     s->resumed = true;
     uint64_t all = ~0UL;
