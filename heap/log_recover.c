@@ -122,7 +122,7 @@ static const struct record *valid(const struct log *log, const struct chain *c, 
 {
     const struct record *r = look(log, c, at);
     uint64_t end = 0;
-    if (!r || r->version != STORE_VERSION || 
+    if (!r || r->version != STORE_VERSION ||
         MUTANT("recover.no_checksum", false, r->checksum != XXH3_64bits((const uint8_t *)r + 16, r->bytes - 16)) ||
         !runs_are_sound(r, &end))
         return NULL;
