@@ -34,6 +34,8 @@ struct session {
 #ifdef KEN_FAULTS
     struct fault fault;
 #endif
+    uint64_t started_ns; /* CLOCK_MONOTONIC, when libken was entered */
+    char report[256];    /* the file that is told of each resume, "" when there is none */
     char kenctl[256]; /* the helper program, "" when there is none */
     /* commit()'s: on the stack it would lie in pages that each turn dirties once more. */
     struct page_range ranges[SESSION_RANGES];

@@ -34,6 +34,7 @@
 #define RSEQ_BYTES 32
 
 static struct config config;
+static uint64_t started_ns;
 
 static uint64_t clock_ns(int clock)
 {
@@ -112,6 +113,8 @@ static struct session *open_session(const struct store *store, uint64_t base)
     s->progress = map_progress(&s->store);
     find_kenctl(s);
     s->remote = open_remote();
+    s->started_ns = started_ns;
+    say_format(s->report, sizeof s->report, "%s", config.report ? config.report : "");
     return s;
 }
 
@@ -241,6 +244,21 @@ static _Noreturn void resume(struct session *s)
     say_die("cannot restore the process of %s (%s); the store is untouched", s->store.path, say_error(r));
 }
 
+/* For kenrun --chaos: the turn, and how many microseconds it took. */
+static void report(const struct session *s)
+{
+    char line[64];
+    if (!s->report[0])
+        return;
+    size_t length = say_format(line, sizeof line, "%lu %lu\n", s->image.meta->turn,
+                               (clock_ns(CLOCK_MONOTONIC) - s->started_ns) / 1000);
+    long fd = sys(SYS_open, s->report, O_WRONLY | O_APPEND | O_CLOEXEC, 0);
+    if (sys_failed(fd))
+        return;
+    sys(SYS_write, fd, line, length);
+    sys(SYS_close, fd);
+}
+
 void boot_resumed(void)
 {
     struct session *s = session;
@@ -273,6 +291,7 @@ void boot_resumed(void)
     uint64_t age = (clock_ns(CLOCK_REALTIME) - m->committed_ns) / 1000000;
     say("%s resumed from %s: turn %lu, committed %lu.%lu%lu%lu s ago", m->program, s->store.path, m->turn,
         age / 1000, age / 100 % 10, age / 10 % 10, age % 10);
+    report(s);
     FAULT("resume.done");
 }
 
@@ -315,6 +334,7 @@ __attribute__((constructor)) static void boot(int argc, char **argv, char **envp
 {
     struct store store = {0};
     (void)argc;
+    started_ns = clock_ns(CLOCK_MONOTONIC);
     fault_boot(envp);
     FAULT("boot.begin");
     config_find_library();

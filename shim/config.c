@@ -72,6 +72,7 @@ void config_read(struct config *c, char **argv, char **envp)
     c->kenctl = find(envp, "KEN_CTL");
     c->peers = find(envp, "KEN_PEERS");
     c->key_file = find(envp, "KEN_KEY_FILE");
+    c->report = find(envp, "KEN_REPORT");
     choose_store(c, argv, find(envp, "KEN_STORE"));
 }
 

@@ -27,6 +27,7 @@ struct config {
     bool patch_vdso;
     const char *kenctl; /* NULL: not set */
     const char *peers, *key_file; /* NULL: not set */
+    const char *report; /* the file that is told of each resume; NULL: none */
     const char *error;  /* what is wrong with the settings, NULL when nothing is */
 };
 

@@ -564,4 +564,91 @@ def crash_of_nobody(t):
     check(kenctl(t, "crash", "x", "1", "11", "3").returncode == 64, "wrong use")
 
 
+
+# Longer than any wait between two kills of these cases, then exits with $1.
+PATIENT = '/bin/sleep 0.5\nexit $1\n'
+
+
+@case
+def chaos_kills_and_resumes(t):
+    """As often as asked, whatever --restarts says; then the command goes on by itself, and its status is kenrun's."""
+    k = Kenrun(t)
+    done = k.run("--chaos=7", "--kills=6", "--every", "20", "--restarts", "0", k.script(PATIENT), "3")
+    expect(done, 3, "chaos: seed 7, 6 kills", "--chaos=7 --kills 6 --every 20")
+    check("starting it again" not in done[2], f"its own kills count as deaths: {done[2]}")
+    expect(k.run("--chaos", "--every=5000", "sh", "-c", "exit 9"), 9, "chaos: seed ", " 0 kills")
+    check("chaos" not in k.run("true")[2], "it tells of chaos without being asked to")
+
+
+@case
+def chaos_repeats(t):
+    """The same seed waits the same times between its kills, another one others."""
+    k = Kenrun(t)
+    k.script('echo "$1" >>"$WAITS"\nexec /bin/sleep "$1"\n', name="sleep")
+    program = k.script(PATIENT)
+    k.env["PATH"] = f"{t.dir}:{k.env['PATH']}"
+    waits = []
+    for name, seed in (("first", "5"), ("second", "5"), ("third", "6")):
+        k.env["WAITS"] = os.path.join(t.dir, name)
+        expect(k.run(f"--chaos={seed}", "--kills", "8", "--every", "15", program, "0"), 0, " 8 kills")
+        waits.append(k.lines(name))
+    check(waits[0] == waits[1] and len(waits[0]) == 8, f"seed 5 waited {waits[0]} and then {waits[1]}")
+    check(waits[2] != waits[0], "seed 6 waits as seed 5 does")
+    check(all(float(w) <= 0.03 for w in waits[0]), f"it waited {waits[0]}, longer than twice 15 ms")
+
+
+@case
+def chaos_ends_with_a_signal(t):
+    k = Kenrun(t)
+    p = k.popen("--chaos=1", "--kills", "3", "--every", "10", k.script("echo run >>runs\nexec sleep 20\n"))
+    time.sleep(0.5)  # the kills are over
+    k.wait_for("runs", 1)
+    p.terminate()
+    _, err = p.communicate(timeout=10)
+    expect((p.returncode, "", err), 143, "3 kills")
+
+
+@case
+def chaos_wrong_use(t):
+    k = Kenrun(t)
+    for wrong in (("--chaos=x", "true"), ("--chaos=", "true"), ("--kills", "many", "true"), ("--every", "0", "true"),
+                  ("--every=-5", "true"), ("--kills",)):
+        expect(k.run(*wrong), 64, "usage: kenrun")
+
+
+@case
+def chaos_of_a_server(t):
+    """A real one under libken: its client sees nothing but delays."""
+    library = os.path.join(BUILD, "libken.so")
+    if not os.path.exists(library):
+        raise Skip(f"{library} is not built")
+    k, port = Kenrun(t), free_port()
+    k.env["KEN_LIB"] = library
+    p = k.popen("--chaos=11", "--kills", "10", "--every", "60", subject("udp_counter"), str(port))
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.connect(("127.0.0.1", port))
+    s.settimeout(0.05)
+    count, deadline = 0, time.monotonic() + 20
+    until = time.monotonic() + 2.5
+    while time.monotonic() < until:
+        count += 1
+        while True:
+            check(time.monotonic() < deadline, f"no answer to request {count}")
+            try:
+                s.send(b"%d INC key" % count)
+                number, _, value = s.recv(100).decode().split()
+            except OSError:
+                continue
+            if int(number) == count:
+                break
+        check(int(value) == count, f"the counter is {value} after {count} requests")
+    p.terminate()
+    _, err = p.communicate(timeout=10)
+    expect((p.returncode, "", err), 143, "chaos: seed 11, 10 kills", " on average")
+    resumes = int(re.search(r"(\d+) resumes", err)[1])
+    check(0 < resumes <= 10 and len([line for line in err.splitlines() if RESUME.match(line)]) == resumes,
+          f"{resumes} resumes are told of, not what it said: {err}")
+    t.note(f"{count} requests, {resumes} resumes")
+
+
 main()
