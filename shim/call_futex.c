@@ -33,7 +33,6 @@ static void make_absolute(struct call *c, struct timespec *deadline)
     c->arg[5] = FUTEX_BITSET_MATCH_ANY;
 }
 
-/* After a restart; without a kernel that queues the waiters. */
 static long lock_owned(struct call *c)
 {
     struct call wait;
@@ -60,26 +59,10 @@ static long owned(struct call *c)
     }
 }
 
-/* A wait that began before a restart goes on behind it, by the other way. */
-static long lock_inheriting(struct call *c)
-{
-    long result;
-    if (outbox_held())
-        turn_end(TURN_FLUSH);
-    do {
-        struct call inner = *c;
-        result = signal_block_once(&inner);
-    } while (result == SIGNAL_AGAIN && !owner_operation((int)c->arg[1]));
-    return result == SIGNAL_AGAIN ? lock_owned(c) : result;
-}
-
 long call_futex(struct call *c)
 {
-    int command = (int)c->arg[1] & FUTEX_CMD_MASK;
     if (owner_operation((int)c->arg[1]))
         return owned(c);
-    if (command == FUTEX_LOCK_PI || command == FUTEX_LOCK_PI2)
-        return lock_inheriting(c);
     struct timespec deadline;
     if (!waits((int)c->arg[1]))
         return call_raw(c);

@@ -1,5 +1,4 @@
 #include "shim/futex_owner.h"
-#include "heap/session.h"
 #include "heap/sys.h"
 #include "shim/threads.h"
 
@@ -17,8 +16,6 @@ static uint32_t self(void)
 
 bool owner_operation(int operation)
 {
-    if (!session || !session->resumed)
-        return false; /* the numbers are the kernel's own */
     switch (operation & FUTEX_CMD_MASK) {
     case FUTEX_LOCK_PI:
     case FUTEX_LOCK_PI2:
@@ -111,7 +108,7 @@ void owner_exits(void)
     struct robust_list_head *head = NULL;
     size_t bytes;
     uint32_t me = self();
-    if (!session || !session->resumed || sys_failed(sys(SYS_get_robust_list, 0, &head, &bytes)) || !head)
+    if (sys_failed(sys(SYS_get_robust_list, 0, &head, &bytes)) || !head)
         return;
     const struct robust_list *entry = head->list.next, *pending = head->list_op_pending;
     for (int n = 0; entry != &head->list && n < ROBUST_MOST; n++) {

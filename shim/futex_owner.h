@@ -1,7 +1,8 @@
 /* Futexes whose word names the owner: robust and priority-inheriting mutexes.
  *
  * The word holds the tid that the program knows. The kernel compares it with its own number of the thread, which is another
- * one after a restart: from then on libken does the kernel's part, without lending priority.
+ * one after a restart; and it may give a lock to a thread that is cut off before it hears of it. So libken does the kernel's
+ * part, without lending priority.
  * Source: the kernel's Documentation/locking/robust-futex-ABI.rst and pi-futex.rst.
  */
 #ifndef KEN_SHIM_FUTEX_OWNER_H
@@ -9,7 +10,7 @@
 
 #include "shim/call.h"
 
-/* The operation is one that libken does itself in this incarnation. */
+/* The operation is one that libken does itself. */
 bool owner_operation(int operation);
 
 /* FUTEX_TRYLOCK_PI and FUTEX_UNLOCK_PI. */
