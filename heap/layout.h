@@ -1,7 +1,7 @@
 /* What lies in a store's directory. This header holds the persistent formats and nothing else.
  *
  *   super     one struct super: which run this store belongs to
- *   super.old the superblock of the run before, while a fresh one is being prepared
+ *   super.old the superblock of the run before, while a fresh one is being prepared; empty where there was none
  *   image     the committed memory, a flat sparse file (its contents: layout_meta.h)
  *   log.0/1   redo log segments: one struct segment_head block, then records
  *   distrust  present after a sync of the image failed: recovery takes nothing of it for granted

@@ -1,6 +1,6 @@
 /* Beginning a fresh run. The order is what makes it safe against a crash at any step:
  *
- *   super -> super.old     from here on the directory opens as STORE_FRESH
+ *   super -> super.old     from here on the directory opens as STORE_FRESH; empty where there was none
  *   pins, image, segments  emptied, zero-written, durable
  *   super.tmp -> super     from here on it is the new run
  */
@@ -175,6 +175,17 @@ static int write_super(struct store *s, const struct super *super)
     return r ? r : disk_sync(s->directory_fd);
 }
 
+/* Where there was no superblock an empty super.old tells that whatever lies here is a store in the making, even if the
+ * power goes while a segment's head is on its way. */
+static int mark_beginning(struct store *s)
+{
+    int fd = (int)disk_open(s->directory_fd, "super.old", O_WRONLY | O_CREAT | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return fd;
+    disk_close(&fd);
+    return 0;
+}
+
 int store_format(struct store *s, const struct store_birth *birth)
 {
     struct super super;
@@ -186,7 +197,7 @@ int store_format(struct store *s, const struct store_birth *birth)
     int r = disk_rename(s->directory_fd, "super", "super.old");
     FAULT("format.aside");
     if (r == -ENOENT)
-        r = 0;
+        r = mark_beginning(s);
     if (r || (r = MUTANT("format.aside_unsynced", 0, disk_sync(s->directory_fd))) || (r = empty_pins(s)) || (r = empty_image(s)) ||
         (r = prepare_segment(s, 0, super.segment_bytes, &super.id)) ||
         (r = prepare_segment(s, 1, super.segment_bytes, &super.id)) || (r = write_super(s, &super)))

@@ -396,7 +396,7 @@ int main(int argc, char **argv)
     for (histories = 0; cuts < wanted_cuts && failures < 10; histories++) {
         first_seed = random_state = seed + histories;
         here = 0;
-        history(histories % 8 == 0);
+        history(first_seed % 8 == 0);
     }
     char command[128];
     snprintf(command, sizeof command, "rm -rf '%s'", root);

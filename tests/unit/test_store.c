@@ -533,3 +533,27 @@ Test(store, descriptors_stay_below_the_limit)
     cr_assert_eq(status, 0);
     cr_assert_eq(disk_high_fd(-ENOENT), -ENOENT);
 }
+
+/* The power went while the first head of a first run was on its way, and left garbage of it. */
+static long stop_at_head(void *context, const struct disk_event *e)
+{
+    (void)context;
+    bool is_head = e->op == DISK_WRITE && e->bytes == sizeof(struct segment_head) && e->offset == 0 &&
+                   ((const struct segment_head *)e->data)->magic == SEGMENT_MAGIC;
+    return is_head ? -EIO : 0;
+}
+
+Test(store, a_first_run_in_the_making_is_known_by_its_mark)
+{
+    uint64_t garbage = SEGMENT_MAGIC ^ 4;
+    cr_assert_eq(store_open(&store, directory, 0), STORE_FRESH);
+    disk_set_hook(stop_at_head, NULL);
+    cr_assert_eq(store_format(&store, &birth), -EIO);
+    disk_set_hook(NULL, NULL);
+    store_close(&store);
+    smash("log.0", 0, &garbage, sizeof garbage);
+    cr_assert_eq(store_open(&store, directory, 0), STORE_FRESH);
+    cr_assert_eq(store_format(&store, &birth), 0);
+    cr_assert_eq(access(store_file("super.old"), F_OK), -1);
+    store_close(&store);
+}
