@@ -338,14 +338,12 @@ uintptr_t image_run(struct image *i, uintptr_t address, uintptr_t end, uint64_t 
 
 int image_log_lines(struct log *log, const void *page, uint64_t offset, uint64_t changed, unsigned flags)
 {
-    while (changed) {
-        unsigned first = (unsigned)__builtin_ctzl(changed);
-        uint64_t rest = ~(changed >> first);
-        unsigned lines = rest ? (unsigned)__builtin_ctzl(rest) : 64;
-        int r = log_lines(log, offset + first * 64, (const char *)page + first * 64, lines, flags);
+    struct diff_run run;
+    while (diff_next(&changed, &run)) {
+        uint64_t at = run.first * LINE_BYTES;
+        int r = log_lines(log, offset + at, (const char *)page + at, run.lines, flags);
         if (r)
             return r;
-        changed = first + lines >= 64 ? 0 : changed >> (first + lines) << (first + lines);
     }
     return 0;
 }

@@ -1,4 +1,5 @@
 #include "net/channel.h"
+#include "net/gather.h"
 #include "heap/fault.h"
 #include "net/pool.h"
 
@@ -49,21 +50,6 @@ size_t channel_datagram_room(const struct channel *c)
 {
     uint64_t out = c->datagrams_sent - c->datagrams_acked;
     return channel_room(c) && out < CHANNEL_DATAGRAMS ? CHANNEL_DATAGRAMS - out : 0;
-}
-
-static void gather(unsigned char *to, const struct iovec *v, int count, size_t skip, size_t length)
-{
-    for (int i = 0; i < count && length; i++) {
-        if (skip >= v[i].iov_len) {
-            skip -= v[i].iov_len;
-            continue;
-        }
-        size_t n = v[i].iov_len - skip < length ? v[i].iov_len - skip : length;
-        memcpy(to, (const char *)v[i].iov_base + skip, n);
-        to += n;
-        length -= n;
-        skip = 0;
-    }
 }
 
 /* The last frame, when it is kept back and carries bytes of the same stream with room for more. */

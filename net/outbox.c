@@ -1,4 +1,5 @@
 #include "net/outbox.h"
+#include "net/gather.h"
 #include "net/host.h"
 #include "net/pool.h"
 #include "heap/sys.h"
@@ -55,21 +56,6 @@ static char *take_data(size_t bytes)
         return NULL;
     outbox.large_used += bytes;
     return outbox.large + outbox.large_used - bytes;
-}
-
-static void gather(char *to, const struct iovec *v, int count, size_t skip, size_t length)
-{
-    for (int i = 0; i < count && length; i++) {
-        if (skip >= v[i].iov_len) {
-            skip -= v[i].iov_len;
-            continue;
-        }
-        size_t n = v[i].iov_len - skip < length ? v[i].iov_len - skip : length;
-        memcpy(to, (const char *)v[i].iov_base + skip, n);
-        to += n;
-        length -= n;
-        skip = 0;
-    }
 }
 
 /* The last entry takes the bytes as well if it is of the same stream and its data end where free data begin. A pipe
