@@ -127,7 +127,7 @@ class Program:
 
     alive = set()
 
-    def __init__(self, argv, store, cwd, env=None, stdin=None, stdout=None, bare=BARE):
+    def __init__(self, argv, store, cwd, env=None, stdin=None, stdout=None, bare=BARE, before_exec=None):
         self.argv, self.store, self.cwd, self.bare = list(argv), store, cwd, bare
         self.stdin = subprocess.DEVNULL if stdin is None else stdin
         self.stdout = subprocess.DEVNULL if stdout is None else stdout
@@ -136,6 +136,7 @@ class Program:
         self.env.update(env or {})
         if not bare:
             self.env.update(LD_PRELOAD=LIB, KEN_STORE=store)
+        self.before_exec = before_exec  # called in the child between fork and exec
         self.process, self.starts, self.kills = None, 0, 0
         self.status = None  # of the last incarnation, as subprocess tells it
         self.expected_messages = []  # patterns of further `ken: ` lines that are in order
@@ -146,7 +147,8 @@ class Program:
         self.starts += 1
         with open(self.stderr_path(), "wb") as err:
             self.process = subprocess.Popen(self.argv, stdin=self.stdin, stdout=self.stdout,
-                                            stderr=err, env=self.env, cwd=self.cwd)
+                                            stderr=err, env=self.env, cwd=self.cwd,
+                                            preexec_fn=self.before_exec)
         Program.alive.add(self)
         return self
 
