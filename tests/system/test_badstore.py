@@ -422,6 +422,34 @@ def replaced_executable(t):
 
 
 @case
+def replaced_libraries(t):
+    """So does an upgrade of libc and of what was loaded by dlopen, or their being removed: both are told apart from the new
+    ones, which the loader has brought into the new process before."""
+    libraries = os.path.join(t.dir, "lib")
+    os.mkdir(libraries)
+    names = ("libc.so.6", "libm.so.6", "libbz2.so.1.0")
+    for name in names:
+        shutil.copy(os.path.join("/lib/x86_64-linux-gnu", name), libraries)
+    program, dialog = counter(t, argv=[PYTHON, "-c", f"import bz2, math; exec(open({subject('kv_udp.py')!r}).read())"],
+                              env={"LD_LIBRARY_PATH": libraries})
+    for n, change in enumerate(("upgraded", "removed")):
+        for name in names:
+            path = os.path.join(libraries, name)
+            if change == "upgraded":
+                shutil.copy(path, path + ".new")
+                with open(path + ".new", "ab") as f:
+                    f.write(b"another build")
+                os.rename(path + ".new", path)
+            else:
+                os.unlink(path)
+        resumes(program, dialog, f"a {6 + n}")
+        with open(f"/proc/{program.pid()}/maps") as maps:
+            used = {line.split()[-1] for line in maps if "libc.so" in line or "/pin/" in line}
+        check(not any(path.startswith(libraries) for path in used), f"it runs on the new library: {used}")
+        program.kill9()
+
+
+@case
 def overwritten_executable(t):
     """Written to in place, the file and its hard link in the store change: refused."""
     def overwrite(path):
