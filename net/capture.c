@@ -159,18 +159,25 @@ static uint64_t fdinfo_hex(int fd, const char *field)
     }
 }
 
-/* A timer is kept as the program's monotonic time at which it is due. */
+int64_t fd_timer_now(const struct description *d)
+{
+    struct timespec now = {0, 0};
+    int clock = d->event->option;
+    sys(SYS_clock_gettime, clock, &now);
+    bool wall = clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_ALARM;
+    return now.tv_sec * 1000000000L + now.tv_nsec + (wall ? 0 : turn_clock_offset_ns());
+}
+
+/* A timer is kept as the time at which it is due, by the program's view of its clock. */
 static void capture_timer(int fd, struct description *d)
 {
     struct itimerspec t;
-    struct timespec now;
     struct fd_event *e = fd_event(d);
     if (!e || sys(SYS_timerfd_gettime, fd, &t) < 0)
         return;
-    sys(SYS_clock_gettime, CLOCK_MONOTONIC, &now);
     int64_t left = t.it_value.tv_sec * 1000000000L + t.it_value.tv_nsec;
     e->interval_ns = t.it_interval.tv_sec * 1000000000L + t.it_interval.tv_nsec;
-    e->due_ns = left ? now.tv_sec * 1000000000L + now.tv_nsec + turn_clock_offset_ns() + left : 0;
+    e->due_ns = left ? fd_timer_now(d) + left : 0;
     e->count = fdinfo_hex(fd, "ticks:");
 }
 

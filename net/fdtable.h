@@ -89,7 +89,7 @@ struct fd_file {
 struct fd_event {
     uint64_t count;
     int32_t option; /* eventfd's, timerfd's, memfd's flags; a timer's clock */
-    int64_t due_ns, interval_ns;
+    int64_t due_ns, interval_ns; /* by the program's view of the timer's clock; 0: not armed */
     uint64_t mask; /* signalfd */
 };
 
@@ -171,6 +171,9 @@ void fd_duplicate(int from, int to, bool close_on_exec);
 void fd_forget(int fd);
 
 void fd_set_close_on_exec(int fd, bool on);
+
+/* What the program takes the clock of a timerfd to show. */
+int64_t fd_timer_now(const struct description *);
 
 /* Marks it to be looked at by the next capture. */
 void fd_touch(struct description *);

@@ -38,12 +38,10 @@ static long reopen_eventfd(struct description *d)
 static long reopen_timer(struct description *d)
 {
     struct fd_event *e = d->event;
-    struct timespec now;
     long fd = sys(SYS_timerfd_create, e->option, TFD_CLOEXEC | nonblocking(d));
     if (fd < 0 || (!e->due_ns && !e->count))
         return fd;
-    sys(SYS_clock_gettime, CLOCK_MONOTONIC, &now);
-    int64_t left = e->due_ns - (now.tv_sec * 1000000000L + now.tv_nsec + turn_clock_offset_ns());
+    int64_t left = e->due_ns - fd_timer_now(d);
     if (e->count || left < 1)
         left = 1;
     struct itimerspec t = {

@@ -2,6 +2,8 @@
 #define _GNU_SOURCE
 #include "net/pool.h"
 #include "shim/call_net.h"
+#include "shim/call_signal.h"
+#include "shim/call_time.h"
 #include "shim/call_wait.h"
 
 #include <fcntl.h>
@@ -71,9 +73,18 @@ long call_timerfd_create(struct call *c)
 
 long call_timerfd_settime(struct call *c)
 {
-    long r = call_raw(c);
-    struct description *d = r == 0 ? fd_find((int)c->arg[0]) : NULL;
-    if (d)
+    struct description *d = fd_find((int)c->arg[0]);
+    long clock = d && d->kind == FD_TIMER && d->event ? d->event->option : CLOCK_REALTIME;
+    struct call with = *c;
+    struct itimerspec wanted;
+    if ((c->arg[1] & TFD_TIMER_ABSTIME) && time_offset_ns(clock) &&
+        fault_copy(&wanted, (void *)c->arg[2], sizeof wanted) &&
+        (wanted.it_value.tv_sec || wanted.it_value.tv_nsec)) {
+        wanted.it_value = time_kernels(clock, &wanted.it_value);
+        with.arg[2] = (long)&wanted;
+    }
+    long r = call_raw(&with);
+    if (r == 0 && d)
         fd_touch(d);
     return r;
 }

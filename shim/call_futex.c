@@ -21,16 +21,34 @@ static bool waits(int operation)
     }
 }
 
-/* A relative time-out becomes an absolute one, so that the wait can be made again with what remains. */
-static void make_absolute(struct call *c, struct timespec *deadline)
+/* Until when a wait lasts, on the program's clock: relative time-outs are on the monotonic one. */
+static struct timespec program_deadline(const struct call *c, const struct timespec *limit)
 {
-    if (time_read(deadline, (void *)c->arg[3]))
-        return; /* the kernel will refuse it */
-    int64_t until = time_after(time_monotonic_ns(), time_ns(deadline));
-    *deadline = time_spec(until - time_offset_ns(CLOCK_MONOTONIC));
-    c->arg[1] = (c->arg[1] & ~FUTEX_CMD_MASK) | FUTEX_WAIT_BITSET;
-    c->arg[3] = (long)deadline;
-    c->arg[5] = FUTEX_BITSET_MATCH_ANY;
+    bool relative = ((int)c->arg[1] & FUTEX_CMD_MASK) == FUTEX_WAIT;
+    return relative ? time_spec(time_after(time_monotonic_ns(), time_ns(limit))) : *limit;
+}
+
+/* Each time the wait is made (again), in whatever boot, with the deadline as the kernel knows it. */
+static long wait_limited(struct call *c)
+{
+    struct timespec limit, deadline;
+    long result = time_read(&limit, (void *)c->arg[3]);
+    if (sys_failed(result))
+        return result;
+    struct call inner = *c;
+    long clock = (int)c->arg[1] & FUTEX_CLOCK_REALTIME ? CLOCK_REALTIME : CLOCK_MONOTONIC;
+    struct timespec until = program_deadline(c, &limit);
+    if (((int)c->arg[1] & FUTEX_CMD_MASK) == FUTEX_WAIT) {
+        inner.arg[1] = (c->arg[1] & ~FUTEX_CMD_MASK & ~FUTEX_CLOCK_REALTIME) | FUTEX_WAIT_BITSET;
+        inner.arg[5] = FUTEX_BITSET_MATCH_ANY;
+        clock = CLOCK_MONOTONIC;
+    }
+    inner.arg[3] = (long)&deadline;
+    do {
+        deadline = time_kernels(clock, &until);
+        result = signal_block_once(&inner);
+    } while (result == SIGNAL_AGAIN);
+    return result;
 }
 
 static long lock_owned(struct call *c)
@@ -63,13 +81,9 @@ long call_futex(struct call *c)
 {
     if (owner_operation((int)c->arg[1]))
         return owned(c);
-    struct timespec deadline;
     if (!waits((int)c->arg[1]))
         return call_raw(c);
     if (outbox_held())
         turn_end(TURN_FLUSH);
-    struct call inner = *c;
-    if (c->arg[3] && ((int)c->arg[1] & FUTEX_CMD_MASK) == FUTEX_WAIT)
-        make_absolute(&inner, &deadline);
-    return signal_block(&inner);
+    return c->arg[3] ? wait_limited(c) : signal_block(c);
 }

@@ -44,6 +44,12 @@ int64_t time_monotonic_ns(void)
     return kernel_ns(CLOCK_MONOTONIC) + offset;
 }
 
+struct timespec time_kernels(long clock, const struct timespec *deadline)
+{
+    int64_t at = time_ns(deadline) - time_offset_ns(clock);
+    return time_spec(at > 0 ? at : 1);
+}
+
 long time_read(struct timespec *to, const void *from)
 {
     if (!fault_copy(to, from, sizeof *to))
@@ -193,6 +199,15 @@ void time_capture(void)
     *last_commit() = time_monotonic_ns();
 }
 
+/* How long the process was away by the wall clock, which a reboot does not set back. */
+static int64_t wall_down(int64_t otherwise)
+{
+    if (!session)
+        return otherwise;
+    int64_t down = kernel_ns(CLOCK_REALTIME) - (int64_t)session->image.meta->committed_ns;
+    return down > 0 ? down : 0;
+}
+
 void time_resume(void)
 {
     int64_t now = time_monotonic_ns(), then = *last_commit();
@@ -200,5 +215,5 @@ void time_resume(void)
         offset += then - now;
     int64_t down = now > then ? now - then : 0;
     itimers_resume(down);
-    timers_resume(down);
+    timers_resume(down, wall_down(down));
 }

@@ -19,6 +19,16 @@ int64_t time_monotonic_ns(void);
  * monotonic. A deadline that goes to the kernel (timerfd, futex) has it taken off. */
 int64_t time_offset_ns(long clock);
 
+/* The clocks that somebody sets. */
+static inline bool time_is_wall(long clock)
+{
+    return clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_ALARM || clock == CLOCK_TAI;
+}
+
+/* A deadline of the program on `clock`, as the kernel of this boot knows it. Never 0, which would disarm a timer: what is
+ * past is due at once. */
+struct timespec time_kernels(long clock, const struct timespec *deadline);
+
 void time_capture(void); /* before each commit: the clock */
 
 /* What armed timers have left; called by signal_capture(). False: none is armed. */

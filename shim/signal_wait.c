@@ -52,8 +52,11 @@ long call_rt_sigtimedwait(struct call *c)
     if (result != -EAGAIN || (timeout && time_ns(timeout) == 0))
         return hand_over(c, &info, result);
     turn_end(TURN_WAIT);
-    if (timeout)
-        left = time_spec(deadline - time_monotonic_ns());
     inner.arg[2] = (long)timeout;
-    return hand_over(c, &info, signal_block(&inner));
+    do {
+        if (timeout)
+            left = time_spec(deadline - time_monotonic_ns());
+        result = signal_block_once(&inner);
+    } while (result == SIGNAL_AGAIN);
+    return hand_over(c, &info, result);
 }

@@ -64,10 +64,8 @@ long call_timer_settime(struct call *c)
     if (!fault_copy(&wanted, (void *)c->arg[2], sizeof wanted))
         return -EFAULT;
     bool arms = wanted.it_value.tv_sec || wanted.it_value.tv_nsec;
-    if (arms && (c->arg[1] & TIMER_ABSTIME) && time_offset_ns(t->clock)) {
-        int64_t at = time_ns(&wanted.it_value) - time_offset_ns(t->clock);
-        wanted.it_value = time_spec(at > 0 ? at : 1); /* 0 would disarm; the past fires at once */
-    }
+    if (arms && (c->arg[1] & TIMER_ABSTIME) && time_offset_ns(t->clock))
+        wanted.it_value = time_kernels(t->clock, &wanted.it_value);
     long result = sys(SYS_timer_settime, t->kernel_id, c->arg[1], &wanted, &old);
     if (sys_failed(result))
         return result;
@@ -133,20 +131,20 @@ bool timers_capture(void)
 }
 
 /* Clocks of processes and threads stand still with them. */
-static bool runs_on(long clock)
+static int64_t passed(long clock, int64_t down, int64_t wall_down)
 {
-    return clock >= 0 && clock != CLOCK_PROCESS_CPUTIME_ID && clock != CLOCK_THREAD_CPUTIME_ID;
+    bool stands = clock < 0 || clock == CLOCK_PROCESS_CPUTIME_ID || clock == CLOCK_THREAD_CPUTIME_ID;
+    return stands ? 0 : time_is_wall(clock) ? wall_down : down;
 }
 
-void timers_resume(int64_t down)
+void timers_resume(int64_t down, int64_t wall_down)
 {
     for (int id = 0; id < TIMERS_MAX; id++) {
         struct timer *t = &timers[id];
         if (!t->used)
             continue;
         struct itimerspec left = t->left;
-        left.it_value =
-            time_spec(time_left_ns(time_ns(&left.it_value), runs_on(t->clock) ? down : 0));
+        left.it_value = time_spec(time_left_ns(time_ns(&left.it_value), passed(t->clock, down, wall_down)));
         long result = create_in_kernel(t);
         if (!sys_failed(result) && t->armed)
             result = sys(SYS_timer_settime, t->kernel_id, 0, &left, NULL);

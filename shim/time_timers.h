@@ -9,7 +9,9 @@
 /* More of them fail with EAGAIN, as beyond RLIMIT_SIGPENDING. */
 #define TIMERS_MAX 64
 
-bool timers_capture(void);        /* false: none is armed */
-void timers_resume(int64_t down); /* as time_left_ns() */
+bool timers_capture(void); /* false: none is armed */
+
+/* As time_left_ns(). How long the process was away, by the monotonic and by the wall clock. */
+void timers_resume(int64_t down, int64_t wall_down);
 
 #endif
