@@ -155,6 +155,13 @@ long call_alarm(struct call *c)
     return call_raw(c);
 }
 
+static int64_t timeval_ns(const struct timeval *t)
+{
+    return t->tv_sec * 1000000000 + t->tv_usec * 1000;
+}
+
+/* The kernel starts ITIMER_REAL's next period when its signal is taken: as long as that is blocked, nothing is left of a timer
+ * that goes on all the same. So what counts is the period. */
 static bool itimers_capture(void)
 {
     bool any = false;
@@ -165,7 +172,7 @@ static bool itimers_capture(void)
         sys(SYS_getitimer, which, &left);
         if (memcmp(&left, &itimer_left[which], sizeof left) != 0)
             itimer_left[which] = left;
-        itimer_used[which] = left.it_value.tv_sec || left.it_value.tv_usec;
+        itimer_used[which] = timeval_ns(&left.it_value) || timeval_ns(&left.it_interval);
         any = true;
     }
     return any;
@@ -182,8 +189,9 @@ static void itimers_resume(int64_t down)
         struct itimerval left = itimer_left[which];
         if (!itimer_used[which])
             continue;
-        int64_t ns = left.it_value.tv_sec * 1000000000 + left.it_value.tv_usec * 1000;
-        ns = time_left_ns(ns, which == ITIMER_REAL ? down : 0);
+        int64_t ns = time_left_ns(timeval_ns(&left.it_value), which == ITIMER_REAL ? down : 0);
+        if (!ns) /* its signal was pending, and is again */
+            ns = timeval_ns(&left.it_interval);
         left.it_value = (struct timeval){.tv_sec = ns / 1000000000, .tv_usec = ns / 1000 % 1000000};
         MUTANT("time.itimer_lost", 0, sys(SYS_setitimer, which, &left, NULL));
     }

@@ -119,6 +119,32 @@ Test(call_time, a_timer_runs_on_while_the_process_is_away, .timeout = 5)
     cr_expect_eq(time_left_ns(0, 100000), 0, "it was not armed");
 }
 
+static void wait_for_ring(void)
+{
+    uint64_t pending = 0;
+    while (!(pending & SIGNAL_BIT(SIGALRM)))
+        sys(SYS_rt_sigpending, &pending, 8);
+}
+
+/* The kernel says then that nothing is left; it would go on as soon as the signal is taken. */
+Test(call_time, an_interval_timer_whose_signal_is_pending_goes_on, .timeout = 5)
+{
+    struct itimerval often = {.it_value.tv_usec = 1000, .it_interval.tv_usec = 20000}, left, off = {0};
+    uint64_t alarm = SIGNAL_BIT(SIGALRM);
+    handle(SIGALRM, note, 0);
+    cr_assert_eq(RUN(call_rt_sigprocmask, SYS_rt_sigprocmask, SIG_BLOCK, (long)&alarm, 0, 8), 0);
+    cr_assert_eq(RUN(call_setitimer, SYS_setitimer, ITIMER_REAL, (long)&often, 0), 0);
+    wait_for_ring();
+    cr_expect(time_capture_timers());
+    cr_expect(time_capture_timers(), "and the next time, too");
+    time_capture();
+    setitimer(ITIMER_REAL, &off, NULL);
+    time_resume();
+    getitimer(ITIMER_REAL, &left);
+    cr_expect_eq(left.it_interval.tv_usec, 20000);
+    cr_expect(left.it_value.tv_usec > 0 && left.it_value.tv_usec <= 20000);
+}
+
 /* A child whose clock is five seconds behind stands for the process after a reboot. */
 static bool enter_the_past(void)
 {
