@@ -1,5 +1,6 @@
 /* Writes: to the outside they are held (call_send.c), to the program's own objects and to files they pass. */
 #define _GNU_SOURCE
+#include "heap/fault.h"
 #include "net/inbox.h"
 #include "shim/call_net.h"
 #include "shim/call_stream.h"
@@ -65,12 +66,26 @@ static long write_inside(struct call *c, struct description *d, const struct iov
     return wait_kernel(c);
 }
 
+/* A file that was handed down may be written by others, so a restart leaves its offset alone until the program has written to it
+ * itself. That it did is durable before the first byte: else a turn that is done again, or the very first one, would write behind
+ * what it wrote. A new incarnation may have been given something else than a file. */
+static void claim(struct description *d)
+{
+    uint32_t handed = d->bits & (FD_INHERITED | FD_USED | FD_EXEMPT);
+    if (d->kind != FD_FILE || handed != FD_INHERITED || (d->flags & O_APPEND))
+        return;
+    d->bits |= FD_USED;
+    fd_touch(d);
+    MUTANT("write.unclaimed", (void)0, turn_end(TURN_FLUSH));
+}
+
 long call_write(struct call *c)
 {
     int fd = (int)c->arg[0];
     struct description *d = fd_find(fd);
     if (!d)
         return call_raw(c);
+    claim(d);
     struct iovec v = {(void *)c->arg[1], (size_t)c->arg[2]};
     if (!fd_is_external(d))
         return write_inside(c, d, &v, 1);
@@ -85,6 +100,7 @@ long call_writev(struct call *c)
         return call_raw(c);
     if ((unsigned long)c->arg[1] < PAGE_BYTES)
         return call_raw(c);
+    claim(d);
     if (!fd_is_external(d))
         return write_inside(c, d, (const struct iovec *)c->arg[1], (int)c->arg[2]);
     return send_held(c, fd, d, (const struct iovec *)c->arg[1], (int)c->arg[2], 0, NULL, 0);
@@ -98,13 +114,21 @@ static bool external(int fd)
     return d && fd_is_external(d);
 }
 
+static bool external_output(int fd)
+{
+    struct description *d = fd_find(fd);
+    if (d)
+        claim(d);
+    return external(fd);
+}
+
 /* Copies inside the kernel cannot be held; they go when the state that asks for them is durable. */
 long call_sendfile(struct call *c)
 {
     if (stream_is(fd_find((int)c->arg[0])))
         return -EINVAL; /* programs read and write then */
     external((int)c->arg[1]);
-    return external((int)c->arg[0]) ? wait_flushed(c) : call_raw(c);
+    return external_output((int)c->arg[0]) ? wait_flushed(c) : call_raw(c);
 }
 
 /* Input that a journal holds has to come first. */
@@ -133,7 +157,7 @@ long call_splice(struct call *c)
     if (stream_is(from) || stream_is(fd_find((int)c->arg[2])))
         return -EINVAL;
     external((int)c->arg[0]);
-    return external((int)c->arg[2]) || outbox_held() ? wait_flushed(c) : wait_kernel(c);
+    return external_output((int)c->arg[2]) || outbox_held() ? wait_flushed(c) : wait_kernel(c);
 }
 
 long call_tee(struct call *c)
@@ -149,6 +173,6 @@ long call_vmsplice(struct call *c)
 long call_copy_file_range(struct call *c)
 {
     external((int)c->arg[0]);
-    external((int)c->arg[2]);
+    external_output((int)c->arg[2]);
     return call_raw(c);
 }

@@ -256,6 +256,20 @@ def leave_again(t, p):
     leave(t, p, "return")
 
 
+def told(t, p):
+    """exiter, its output in a file that was opened once for all starts: a turn that is done again writes to the same place."""
+    p.final = 5
+    stdin, writer = os.pipe()
+    p.stdout = os.open(os.path.join(t.dir, "told"), os.O_RDWR | os.O_CREAT)
+    p.stdin, p.argv = stdin, [subject("exiter"), "return"]
+    t.at_end(lambda: [os.close(fd) for fd in (stdin, writer, p.stdout)])
+    os.write(writer, b"a line\n")
+    p.start()
+    check(p.wait_end() == p.final, f"status {p.ended}")
+    text = os.pread(p.stdout, 1000, 0)
+    check(text == b"hello\ngot a line\natexit second\natexit first\n", f"the file: {text}")
+
+
 def copy(t, p):
     """cat: a FIFO and then stdin, which it copies to stdout."""
     first, second = b"".join(b"first %d\n" % n for n in range(3000)), b"".join(b"second %d\n" % n for n in range(150000))
@@ -303,6 +317,7 @@ WORKLOADS = {
     "lines": (lines, {}, {}),
     "leave": (leave, {}, {}),
     "leave_again": (leave_again, {}, {}),
+    "told": (told, {}, {}),
     "copy": (copy, {}, {}),
     "softly": (counter, {"KEN_SYNC": "process"}, {"KEN_SYNC": "power"}),
     "copied_pins": (counter, {"KEN_FAULT_CALL": "linkat:1:EXDEV:1000"}, {}),

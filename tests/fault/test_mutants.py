@@ -76,6 +76,7 @@ CAUGHT_BY = {
     "release.progress_ignored": [crash("leave", "release.noted:9")],
     "inbox.position_lost": [crash("copy", "inbox.taken:6")],
     "inbox.none": [crash("copy", "commit.captured:3")],
+    "write.unclaimed": [crash("told", "commit.captured:1")],
     "reopen.no_offset": [system("process", "files")],
     "signals.mask_lost": [system("process", "signals", 40)],
     "signals.pending_lost": [system("process", "signals", 40)],
