@@ -200,11 +200,11 @@ long wait_tails(long nr)
     return 0;
 }
 
-/* The wait may have been in another turn than the beginning of the call. */
-static long accounted(int fd, long result)
+/* The wait may have been in another turn than the beginning of the call, whose touch is captured and gone. */
+long wait_accounted(int fd, long result)
 {
     struct description *d = fd_peek(fd);
-    if (d && result >= 0 && (d->bits & FD_INTERNAL))
+    if (d && result >= 0 && (d->kind != FD_SOCKET || (d->bits & FD_INTERNAL)))
         fd_touch(d);
     return result;
 }
@@ -216,14 +216,14 @@ long wait_rhythm(struct call *c, const struct waiting *w)
     for (;;) {
         long r = w->attempt(c);
         if (r != -EAGAIN)
-            return wait_answer(w->accounts ? accounted(w->fd, r) : r);
+            return wait_answer(w->accounts ? wait_accounted(w->fd, r) : r);
         if (w->nonblocking)
             return wait_refused(r);
         if (!ended && wait_settle(w->fd, w->events))
             continue;
         ended = true;
         if (w->blocking && !w->timeout_ns && !wait_has_extras() && !(w->accounts && threads_many))
-            return signal_block(w->blocking);
+            return w->accounts ? wait_accounted(w->fd, signal_block(w->blocking)) : signal_block(w->blocking);
         r = wait_ready(w->fd, w->events, &until, w->timeout_ns ? SYS_ppoll : c->nr);
         if (r == WAIT_AGAIN)
             ended = false;

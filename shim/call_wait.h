@@ -53,6 +53,10 @@ bool wait_settle(int fd, short events);
 /* Polls for up to WAIT_SHARE_MS or `ms`, whichever is less (negative: no limit), while other threads may go on. */
 long wait_share(struct pollfd *, unsigned long count, long ms);
 
+/* A call that may have waited, or ended the turn, has taken something from `fd` or put something into it: the next commit looks
+ * at it again. Returns the result. */
+long wait_accounted(int fd, long result);
+
 /* One blocking kernel wait with the program's signals deliverable; the result or -EINTR. */
 long wait_kernel(struct call *);
 

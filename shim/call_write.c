@@ -41,7 +41,7 @@ static long write_pieces(int fd, const struct iovec *v, int count, long nr)
         long r = room ? sys(SYS_writev, fd, piece, n) : wait_ready(fd, POLLOUT, &never, nr);
         if (r < 0 && r != WAIT_AGAIN)
             return done ? (long)done : r;
-        done += room ? (size_t)r : 0;
+        done += room ? (size_t)wait_accounted(fd, r) : 0;
     }
     return (long)done;
 }
@@ -63,7 +63,7 @@ static long write_inside(struct call *c, struct description *d, const struct iov
         turn_end(TURN_WAIT);
     if (threads_many && fd_is_stream(d) && count > 0)
         return write_pieces((int)c->arg[0], v, count, c->nr);
-    return wait_kernel(c);
+    return wait_accounted((int)c->arg[0], wait_kernel(c));
 }
 
 /* A file that was handed down may be written by others, so a restart leaves its offset alone until the program has written to it
@@ -128,7 +128,8 @@ long call_sendfile(struct call *c)
     if (stream_is(fd_find((int)c->arg[0])))
         return -EINVAL; /* programs read and write then */
     external((int)c->arg[1]);
-    return external_output((int)c->arg[0]) ? wait_flushed(c) : call_raw(c);
+    long n = external_output((int)c->arg[0]) ? wait_flushed(c) : call_raw(c);
+    return wait_accounted((int)c->arg[1], wait_accounted((int)c->arg[0], n));
 }
 
 /* Input that a journal holds has to come first. */
@@ -157,17 +158,18 @@ long call_splice(struct call *c)
     if (stream_is(from) || stream_is(fd_find((int)c->arg[2])))
         return -EINVAL;
     external((int)c->arg[0]);
-    return external_output((int)c->arg[2]) || outbox_held() ? wait_flushed(c) : wait_kernel(c);
+    long n = external_output((int)c->arg[2]) || outbox_held() ? wait_flushed(c) : wait_kernel(c);
+    return wait_accounted((int)c->arg[0], wait_accounted((int)c->arg[2], n));
 }
 
 long call_tee(struct call *c)
 {
-    return external((int)c->arg[1]) || outbox_held() ? wait_flushed(c) : wait_kernel(c);
+    return wait_accounted((int)c->arg[1], external((int)c->arg[1]) || outbox_held() ? wait_flushed(c) : wait_kernel(c));
 }
 
 long call_vmsplice(struct call *c)
 {
-    return external((int)c->arg[0]) ? wait_flushed(c) : wait_kernel(c);
+    return wait_accounted((int)c->arg[0], external((int)c->arg[0]) ? wait_flushed(c) : wait_kernel(c));
 }
 
 long call_copy_file_range(struct call *c)

@@ -52,6 +52,38 @@ def pipes(t):
     killed_with_twin(t, lambda port, who: [subject("pipes"), str(port)], endless(one))
 
 
+def inner(t, **kw):
+    """The subject `inner` with a file; returns its dialog."""
+    text, port = os.path.join(t.dir, "text"), free_port()
+    with open(text, "w") as f:
+        f.write("0123456789" * 10)
+    dialog = UdpDialog(t.program([subject("inner"), str(port), text], **kw), port)
+    t.at_end(dialog.close)
+    return dialog
+
+
+def after_a_turn(dialog, command, answer, question, right):
+    """The command's effect comes after its own turn has ended: the next one has to know of it."""
+    check(dialog.ask(command) == answer, f"{command}: {dialog.answers[dialog.seq]}")
+    time.sleep(0.1)  # the turn that waits for the next request
+    if not dialog.program.bare:
+        dialog.program.kill9()
+        dialog.program.restart()
+    check(dialog.ask(question) == right, f"{question}: {dialog.answers[dialog.seq]}, not {right}")
+
+
+@case
+def moved_after_the_turn(t):
+    """A write to an own pipe that let outputs go first, a timer that was waited for, a file sent to an output."""
+    reader, writer = os.pipe()
+    t.at_end(lambda: [os.close(reader), os.close(writer)])
+    dialog = inner(t, stdout=writer)
+    for n in range(1, 4):
+        after_a_turn(dialog, "late", "late", "drained", "drained 5000")
+        after_a_turn(dialog, "tick", "rang 1", "ticked", "ticked 0")
+        after_a_turn(dialog, "tail", "sent 10", "where", f"at {10 * n}")
+
+
 @case
 def signals(t):
     """Dispositions, mask, pending signals, interval timer, alternate stack, cwd, umask, limits."""
