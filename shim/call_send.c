@@ -4,6 +4,7 @@
 #include "shim/call_peer.h"
 #include "shim/call_stream.h"
 #include "shim/call_wait.h"
+#include "shim/threads.h"
 #include "shim/turn.h"
 
 #include <fcntl.h>
@@ -191,6 +192,62 @@ long send_held(struct call *c, int fd, struct description *d, const struct iovec
     return r ? r : hold_stream(fd, d, v, count, (size_t)total, flags, nonblocking);
 }
 
+/* What follows the first `done` bytes; at most `most` pieces of it. */
+static int rest(const struct msghdr *m, size_t done, struct iovec *v, int most)
+{
+    int n = 0;
+    for (size_t i = 0; i < m->msg_iovlen && n < most; i++) {
+        const struct iovec *from = &m->msg_iov[i];
+        if (done < from->iov_len || !from->iov_len)
+            v[n++] = (struct iovec){(char *)from->iov_base + done, from->iov_len - done};
+        done -= done < from->iov_len ? done : from->iov_len;
+    }
+    return n;
+}
+
+static long try_inside(struct call *c)
+{
+    return sys(SYS_sendmsg, c->arg[0], c->arg[1], c->arg[2] | MSG_DONTWAIT);
+}
+
+/* Between two sockets of the program's own, with several threads: as in call_write.c, a send without the lock would change them
+ * behind a commit's back, and be made again after a restart. So room is waited for, and filled with the lock. */
+static long send_pieces(struct call *c, int fd, struct description *d, const struct msghdr *m, long flags)
+{
+    struct iovec v[64];
+    struct msghdr piece = *m;
+    struct call one = {.nr = SYS_sendmsg, .arg = {fd, (long)&piece, flags, 0, 0, 0}, .frame = c->frame};
+    struct waiting w = {.fd = fd,
+                        .events = POLLOUT,
+                        .nonblocking = (d->flags & O_NONBLOCK) || (flags & MSG_DONTWAIT),
+                        .timeout_ns = d->socket ? d->socket->send_timeout_ns : 0,
+                        .attempt = try_inside,
+                        .accounts = true};
+    long total = vector_bytes(m->msg_iov, (long)m->msg_iovlen);
+    if (total <= 0 || !fd_is_stream(d))
+        return total < 0 ? total : wait_rhythm(&one, &w);
+    for (long done = 0; done < total;) {
+        piece.msg_iov = v;
+        piece.msg_iovlen = (size_t)rest(m, (size_t)done, v, 64);
+        long r = wait_rhythm(&one, &w);
+        if (r <= 0)
+            return done ? done : r;
+        done += r;
+        piece.msg_controllen = 0; /* went with the first piece */
+        if (w.nonblocking)
+            return done;
+    }
+    return total;
+}
+
+static long send_inside(struct call *c, int fd, struct description *d, const struct msghdr *m, long flags)
+{
+    if (!(d->bits & FD_INTERNAL))
+        return wait_kernel(c);
+    fd_touch(d);
+    return threads_many ? send_pieces(c, fd, d, m, flags) : wait_accounted(fd, wait_kernel(c));
+}
+
 long call_sendto(struct call *c)
 {
     int fd = (int)c->arg[0];
@@ -200,14 +257,18 @@ long call_sendto(struct call *c)
         return call_raw(c);
     if (fd_is_external(d))
         return send_held(c, fd, d, &v, 1, c->arg[3], (const void *)c->arg[4], (size_t)c->arg[5]);
-    if (d->bits & FD_INTERNAL)
-        fd_touch(d);
-    return wait_kernel(c);
+    struct msghdr m = {.msg_iov = &v,
+                       .msg_iovlen = 1,
+                       .msg_name = (void *)c->arg[4],
+                       .msg_namelen = c->arg[4] ? (socklen_t)c->arg[5] : 0};
+    return send_inside(c, fd, d, &m, c->arg[3]);
 }
 
 /* Control data (descriptors, packet info) go with the bytes: not held, but only after the turn is durable. */
 static long send_message(struct call *c, int fd, struct description *d, struct msghdr *m, long flags)
 {
+    if (!fd_is_external(d))
+        return send_inside(c, fd, d, m, flags);
     if (m->msg_controllen && !stream_is(d))
         return wait_flushed(c);
     return send_held(c, fd, d, m->msg_iov, (int)m->msg_iovlen, flags,
@@ -220,11 +281,7 @@ long call_sendmsg(struct call *c)
     struct description *d = fd_find(fd);
     if (!d || d->kind != FD_SOCKET || (unsigned long)c->arg[1] < LOWEST_ADDRESS)
         return call_raw(c);
-    if (fd_is_external(d))
-        return send_message(c, fd, d, (struct msghdr *)c->arg[1], c->arg[2]);
-    if (d->bits & FD_INTERNAL)
-        fd_touch(d);
-    return wait_kernel(c);
+    return send_message(c, fd, d, (struct msghdr *)c->arg[1], c->arg[2]);
 }
 
 long call_sendmmsg(struct call *c)
@@ -232,7 +289,7 @@ long call_sendmmsg(struct call *c)
     int fd = (int)c->arg[0];
     struct description *d = fd_find(fd);
     struct mmsghdr *m = (struct mmsghdr *)c->arg[1];
-    if (!d || d->kind != FD_SOCKET || !fd_is_external(d) || (unsigned long)c->arg[1] < LOWEST_ADDRESS)
+    if (!d || d->kind != FD_SOCKET || (unsigned long)c->arg[1] < LOWEST_ADDRESS)
         return wait_kernel(c);
     long sent = 0;
     for (; sent < c->arg[2] && sent < IOV_MAX; sent++) {

@@ -85,6 +85,13 @@ def moved_after_the_turn(t):
 
 
 @case
+def threads_that_talk(t):
+    """What threads send each other over the program's own pipes and socketpairs arrives once and in order."""
+    dialog = inner(t)
+    t.killed_while(dialog.program, Traffic(dialog, endless(lambda: "talk"), lambda _: "wrong 0"))
+
+
+@case
 def signals(t):
     """Dispositions, mask, pending signals, interval timer, alternate stack, cwd, umask, limits."""
     places = []
