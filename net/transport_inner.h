@@ -1,0 +1,96 @@
+/* What the files of transports share: transport.c the table, _dial and _listen how one begins, _send and _receive its
+ * bytes. All of it lies in the window of this incarnation. */
+#ifndef KEN_NET_TRANSPORT_INNER_H
+#define KEN_NET_TRANSPORT_INNER_H
+
+#include "net/remote.h"
+#include "net/transport.h"
+
+#include <sys/socket.h>
+
+#define TRANSPORTS 1024
+#define LISTENERS 4096
+#define IN_BYTES (192UL << 10) /* more than the longest frame */
+
+enum state { STATE_FREE, STATE_GREETING, STATE_READY };
+
+struct transport {
+    int fd;
+    uint8_t state;
+    bool wants_out;
+    bool retired; /* a newer one carries the channel; this one only receives */
+    bool accepted;
+    bool far;                    /* over TCP, to another host */
+    bool asks;                   /* dialed only to learn who has the address */
+    uint8_t protocol;            /* of it */
+    long ticket;                 /* its place at the gate */
+    struct wire_address other;   /* far: where it leads */
+    struct link *link;
+
+    struct channel *channel; /* in the image; NULL: not known before it greets */
+    uint64_t cursor;         /* the frame to send next */
+    uint32_t done;           /* bytes of it that left */
+    uint64_t told_durable, told_datagrams;
+    unsigned char out[160];  /* hello or acknowledgement */
+    uint32_t out_used, out_done;
+    unsigned char *in;
+    uint32_t in_used;
+};
+
+struct listener {
+    int fd;
+    bool far;
+    char name[TRANSPORT_NAME];
+};
+
+struct table {
+    int epoll, timer;
+    unsigned alarm_ms;
+    unsigned open;   /* transports in use */
+    unsigned passed; /* pumps that looked at nothing */
+    bool awake;
+    uint64_t epoch;
+    unsigned used, listeners; /* high-water marks */
+    struct transport transports[TRANSPORTS];
+    struct listener listening[LISTENERS];
+};
+
+struct sockaddr_un;
+
+extern struct table *transport_table; /* in the window; NULL: none yet */
+
+/* What epoll tells: a transport, a listener, or the timer. */
+enum { TAG_TRANSPORT, TAG_LISTENER, TAG_TIMER };
+
+bool transport_open_table(void);
+void transport_watch(int operation, int fd, uint32_t events, uint32_t tag, uint32_t index);
+
+/* A place for one more; its link is to be opened, then comes transport_start(). NULL: there are too many. */
+struct transport *transport_take_slot(struct channel *, bool accepted);
+void transport_start(struct transport *);
+
+/* Closes it; the others also tell peers_lost() when it was the channel's last one. */
+void transport_close(struct transport *);
+void transport_hang_up(struct transport *);
+void transport_fail(struct transport *, long error); /* the link broke */
+
+/* Puts hello in front of what is to be sent. */
+void transport_put_hello(struct transport *);
+
+/* Sends what may be sent. The transport may be free afterwards. */
+void transport_send(struct transport *);
+
+/* Takes in what has arrived, a part of it when that is much. True when frames of the channel were taken in. */
+bool transport_receive(struct transport *);
+
+/* Lets in who waits there. */
+void transport_accept(const struct listener *);
+void transport_accept_far(const struct listener *);
+
+/* The abstract UNIX address of that name; its length. */
+socklen_t transport_abstract(struct sockaddr_un *, const char *name);
+
+/* The other end of the socket belongs to our user. */
+bool transport_same_user(int fd);
+
+#endif
