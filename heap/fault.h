@@ -4,6 +4,8 @@
  *   if (FAULT_DUE("restore.unmapped")) ...   the same, for a place that cannot call out: somebody else dies for it
  *   MUTANT("ack.early", broken, right)       an expression; broken only in the mutant of that name
  *   VARIANT("small.segments", other, usual)  the same for what is right both ways, and quicker to test the one way
+ *   FAULT_CALL(SYS_fsync, cqe->res)          the result of a system call that somebody else makes for libken: it may be told
+ *                                            to fail, as all those of heap/sys.h may
  *
  * Without the build option `faults` all of them are the right thing and cost nothing. With it, the environment
  * chooses, for each process by itself (so that a second start may die at another point than the first):
@@ -11,8 +13,10 @@
  *   KEN_FAULT=NAME[:OCCURRENCE]   die there by SIGKILL, the first or the given time that the point is reached
  *   KEN_FAULT_LOG=FILE            append the name of each point that is reached
  *   KEN_MUTANT=NAME[,NAME...]     be broken in these ways
- *   KEN_FAULT_CALL=CALL:N:ERROR[:COUNT]  libken's own Nth call of that name (and COUNT - 1 behind it) fails with ERROR, or
- *                                 is SHORT (takes a part only)
+ *   KEN_FAULT_CALL=WHICH:N:ERROR[:COUNT]  libken's own Nth call of those (and COUNT - 1 behind it) fails with ERROR, or is
+ *                                 SHORT (takes a part only). WHICH: a call's name, or FILE#LINE[@WAY], as KEN_FAULT_CALLS tells it
+ *   KEN_FAULT_CALLS=FILE          append each call of libken's own, `FILE#LINE@WAY NUMBER COMMAND`; with KEN_FAULT_CALL only those
+ *                                 that failed. What libken passes on for the program is none of its own
  *
  * The names in the source are the list: tests/fault/points.py reads them. Source of the idea: libfiu, SQLite's
  * test6.c.
@@ -21,6 +25,7 @@
 #define KEN_HEAP_FAULT_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #ifdef KEN_FAULTS
@@ -31,8 +36,11 @@ struct fault {
     bool armed; /* it chose something */
     uint32_t occurrence, seen;
     char point[64], mutant[128], log[256];
-    long call; /* of KEN_FAULT_CALL; -1: none */
+    char call_site[48], call_name[16], calls_log[256];
+    uint32_t call_way; /* ~0: any */
+    long call;         /* -1: known by its site */
     long call_error;
+    struct plan *plan;
     uint32_t call_first, call_count, calls;
 };
 
@@ -47,13 +55,29 @@ bool fault_due(const char *point);
 void fault_reach(const char *point);
 bool fault_mutant(const char *name);
 
-/* A system call of libken's own, which may be told to fail. */
-long fault_call(long nr, long a, long b, long c, long d, long e, long f);
+/* A system call of libken's own, which may be told to fail (heap/sys.h). */
+long fault_call(const char *site, long nr, long a, long b, long c, long d, long e, long f);
+
+/* The error that a call is to answer that somebody else makes for libken; 0: it is to be made. */
+long fault_instead(const char *site, long nr);
+
+/* Tells the restorer which of its calls fails, and learns from it which there were. */
+struct plan;
+void fault_plan(struct plan *);
+void fault_plan_done(void);
+
+/* For the files of this module. */
+struct fault *fault_state(void);
+void fault_read_call(struct fault *, const char *text);
+uint32_t fault_number_at(const char **text);
+/* Copies up to the colon or the end; returns what follows the colon, or the end. */
+const char *fault_word(char *to, size_t room, const char *from);
 
 #define FAULT(point) fault_reach(point)
 #define FAULT_DUE(point) fault_due(point)
 #define MUTANT(name, broken, right) (fault_mutant(name) ? (broken) : (right))
 #define VARIANT MUTANT
+#define FAULT_CALL(nr, real) ({ long instead_ = fault_instead(SYS_SITE, nr); instead_ ? instead_ : (long)(real); })
 
 #else
 
@@ -61,8 +85,11 @@ long fault_call(long nr, long a, long b, long c, long d, long e, long f);
 #define FAULT_DUE(point) false
 #define MUTANT(name, broken, right) (right)
 #define VARIANT(name, other, usual) (usual)
+#define FAULT_CALL(nr, real) (real)
 #define fault_boot(environment) ((void)0)
 #define fault_move(to) ((void)0)
+#define fault_plan(plan) ((void)0)
+#define fault_plan_done() ((void)0)
 
 #endif
 #endif

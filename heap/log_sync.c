@@ -16,7 +16,7 @@ static bool ring_open(struct log *log)
     struct log_ring *ring = &log->ring;
     if (ring->mapped || ring->refused)
         return ring->mapped;
-    if (io_uring_queue_init(2, &ring->uring, 0)) {
+    if (FAULT_CALL(SYS_io_uring_setup, io_uring_queue_init(2, &ring->uring, 0))) {
         ring->refused = true;
         return false;
     }
@@ -33,7 +33,7 @@ static bool ring_submit(struct log *log)
     if (!sqe)
         return false;
     io_uring_prep_fsync(sqe, log->image_fd, 0);
-    if (io_uring_submit(&log->ring.uring) == 1)
+    if (FAULT_CALL(SYS_io_uring_enter, io_uring_submit(&log->ring.uring)) == 1)
         return true;
     /* The entry may still be queued: a new ring is the clean way on, should it ever be needed. */
     io_uring_queue_exit(&log->ring.uring);
@@ -89,7 +89,7 @@ void log_sync_start(struct log *log)
 
 static void reap(struct log *log, struct io_uring_cqe *cqe)
 {
-    int result = cqe->res;
+    int result = (int)FAULT_CALL(SYS_fsync, cqe->res);
     io_uring_cqe_seen(&log->ring.uring, cqe);
     if (is_no_answer(result))
         sync_foreground(log);
@@ -108,7 +108,7 @@ static void wait_running(struct log *log)
 {
     struct io_uring_cqe *cqe = NULL;
     while (log->sync_target) {
-        int r = io_uring_wait_cqe(&log->ring.uring, &cqe);
+        int r = (int)FAULT_CALL(SYS_io_uring_enter, io_uring_wait_cqe(&log->ring.uring, &cqe));
         if (!r)
             reap(log, cqe);
         else if (r != -EINTR && r != -EAGAIN)

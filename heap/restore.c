@@ -229,6 +229,7 @@ int restore(struct session *s, const struct restore_self *self)
                      : FAULT_DUE("restorer.mapped")   ? RESTORER_MAPPED
                      : FAULT_DUE("restorer.dressed")  ? RESTORER_DRESSED
                                                       : 0;
+    fault_plan(b.plan);
     FAULT("restore.jump");
     jump(b.plan, blob, stack);
 }
@@ -238,6 +239,7 @@ void restore_done(struct session *s)
     for (uint32_t f = 0; f < s->mapped_count; f++)
         if (s->mapped_fds[f] >= 0)
             sys(SYS_close, s->mapped_fds[f]);
+    fault_plan_done();
     FAULT("restore.done");
     s->mapped_count = 0;
 }

@@ -13,6 +13,25 @@
 #define MEMORY_MAP_BYTES 104
 #define USER_END 0x7ffffffff000UL
 
+#ifdef KEN_FAULTS
+INLINE long planned_call(struct plan *plan, uint32_t line, long nr, long a, long b, long c, long d, long e, long f)
+{
+    uint32_t i = 0;
+    while (i < plan->seen_count && plan->seen[i].line != line)
+        i++;
+    if (i < sizeof plan->seen / sizeof *plan->seen) {
+        plan->seen_count = i < plan->seen_count ? plan->seen_count : i + 1;
+        plan->seen[i].line = line;
+        plan->seen[i].nr = (uint32_t)nr;
+        plan->seen[i].calls++;
+    }
+    if (line == plan->fail_line && ++plan->fail_calls >= plan->fail_first &&
+        plan->fail_calls - plan->fail_first < plan->fail_count)
+        return plan->fail_error;
+    return sys_call6(nr, a, b, c, d, e, f);
+}
+#endif
+
 /* Writes the plan's message with the number in it and ends the process; the store is untouched. */
 INLINE _Noreturn void fail(struct plan *plan, uint32_t where)
 {
@@ -24,7 +43,7 @@ INLINE _Noreturn void fail(struct plan *plan, uint32_t where)
 }
 
 #ifdef KEN_FAULTS
-INLINE void reached(const struct plan *plan, enum restorer_point point)
+INLINE void reached(struct plan *plan, enum restorer_point point)
 {
     if (plan->die_at == point)
         sys(SYS_kill, sys(SYS_getpid), 9);

@@ -47,6 +47,14 @@ struct plan {
     uint32_t move_count;
     uint32_t step_count;
     uint32_t die_at; /* enum restorer_point; 0: nowhere */
+#ifdef KEN_FAULTS
+    uint32_t fail_line, fail_first, fail_count, fail_calls;
+    int64_t fail_error;
+    struct {
+        uint32_t line, nr, calls;
+    } seen[32];
+    uint32_t seen_count;
+#endif
     struct step *steps;
     struct context context;
     uint64_t memory_map[16]; /* struct prctl_mm_map, 0s when unknown */

@@ -27,10 +27,16 @@ static inline long sys_call6(long nr, long a, long b, long c, long d, long e, lo
     return result;
 }
 
-/* In a build for the tests of faults a call can be told to fail (heap/fault.h). Not in the restorer, which calls nothing. */
+/* In a build for the tests of faults a call can be told to fail (heap/fault.h). The restorer, which calls nothing,
+ * has its own way for that. */
 #if defined KEN_FAULTS && !defined KEN_RESTORER
-long fault_call(long nr, long a, long b, long c, long d, long e, long f);
-#define sys_own fault_call
+long fault_call(const char *site, long nr, long a, long b, long c, long d, long e, long f);
+#define SYS_TEXT(x) #x
+#define SYS_LINE(x) SYS_TEXT(x)
+#define SYS_SITE __FILE__ "#" SYS_LINE(__LINE__)
+#define sys_own(...) fault_call(SYS_SITE, __VA_ARGS__)
+#elif defined KEN_FAULTS
+#define sys_own(...) planned_call(plan, __LINE__, __VA_ARGS__)
 #else
 #define sys_own sys_call6
 #endif
