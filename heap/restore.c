@@ -11,6 +11,9 @@
 #include <linux/prctl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/vfs.h>
 
 #define STEP_MAX (1u << 18)
 #define STACK_BYTES (64UL << 10)
@@ -20,6 +23,7 @@ struct builder {
     struct session *session;
     struct plan *plan;
     int *fds; /* per file of the table: opened at its first use, -1 before */
+    bool noexec; /* the store's file system: nothing that is mapped from it can ever be executed */
     int error;
 };
 
@@ -79,9 +83,34 @@ static bool any_present(struct builder *b, uint64_t start, uint64_t end)
     return false;
 }
 
+static void add_protect(struct builder *b, const struct area *a)
+{
+    add(b, STEP_PROTECT, a->start, a->end - a->start)->prot = a->prot;
+}
+
+/* Memory of its own instead of a mapping: takes as long as there is to read. `fd` is the file below, or -1. */
+static void add_copy(struct builder *b, const struct area *a, int fd)
+{
+    struct stat file;
+    add_map(b, a->start, a->end, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (fd >= 0 && !sys_failed(sys(SYS_fstat, fd, &file)) && (uint64_t)file.st_size > a->offset) {
+        uint64_t there = (uint64_t)file.st_size - a->offset, room = a->end - a->start;
+        struct step *step = add(b, STEP_READ, a->start, there < room ? there : room);
+        step->fd = fd;
+        step->offset = a->offset;
+    }
+    add_reads(b, a->start, a->end);
+    add_protect(b, a);
+}
+
+/* What is writable now may be made executable later, as compilers at run time do. */
 static void add_anonymous(struct builder *b, const struct area *a)
 {
     uint32_t plain = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    if (b->noexec && any_present(b, a->start, a->end)) {
+        add_copy(b, a, -1);
+        return;
+    }
     for (uint64_t at = a->start, next; at < a->end; at = next) {
         uint64_t offset;
         next = image_run(&b->session->image, at, a->end, &offset);
@@ -122,6 +151,10 @@ static int open_file(struct builder *b, uint32_t index, bool shared, uint32_t pr
 static void add_private_file(struct builder *b, const struct area *a)
 {
     int fd = open_file(b, a->file, false, a->prot);
+    if (b->noexec && (a->prot & PROT_EXEC) && b->session->image.files[a->file].pin[0]) {
+        add_copy(b, a, fd);
+        return;
+    }
     bool changed = any_present(b, a->start, a->end);
     bool writable = a->prot & PROT_WRITE;
     add_map(b, a->start, a->end, changed ? a->prot | PROT_READ | PROT_WRITE : a->prot,
@@ -130,7 +163,7 @@ static void add_private_file(struct builder *b, const struct area *a)
         return;
     add_reads(b, a->start, a->end);
     if (!writable || !(a->prot & PROT_READ))
-        add(b, STEP_PROTECT, a->start, a->end - a->start)->prot = a->prot;
+        add_protect(b, a);
 }
 
 static void add_area(struct builder *b, const struct area *a)
@@ -151,9 +184,15 @@ static void add_area(struct builder *b, const struct area *a)
     case AREA_SHARED_ANONYMOUS:
         add_map(b, a->start, a->end, a->prot | PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
         add_reads(b, a->start, a->end);
-        add(b, STEP_PROTECT, a->start, a->end - a->start)->prot = a->prot;
+        add_protect(b, a);
         break;
     }
+}
+
+static bool is_noexec(int fd)
+{
+    struct statfs system;
+    return !sys_failed(sys(SYS_fstatfs, fd, &system)) && (system.f_flags & ST_NOEXEC);
 }
 
 static void fill_memory_map(struct plan *plan, const struct meta *m)
@@ -201,7 +240,7 @@ int restore(struct session *s, const struct restore_self *self)
 {
     const struct meta *meta = s->image.meta;
     size_t blob_bytes = (size_t)(__stop_ken_restorer - __start_ken_restorer);
-    struct builder b = {.session = s};
+    struct builder b = {.session = s, .noexec = is_noexec(s->image.fd)};
     b.plan = window_alloc(sizeof *b.plan);
     b.fds = window_alloc((meta->files + 1) * sizeof *b.fds);
     char *blob = window_alloc(blob_bytes), *stack = window_alloc(STACK_BYTES);

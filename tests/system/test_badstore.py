@@ -5,11 +5,13 @@ import contextlib
 import ctypes
 import ctypes.util
 import hashlib
+import http.client
 import os
 import shutil
 import struct
 import subprocess
 import sys
+import urllib.request
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 from harness import *
@@ -331,6 +333,41 @@ def read_only(t):
         remount(place, "rw")
         program.expected_messages = []
         resumes(program, dialog)
+
+
+@case
+def no_execution(t):
+    """A store where nothing may be executed (noexec): text and what a compiler made at run time come back all the same."""
+    with small_disk(t, "1g") as place:
+        remount(place, "noexec")
+        program, dialog = counter(t, store=os.path.join(place, "store"))
+        resumes(program, dialog)
+        program.kill9()
+        resumes(program, dialog, "a 7")
+        program.kill9()
+        port, last = free_port(), 0
+        node = t.program([need("node"), subject("counters.js"), str(port)], store=os.path.join(place, "node"))
+        for n in range(4):
+            for _ in range(80):
+                count = http_get(port, "/x")
+                check(count > last, f"the count was {last} and is {count}")
+                last = count
+            node.check_messages(answered=True)
+            node.kill9()
+            node.restart()
+        check(last >= 320, f"it counted to {last}")
+
+
+def http_get(port, path):
+    """Asks until there is an answer, a number."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+                return int(answer.read())
+        except (OSError, http.client.HTTPException):
+            time.sleep(0.02)
+    raise Failure("no answer")
 
 
 @case
