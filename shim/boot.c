@@ -16,6 +16,7 @@
 #include "shim/config.h"
 #include "shim/crash.h"
 #include "shim/credentials.h"
+#include "shim/deepbind.h"
 #include "shim/identity.h"
 #include "shim/process.h"
 #include "shim/sigsys.h"
@@ -312,6 +313,7 @@ static void begin(struct session *s, char **argv)
         say_die("cannot set up the image in %s (%s)", s->store.path, say_error(r));
     log_use_twin(&s->log, s->image.twin);
     FAULT("boot.fresh_image");
+    deepbind_divert();
     record_identity(s);
     session = s;
     region_on_drop(memory_dropped);

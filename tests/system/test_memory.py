@@ -117,4 +117,21 @@ def shared_memory(t):
     t.note("8 restarts")
 
 
+@case
+def deepbind(t):
+    """A plug-in that finds libc's own malloc first: it and the program free what the other allocated."""
+    port, text = free_port(), ""
+    program = t.program([subject("deepbind"), subject("plugin.so"), str(port)])
+    dialog = UdpDialog(program, port)
+    t.at_end(dialog.close)
+
+    def model(command):
+        nonlocal text
+        text += command
+        return f"{len(text)} {text[-40:]}"
+
+    words = ("".join(t.random.choices("abcdefgh", k=t.random.randrange(1, 60))) for _ in iter(int, 1))
+    t.killed_while(program, Traffic(dialog, words, model))
+
+
 main()
