@@ -275,12 +275,12 @@ void boot_resumed(void)
     crash_helper(s->kenctl);
     FAULT("resume.process");
     process_resume();
-    time_resume();
-    FAULT("resume.time");
     s->sigsys = !config.plt_only && sigsys_on();
     FAULT("resume.net");
     threads_resume();
     FAULT("resume.threads");
+    time_resume(); /* timers may name threads */
+    FAULT("resume.time");
     fd_reopen();
     FAULT("resume.descriptors");
     limits_resume(); /* a low limit on descriptors comes last */

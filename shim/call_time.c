@@ -2,6 +2,8 @@
 #include "heap/fault.h"
 #include "heap/session.h"
 #include "shim/call_signal.h"
+#include "shim/process.h"
+#include "shim/threads.h"
 #include "shim/time_timers.h"
 #include "shim/turn.h"
 
@@ -21,7 +23,7 @@ static int64_t *last_commit(void)
 static int64_t kernel_ns(long clock)
 {
     struct timespec now = {0, 0};
-    sys(SYS_clock_gettime, clock, &now);
+    sys(SYS_clock_gettime, time_kernels_clock(clock), &now);
     return time_ns(&now);
 }
 
@@ -44,6 +46,18 @@ int64_t time_monotonic_ns(void)
     return kernel_ns(CLOCK_MONOTONIC) + offset;
 }
 
+/* Source: MAKE_PROCESS_CPUCLOCK in Linux, include/linux/posix-timers.h. */
+long time_kernels_clock(long clock)
+{
+    enum { KIND = 7, OF_THREAD = 4, OF_FILE = 3 };
+    int id = (int)clock;
+    if (id >= 0 || (id & KIND) == OF_FILE)
+        return clock;
+    int whose = ~(id >> 3);
+    long real = whose == 0 ? 0 : id & OF_THREAD ? threads_real_tid(whose) : process_real_pid(whose);
+    return (int)(~(unsigned)real << 3) | (id & KIND);
+}
+
 struct timespec time_kernels(long clock, const struct timespec *deadline)
 {
     int64_t at = time_ns(deadline) - time_offset_ns(clock);
@@ -62,13 +76,22 @@ long call_clock_gettime(struct call *c)
 {
     struct timespec now;
     int64_t add = time_offset_ns(c->arg[0]);
+    struct call with = *c;
+    with.arg[0] = time_kernels_clock(c->arg[0]);
     if (!add)
-        return call_raw(c);
+        return call_raw(&with);
     long result = sys(SYS_clock_gettime, c->arg[0], &now);
     if (sys_failed(result))
         return result;
     now = time_spec(time_ns(&now) + add);
     return fault_copy((void *)c->arg[1], &now, sizeof now) ? 0 : -EFAULT;
+}
+
+long call_clock_getres(struct call *c)
+{
+    struct call with = *c;
+    with.arg[0] = time_kernels_clock(c->arg[0]);
+    return call_raw(&with);
 }
 
 /* Peers are served while the program sleeps (call_peer.c). The unit tests do without. */
@@ -85,7 +108,7 @@ static long sleep_until(long clock, int64_t deadline)
         int64_t kernels = deadline == INT64_MAX ? deadline : deadline - time_offset_ns(clock);
         struct timespec until = time_spec(kernels);
         struct call inner = {.nr = SYS_clock_nanosleep,
-                             .arg = {clock, TIMER_ABSTIME, (long)&until, 0}};
+                             .arg = {time_kernels_clock(clock), TIMER_ABSTIME, (long)&until, 0}};
         result = peer_sleep && peer_awake() ? peer_sleep(clock, kernels) : signal_block_once(&inner);
     } while (result == SIGNAL_AGAIN);
     return result;
@@ -118,7 +141,7 @@ long call_clock_nanosleep(struct call *c)
     struct timespec wanted, now;
     long clock = c->arg[0];
     bool absolute = c->arg[1] & TIMER_ABSTIME;
-    long result = sys(SYS_clock_gettime, clock, &now); /* is there such a clock? */
+    long result = sys(SYS_clock_gettime, time_kernels_clock(clock), &now); /* is there such a clock? */
     if (sys_failed(result))
         return result;
     result = time_read(&wanted, (void *)c->arg[2]);

@@ -19,6 +19,10 @@ int64_t time_monotonic_ns(void);
  * monotonic. A deadline that goes to the kernel (timerfd, futex) has it taken off. */
 int64_t time_offset_ns(long clock);
 
+/* A clock of the CPU time of some process or thread names it by the number that the program knows: the same by the
+ * kernel's. Other clocks are returned as they are. */
+long time_kernels_clock(long clock);
+
 /* The clocks that somebody sets. */
 static inline bool time_is_wall(long clock)
 {
@@ -69,7 +73,7 @@ static inline int64_t time_after(int64_t now, int64_t ns)
 /* Copies a timespec of the program; -EFAULT, or -EINVAL as the kernel judges. */
 long time_read(struct timespec *to, const void *from);
 
-call_handler call_nanosleep, call_clock_nanosleep, call_clock_gettime, call_alarm, call_setitimer,
+call_handler call_nanosleep, call_clock_nanosleep, call_clock_gettime, call_clock_getres, call_alarm, call_setitimer,
     call_getitimer;
 call_handler call_timer_create, call_timer_settime, call_timer_gettime, call_timer_getoverrun,
     call_timer_delete;

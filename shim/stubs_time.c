@@ -29,7 +29,8 @@ EXPORT int clock_gettime(clockid_t clock, struct timespec *now)
         look();
     /* With an offset, not by the vdso: where it cannot tell the time it makes a system call of its
      * own, which arrives in the net and gets the offset there. */
-    long result = add || !vdso_clock ? sys(SYS_clock_gettime, clock, now) : vdso_clock(clock, now);
+    bool direct = add || !vdso_clock || clock < 0;
+    long result = direct ? sys(SYS_clock_gettime, time_kernels_clock(clock), now) : vdso_clock(clock, now);
     if (sys_failed(result)) {
         errno = (int)-result;
         return -1;

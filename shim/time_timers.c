@@ -26,7 +26,7 @@ static long create_in_kernel(struct timer *t)
     struct sigevent event = t->event;
     if (event.sigev_notify == SIGEV_THREAD_ID)
         event._sigev_un._tid = (pid_t)threads_real_tid(event._sigev_un._tid);
-    return sys(SYS_timer_create, t->clock, &event, &t->kernel_id);
+    return sys(SYS_timer_create, time_kernels_clock(t->clock), &event, &t->kernel_id);
 }
 
 long call_timer_create(struct call *c)

@@ -9,8 +9,10 @@
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
+#include <signal.h>
 #include <sys/uio.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <time.h>
 
 static int checked(int error, const char *what)
@@ -404,6 +406,38 @@ static void pipe_step(unsigned long number)
     service_answer("pipe took %zd, sum %ld", n, end(other));
 }
 
+/* The clocks of CPU time name a thread and the process by their numbers. A timer on one rings while the thread works. */
+static void clock_step(void)
+{
+    static clockid_t thread, process;
+    static timer_t watchdog;
+    static bool made;
+    struct timespec now, resolution;
+    struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGRTMIN};
+    struct itimerspec soon = {.it_value.tv_nsec = 1000000}, off = {{0}, {0}};
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGRTMIN);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    event._sigev_un._tid = gettid();
+    if (!made) {
+        checked(pthread_getcpuclockid(pthread_self(), &thread), "pthread_getcpuclockid");
+        checked(clock_getcpuclockid(getpid(), &process), "clock_getcpuclockid");
+        if (timer_create(thread, &event, &watchdog))
+            err(1, "timer_create");
+        made = true;
+    }
+    if (clock_gettime(thread, &now) || clock_gettime(process, &now) || clock_getres(thread, &resolution) ||
+        timer_settime(watchdog, 0, &soon, NULL))
+        err(1, "a clock of CPU time");
+    struct timespec none = {0, 0};
+    long rang = 0;
+    for (unsigned long turns = 0; !rang && turns < 20000000; turns++)
+        rang = turns % 1000 == 0 && sigtimedwait(&set, NULL, &none) == SIGRTMIN;
+    timer_settime(watchdog, 0, &off, NULL);
+    service_answer("rang %ld", rang);
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 2)
@@ -438,6 +472,8 @@ int main(int argc, char **argv)
             detach_step();
         else if (!strcmp(command, "pipe"))
             pipe_step(number);
+        else if (!strcmp(command, "clock"))
+            clock_step();
         else
             service_answer("what is %s?", command);
     }
