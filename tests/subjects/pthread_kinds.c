@@ -438,6 +438,32 @@ static void clock_step(void)
     service_answer("rang %ld", rang);
 }
 
+/* --- a timer that rings in a thread of its own: armed by one step, heard by the next -------------------- */
+
+static atomic_int rings;
+
+static void ring(union sigval value)
+{
+    rings++;
+}
+
+static void timer_step(void)
+{
+    static timer_t timer;
+    static bool made, armed;
+    struct sigevent event = {.sigev_notify = SIGEV_THREAD, .sigev_notify_function = ring};
+    struct itimerspec often = {{0, 30000000}, {0, 30000000}}, off = {{0, 0}, {0, 0}};
+    if (!made && timer_create(CLOCK_MONOTONIC, &event, &timer))
+        err(1, "timer_create");
+    made = true;
+    for (int before = rings; armed && rings == before;)
+        usleep(2000);
+    armed = !armed;
+    if (timer_settime(timer, 0, armed ? &often : &off, NULL))
+        err(1, "timer_settime");
+    service_answer("timer %s", armed ? "armed" : "heard");
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 2)
@@ -474,6 +500,8 @@ int main(int argc, char **argv)
             pipe_step(number);
         else if (!strcmp(command, "clock"))
             clock_step();
+        else if (!strcmp(command, "timer"))
+            timer_step();
         else
             service_answer("what is %s?", command);
     }

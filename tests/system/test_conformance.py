@@ -116,7 +116,7 @@ def exercise(t, name, commands, kills):
 
 def pthread_commands(t):
     kinds = [f"mutex {kind}" for kind in range(4)] + ["robust", "rwlock", "barrier", "worker", "worker", "timeout",
-                                                      "cancel", "detach", "pipe", "clock"]
+                                                      "cancel", "detach", "pipe", "clock", "timer"]
     while True:
         yield t.random.choice(kinds)
 
