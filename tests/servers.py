@@ -571,7 +571,7 @@ class DnsClient(Client):
 
     def ask(self, name, kind=1, of=1):
         """The data of the first answer, None when there is none."""
-        number = self.random.randrange(1 << 16)
+        self.asked = number = (getattr(self, "asked", 0) + 1) % (1 << 16)  # answers to what was asked twice may still be about
         question = b"".join(bytes([len(label)]) + label.encode() for label in name.split(".")) + b"\0"
         question += struct.pack(">HH", kind, of)
         give_up = time.monotonic() + ANSWER_WITHIN
