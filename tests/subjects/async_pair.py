@@ -15,9 +15,9 @@ async def serve(reader, writer):
     writer.close()
 
 
-async def ask(name):
+async def ask(name, count):
     got = []
-    for n in range(int(sys.argv[3])):
+    for n in range(count):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for part in ("a", "b"):
             request = f"{name} {n} {part}\n"
@@ -35,13 +35,11 @@ async def main():
     if sys.argv[1] == "serve":
         server = await asyncio.start_server(serve, "127.0.0.1", port)
         await server.serve_forever()
-    await ask_first()
-    lists = await asyncio.gather(*(ask(name) for name in range(10)))
+    first = await ask("first", 1)
+    print("begun", flush=True)
+    lists = [first] + await asyncio.gather(*(ask(name, int(sys.argv[3])) for name in range(10)))
     numbers = sorted(n for got in lists for n in got)
     print("whole" if numbers == list(range(1, len(numbers) + 1)) else numbers, len(numbers), flush=True)
 
-
-async def ask_first():
-    print("begun", flush=True)
 
 asyncio.run(main())

@@ -1,4 +1,4 @@
-"""Takes connections on 127.0.0.1:PORT one after the other, reads each to its end, and answers with the checksum."""
+"""Takes connections on 127.0.0.1:PORT one after the other, says so, reads each to its end, and answers with the checksum."""
 import hashlib
 import random
 import socket
@@ -8,6 +8,7 @@ listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
 rng = random.Random(1)
 while True:
     s, _ = listener.accept()
+    print("taken", flush=True)
     got = hashlib.sha256()
     while True:
         piece = s.recv(rng.choice((1000, 70000, 300000)))

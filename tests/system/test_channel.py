@@ -145,15 +145,15 @@ def take_a_number_over_tcp_four_clients(t):
 
 def copy(t, megabytes, kills, longest):
     port = free_port()
-    server = t.program([PYTHON, subject("copy_to.py"), str(port)])
+    server = Output(t, "server", [PYTHON, subject("copy_to.py"), str(port)])
     wait_until(lambda: is_open(port, "tcp"), "the server's port")
     o = Output(t, "copy", [PYTHON, subject("copy_from.py"), str(port), str(megabytes), str(t.random.randrange(1000))])
-    time.sleep(0.3)
+    wait_until(server.lines, "the connection")
     started = time.monotonic()
-    kill_until(t, [o], [server], kills, longest, 100)
+    kill_until(t, [o], [server.program], kills, longest, 100)
     t.note(f"{megabytes / (time.monotonic() - started):.0f} MB/s")
     check(o.lines() == ["same"], f"the copy: {o.lines()}")
-    server.stop()
+    server.program.stop()
 
 
 @case
@@ -205,12 +205,12 @@ def http_pair(t):
 def relay_chain(t):
     """A file goes through two relays; all four programs are killed."""
     ports = [free_port() for _ in range(3)]
-    servers = [t.program([PYTHON, subject("copy_to.py"), str(ports[0])])]
-    servers += [t.program([PYTHON, subject("proxy.py"), str(here), str(there)]) for here, there in zip(ports[1:], ports)]
+    last = Output(t, "last", [PYTHON, subject("copy_to.py"), str(ports[0])])
+    servers = [last.program] + [t.program([PYTHON, subject("proxy.py"), str(here), str(there)]) for here, there in zip(ports[1:], ports)]
     for p in ports:
         wait_until(lambda: is_open(p, "tcp"), "a port")
     outputs = [Output(t, f"copy{i}", [PYTHON, subject("copy_from.py"), str(ports[2]), "40", str(i)]) for i in range(1)]
-    time.sleep(0.4)  # until each has met its neighbours
+    wait_until(last.lines, "the connection")  # each has met its neighbours
     kill_until(t, outputs, servers, KILLS * 2, 0.15, 100)
     for o in outputs:
         check(o.lines() == ["same"], f"the copy: {o.lines()}")
@@ -224,9 +224,9 @@ def asyncio_pair(t):
     server = t.program([PYTHON, subject("async_pair.py"), "serve", str(port)])
     wait_until(lambda: is_open(port, "tcp"), "the server's port")
     o = Output(t, "ask", [PYTHON, subject("async_pair.py"), "ask", str(port), "120"])
-    time.sleep(0.5)
+    wait_until(o.lines, "the first answers")
     kill_until(t, [o], [server], KILLS, 0.1)
-    check(o.lines() == ["begun", "whole 2400"], f"it says {o.lines()}")
+    check(o.lines() == ["begun", "whole 2402"], f"it says {o.lines()}")
     server.stop()
 
 

@@ -91,11 +91,19 @@ def wait_until(condition, what, seconds=PATIENCE):
         time.sleep(0.01)
 
 
+def wait_open(p, kind, port=7001):
+    """Until the program, on whatever host, has the port."""
+    def is_open():
+        with open(f"/proc/{p.pid()}/net/{kind}") as f:
+            return any(line.split()[1].endswith(f":{port:04X}") for line in f.readlines()[1:])
+    wait_until(is_open, "the server's port")
+
+
 def numbers(t, kind, count, disturb, seconds=90, address="0.0.0.0"):
     """Server on one host, client on the other; `disturb` does what it likes until the client is done."""
     hosts, key = Hosts(t), make_key(t)
     server = hosts.program(1, [PYTHON, subject("far_server.py"), kind, address, "7001"], key)
-    time.sleep(0.3)
+    wait_open(server, kind)
     path = os.path.join(t.dir, "out")
     out = open(path, "wb")  # for each incarnation
     client = hosts.program(0, [PYTHON, subject("far_client.py"), kind, "10.77.0.2", "7001", str(count), "c"], key, out=out)
@@ -184,8 +192,8 @@ def streams_through_kills(t):
 def streams_of_plain_clients(t):
     """A server that peers and plain clients reach at one port: the plain ones are of this host, or not listed."""
     hosts, key = Hosts(t), make_key(t)
-    hosts.program(1, [PYTHON, subject("far_server.py"), "tcp", "0.0.0.0", "7001"], key, peers="10.77.0.1 10.99.0.0/16")
-    time.sleep(0.3)
+    server = hosts.program(1, [PYTHON, subject("far_server.py"), "tcp", "0.0.0.0", "7001"], key, peers="10.77.0.1 10.99.0.0/16")
+    wait_open(server, "tcp")
     ip("-n", hosts.names[0], "addr", "add", "10.77.0.9/24", "dev", "ken0")
     path = os.path.join(t.dir, "out")
     with open(path, "wb") as out:
@@ -207,7 +215,7 @@ def streams_of_plain_clients(t):
         check(s.recv(100) == b"", "a listed address got raw bytes")
     except ConnectionResetError:
         pass
-    hosts.t.programs[0].expected_messages = ["does not speak libken's handshake"]
+    server.expected_messages = ["does not speak libken's handshake"]
 
 
 @case(limit=60)
@@ -238,7 +246,7 @@ def without_a_key_nothing_leaves(t):
 def another_key_is_refused(t):
     hosts = Hosts(t)
     server = hosts.program(1, [PYTHON, subject("far_server.py"), "udp", "0.0.0.0", "7001"], make_key(t))
-    time.sleep(0.3)
+    wait_open(server, "udp")
     path = os.path.join(t.dir, "out")
     with open(path, "wb") as out:
         client = hosts.program(0, [PYTHON, subject("far_client.py"), "udp", "10.77.0.2", "7001", "1", "c"], make_key(t, "other"), out=out)
@@ -254,8 +262,8 @@ def another_key_is_refused(t):
 def who_is_not_listed_is_plain(t):
     """A plain client of a server that has peers, and a client with peers of a plain server."""
     hosts, key = Hosts(t), make_key(t)
-    hosts.program(1, [PYTHON, subject("far_server.py"), "udp", "0.0.0.0", "7001"], key, peers="10.99.0.0/16")
-    time.sleep(0.3)
+    server = hosts.program(1, [PYTHON, subject("far_server.py"), "udp", "0.0.0.0", "7001"], key, peers="10.99.0.0/16")
+    wait_open(server, "udp")
     for peers in (None, "10.98.0.0/16"):
         path = os.path.join(t.dir, f"out{peers is None}")
         with open(path, "wb") as out:
