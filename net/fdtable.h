@@ -113,7 +113,7 @@ struct description {
     uint32_t held;   /* bytes of it in the outbox */
     int64_t offset;
     struct inbox *inbox;
-    char *content;   /* of an internal pipe or socketpair, a small memfd: captured */
+    char *content;   /* of an internal pipe or socketpair, a small memfd: captured; a terminal's modes */
     uint32_t content_bytes;
     uint32_t serial;
     union {

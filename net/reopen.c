@@ -9,7 +9,9 @@
 #include "heap/fault.h"
 #include "net/adopt.h"
 #include "net/inbox.h"
+#include "net/pool.h"
 #include "net/stream.h"
+#include "net/terminal.h"
 #include "net/progress.h"
 #include "heap/say.h"
 #include "heap/sys.h"
@@ -79,6 +81,11 @@ static long adopt_again(struct description *d)
     if (same && moves && !(d->bits & FD_EXEMPT))
         sys(SYS_lseek, fd, d->offset, SEEK_SET);
     d->flags = (uint32_t)sys(SYS_fcntl, fd, F_GETFL, 0) | (d->flags & O_NONBLOCK);
+    if (kind != d->kind) {
+        pool_give(d->content);
+        d->content = NULL;
+        d->content_bytes = 0;
+    }
     if (kind != d->kind && d->kind != FD_SOCKET && kind != FD_SOCKET) {
         d->kind = (uint8_t)kind;
         d->file = NULL;
@@ -223,6 +230,7 @@ static int remake(struct description *d)
         say("a descriptor cannot be made again: %s", say_error(made));
         return (int)made;
     }
+    terminal_reopen((int)made, d);
     if (ends[1] >= 0) {
         long high = above(ends[1]);
         int r = high < 0 ? (int)high : place(d, (int)made);

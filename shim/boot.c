@@ -9,6 +9,7 @@
 #include "net/address_resolve.h"
 #include "net/fdtable.h"
 #include "net/remote.h"
+#include "net/terminal.h"
 #include "shim/call_limits.h"
 #include "shim/call_memory.h"
 #include "shim/call_signal.h"
@@ -25,6 +26,7 @@
 #include <asm/prctl.h>
 #include <fcntl.h>
 #include <linux/prctl.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/rseq.h>
@@ -287,6 +289,8 @@ void boot_resumed(void)
     credentials_resume();
     FAULT("resume.limits");
     signal_resume();
+    if (terminal_reopened())
+        sys(SYS_kill, sys(SYS_getpid), SIGWINCH); /* programs draw their screen again for it */
     FAULT("resume.signals");
     threads_go();
     uint64_t age = (clock_ns(CLOCK_REALTIME) - m->committed_ns) / 1000000;

@@ -4,6 +4,7 @@
 #include "heap/say.h"
 #include "net/inbox.h"
 #include "net/stream.h"
+#include "net/terminal.h"
 #include "shim/call_net.h"
 #include "shim/call_peer.h"
 #include "shim/call_stream.h"
@@ -112,6 +113,16 @@ static long set_nonblocking(struct call *c, struct description *d)
     return r;
 }
 
+/* What was said before goes to the terminal as it was. */
+static long set_terminal(struct call *c, struct description *d)
+{
+    wait_drain((int)c->arg[0]);
+    long r = call_raw(c);
+    if (r == 0 && d)
+        terminal_set((int)c->arg[0], d);
+    return r;
+}
+
 long call_ioctl(struct call *c)
 {
     int fd = (int)c->arg[0];
@@ -119,6 +130,8 @@ long call_ioctl(struct call *c)
         return -EBADF;
     struct description *d = fd_find(fd);
     long r;
+    if (terminal_sets((unsigned)c->arg[1]))
+        return set_terminal(c, d);
     switch ((unsigned)c->arg[1]) {
     case FIONBIO:
         return set_nonblocking(c, d);

@@ -1,7 +1,9 @@
 #!/usr/bin/python3
 """What belongs to a process besides memory: offsets, pipes, signals, timers, limits, sleeps."""
 import os
+import pty
 import sys
+import termios
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 from harness import *
@@ -198,6 +200,48 @@ def sleeper(t):
     with open(reader, closefd=False) as f:
         judge_ticks(f.read(), ticks, program.kills)
     t.note(f"{program.kills} kills")
+
+
+KEYS = """import os, signal, sys, tty
+signal.signal(signal.SIGWINCH, lambda *_: os.write(1, b"[drawn]"))
+tty.setraw(0)
+os.write(1, b"[ready]")
+keys = 0
+while (key := os.read(0, 1)) != b"q":
+    keys += 1
+    os.write(1, b"<%s %d>" % (key, keys))
+"""
+
+
+@case
+def terminal(t):
+    """A program that reads single keys from a terminal in raw mode; a shell sets the modes to its own after each kill."""
+    master, slave = pty.openpty()
+    t.at_end(lambda: [os.close(master), os.close(slave)])
+    modes, screen = termios.tcgetattr(slave), ""
+    program = t.program([PYTHON, "-c", KEYS], stdin=slave, stdout=slave)
+
+    def shows(text):
+        nonlocal screen
+        deadline = time.monotonic() + PATIENCE
+        while text not in screen:
+            check(time.monotonic() < deadline, f"no '{text}' on the screen: '{screen[-80:]}': {program.tail()}")
+            if select.select([master], [], [], 0.2)[0]:
+                screen += os.read(master, 1000).decode()
+
+    shows("[ready]")
+    for keys in range(1, 12):
+        os.write(master, b"k")
+        shows(f"<k {keys}>")
+        if not program.bare:
+            program.kill9()
+            termios.tcsetattr(slave, termios.TCSANOW, modes)
+            screen = ""
+            program.restart()
+            shows("[drawn]")
+    os.write(master, b"q")
+    check(program.wait_gone() == 0, f"status {program.status}")
+    check("\n" not in screen, "the terminal was not raw")
 
 
 main()
