@@ -108,6 +108,20 @@ static int take_populated(struct session *s, uintptr_t start, uintptr_t end,
     return 0;
 }
 
+/* Calls take() for the pages of [start, end) that can be read: all of a file's up to its end. */
+static int take_existing(struct session *s, uintptr_t start, uintptr_t end,
+                         int (*take)(struct session *, uintptr_t, uintptr_t))
+{
+    for (uintptr_t at = start; at < end; at += PAGE_BYTES) {
+        if (sys_failed(sys(SYS_madvise, at, PAGE_BYTES, MADV_POPULATE_READ)))
+            return take_populated(s, at, end, take);
+        int r = take(s, at, at + PAGE_BYTES);
+        if (r)
+            return r;
+    }
+    return 0;
+}
+
 static bool is_populated(struct session *s, uintptr_t start, uintptr_t end)
 {
     struct page_range range;
@@ -116,7 +130,7 @@ static bool is_populated(struct session *s, uintptr_t start, uintptr_t end)
 }
 
 /* Those parts of a private mapping that are not known yet. */
-static int track_new(struct session *s, const struct mapping_line *line,
+static int track_new(struct session *s, const struct mapping_line *line, bool whole,
                      int (*take)(struct session *, uintptr_t, uintptr_t))
 {
     struct areas *a = &s->areas;
@@ -147,7 +161,7 @@ static int track_new(struct session *s, const struct mapping_line *line,
         int r = tracker_add(&s->tracker, at, stop);
         if (r < 0)
             return r;
-        if ((r = take_populated(s, at, stop, take)))
+        if ((r = whole ? take_existing(s, at, stop, take) : take_populated(s, at, stop, take)))
             return r;
         known_add(a, at, stop);
         at = stop;
@@ -174,21 +188,40 @@ static bool find_pin(const struct session *s, const struct mapping_line *line, u
     return false;
 }
 
+/* What nobody can find by a path: anonymous shared memory (shown as /dev/zero), memfd, System V, a deleted file. */
+static bool is_nameless(const struct mapping_line *line)
+{
+    static const char deleted[] = " (deleted)";
+    size_t length = sizeof deleted - 1;
+    return line->name_length >= length && !memcmp(line->name + line->name_length - length, deleted, length);
+}
+
+/* The file of a mapping that was deleted or replaced since: its pin keeps it, and its inode's number. */
+static bool is_file(const struct file *file, const struct mapping_line *line)
+{
+    if (file->device != line->device || file->inode != line->inode || (!file->pin[0] && !line->shared))
+        return false;
+    bool same_name = strlen(file->path) == line->name_length && !memcmp(file->path, line->name, line->name_length);
+    return same_name || (file->pin[0] && !line->shared && is_nameless(line));
+}
+
+static bool find_file(const struct session *s, const struct mapping_line *line, uint32_t *index)
+{
+    const struct image *i = &s->image;
+    if (find_pin(s, line, index))
+        return true;
+    for (*index = 0; *index < i->meta->files; ++*index)
+        if (is_file(&i->files[*index], line))
+            return true;
+    return false;
+}
+
 /* The file table's entry for the file behind the line; pinned in the store if it is mapped privately. */
 static int file_index(struct session *s, const struct mapping_line *line, uint32_t *index)
 {
     struct image *i = &s->image;
-    if (find_pin(s, line, index))
+    if (find_file(s, line, index))
         return 0;
-    for (uint32_t f = 0; f < i->meta->files; f++) {
-        struct file *file = &i->files[f];
-        if (file->device == line->device && file->inode == line->inode &&
-            (file->pin[0] || line->shared) && strlen(file->path) == line->name_length &&
-            !memcmp(file->path, line->name, line->name_length)) {
-            *index = f;
-            return 0;
-        }
-    }
     struct file *file = &i->files[i->meta->files];
     if (i->meta->files == FILE_MAX || line->name_length >= sizeof file->path)
         return -ENAMETOOLONG;
@@ -208,14 +241,6 @@ static int file_index(struct session *s, const struct mapping_line *line, uint32
     return 0;
 }
 
-/* Shared memory that nobody can find by a path: anonymous (shown as /dev/zero), memfd, System V, a deleted file. */
-static bool is_nameless(const struct mapping_line *line)
-{
-    static const char deleted[] = " (deleted)";
-    size_t length = sizeof deleted - 1;
-    return line->name_length >= length && !memcmp(line->name + line->name_length - length, deleted, length);
-}
-
 static enum area_kind classify(const struct areas *a, const struct mapping_line *line)
 {
     if (vdso_is_piece(line) || mapping_named(line, "[vsyscall]") ||
@@ -228,6 +253,13 @@ static enum area_kind classify(const struct areas *a, const struct mapping_line 
     if (mapping_named(line, "[stack]"))
         return AREA_STACK;
     return line->inode ? AREA_FILE_PRIVATE : AREA_ANONYMOUS;
+}
+
+/* A private mapping of a file that is gone, and that the store does not have: what it shows is kept as memory. */
+static bool is_orphan(const struct session *s, const struct mapping_line *line)
+{
+    uint32_t index;
+    return is_nameless(line) && !find_file(s, line, &index);
 }
 
 static bool area_continues(const struct area *last, const struct area *next)
@@ -311,9 +343,11 @@ int areas_refresh(struct session *s, int (*take)(struct session *, uintptr_t, ui
             continue;
         if (kind == AREA_ANONYMOUS && is_stack(s, &line))
             kind = AREA_STACK;
+        if (kind == AREA_FILE_PRIVATE && is_orphan(s, &line))
+            kind = AREA_ANONYMOUS;
         int r = area_add(s, &line, kind);
         if (!r && (kind == AREA_ANONYMOUS || kind == AREA_STACK || kind == AREA_FILE_PRIVATE))
-            r = track_new(s, &line, take);
+            r = track_new(s, &line, kind == AREA_ANONYMOUS && line.inode && is_nameless(&line), take);
         if (r)
             return r;
         if (kind == AREA_SHARED_ANONYMOUS && (line.prot & PROT_READ) && a->shared_count < SPAN_MAX)

@@ -1,6 +1,7 @@
 /* Before a commit: what the kernel knows about touched descriptors is written down. */
 #define _GNU_SOURCE
 #include "net/adopt.h"
+#include "net/file_locks.h"
 #include "net/host.h"
 #include "net/outbox.h"
 #include "net/pool.h"
@@ -58,6 +59,8 @@ void fd_note_lock(int fd, struct description *d, long operation)
 static void capture_file(int fd, struct description *d)
 {
     name_file(fd, d);
+    if (d->bits & FD_LOCKED)
+        file_locks_capture(fd, d);
     long at = sys(SYS_lseek, fd, 0, SEEK_CUR);
     if (at < 0)
         return;
@@ -75,11 +78,32 @@ static void keep_content(struct description *d, const void *bytes, size_t count)
         say("%lu bytes in a pipe are too many to be kept; a restart loses them", (unsigned long)count);
 }
 
+/* One end that a child may have as well is kept only with the other: else it is the child's. */
+static bool is_kept(const struct description *d)
+{
+    return (d->bits & FD_INTERNAL) && (!(d->bits & FD_SHARED) || d->pair >= 0);
+}
+
+/* The packets of a pipe with O_DIRECT, each with its length before it; a read returns one. */
+static long read_packets(int from, char *buffer, size_t room)
+{
+    size_t used = 0;
+    uint32_t length;
+    for (long n; used + sizeof length < room; used += sizeof length + (size_t)n) {
+        n = sys(SYS_read, from, buffer + used + sizeof length, room - used - sizeof length);
+        if (n <= 0)
+            break;
+        length = (uint32_t)n;
+        memcpy(buffer + used, &length, sizeof length);
+    }
+    return (long)used;
+}
+
 /* tee(2) copies a pipe's pages into another pipe without consuming them. */
 static void capture_pipe(int fd, struct description *d)
 {
     int waiting = 0;
-    if ((d->flags & O_ACCMODE) != O_RDONLY || !(d->bits & FD_INTERNAL) || (d->bits & FD_SHARED))
+    if ((d->flags & O_ACCMODE) != O_RDONLY || !is_kept(d))
         return;
     sys(SYS_ioctl, fd, FIONREAD, &waiting);
     if (!waiting) {
@@ -87,7 +111,9 @@ static void capture_pipe(int fd, struct description *d)
         return;
     }
     int scratch[2];
-    char *buffer = pool_take((size_t)waiting);
+    bool packets = d->flags & O_DIRECT;
+    size_t room = packets ? POOL_BLOCK_MAX : (size_t)waiting;
+    char *buffer = pool_take(room);
     if (!buffer || sys(SYS_pipe2, scratch, O_NONBLOCK | O_CLOEXEC) < 0) {
         say("cannot keep %d bytes of a pipe", waiting);
         pool_give(buffer);
@@ -95,7 +121,7 @@ static void capture_pipe(int fd, struct description *d)
     }
     sys(SYS_fcntl, scratch[1], F_SETPIPE_SZ, sys(SYS_fcntl, fd, F_GETPIPE_SZ, 0));
     long n = sys(SYS_tee, fd, scratch[1], waiting, SPLICE_F_NONBLOCK);
-    n = n > 0 ? sys(SYS_read, scratch[0], buffer, n) : 0;
+    n = n <= 0 ? 0 : packets ? read_packets(scratch[0], buffer, room) : sys(SYS_read, scratch[0], buffer, n);
     keep_content(d, buffer, n > 0 ? (size_t)n : 0);
     pool_give(buffer);
     sys(SYS_close, scratch[0]);
@@ -106,7 +132,7 @@ static void capture_pipe(int fd, struct description *d)
 static void capture_socket(int fd, struct description *d)
 {
     int waiting = 0, offset = 0;
-    if (!(d->bits & FD_INTERNAL) || (d->bits & FD_SHARED) || !d->socket)
+    if (!is_kept(d) || !d->socket)
         return;
     sys(SYS_ioctl, fd, FIONREAD, &waiting);
     if (!waiting) {
@@ -248,9 +274,21 @@ static bool wanted(struct description *d)
     return d->kind != FD_FREE && (d->bits & FD_TOUCHED);
 }
 
+/* A child may have written to it, or read from it. */
+static void touch_shared(void)
+{
+    for (int fd = 0; fd <= fd_highest; fd++) {
+        struct description *d = fd_peek(fd);
+        if (d && (d->bits & FD_SHARED) && is_kept(d))
+            fd_touch(d);
+    }
+}
+
 void fd_capture(void)
 {
     outbox_compact();
+    if (fd_shares())
+        touch_shared();
     if (!touched_count)
         return;
     bool few = touched_count <= sizeof touched / sizeof *touched;

@@ -266,9 +266,41 @@ struct epoll_watch **fd_watch(int epoll, int fd)
     return link;
 }
 
+static bool shared; /* some description is FD_SHARED */
+
 void fd_forked(void)
 {
     for (int i = 0; i < used; i++)
-        if (descriptions[i].bits & FD_INTERNAL)
+        if (descriptions[i].kind != FD_FREE && (descriptions[i].bits & FD_INTERNAL)) {
             descriptions[i].bits |= FD_SHARED;
+            shared = true;
+        }
+}
+
+void fd_pipe_size(struct description *d, long bytes)
+{
+    d->offset = bytes;
+    if (d->kind == FD_PIPE && d->pair >= 0)
+        descriptions[d->pair].offset = bytes;
+}
+
+bool fd_shares(void)
+{
+    return shared;
+}
+
+void fd_alone(void)
+{
+    shared = false;
+    for (int i = 0; i < used; i++) {
+        struct description *d = &descriptions[i];
+        if (d->kind == FD_FREE || !(d->bits & FD_SHARED))
+            continue;
+        if (d->held) {
+            shared = true;
+            continue;
+        }
+        d->bits &= (uint16_t)~FD_SHARED;
+        fd_touch(d);
+    }
 }

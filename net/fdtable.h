@@ -37,13 +37,14 @@ enum fd_kind {
 enum fd_bits {
     FD_INHERITED = 1, /* open at the start: adopted again from a new process */
     FD_EXEMPT = 2,    /* the inherited stderr: what is written leaves at once */
-    FD_SHARED = 4,    /* a child of fork has it too: no longer internal */
+    FD_SHARED = 4,    /* a child of fork has it too: what is written to it is held */
     FD_INTERNAL = 8,  /* both ends are the program's own (pipe, socketpair) */
     FD_TOUCHED = 16,  /* to be looked at by the next fd_capture() */
     FD_NAMED = 32,    /* a file's path, device and inode are known */
     FD_BROKEN = 64,   /* could not be made again, or a stream that was cut */
     FD_JOURNAL = 128, /* input goes through an inbox */
     FD_WIDENED = 256, /* a pipe whose buffer was enlarged (progress.c) */
+    FD_LOCKED = 1024, /* a file with record locks: its content (file_locks.c) */
     FD_USED = 512,    /* an inherited file that the program itself read or wrote: its offset is ours to put back */
 };
 
@@ -111,9 +112,9 @@ struct description {
     int32_t origin;  /* the number it was inherited at */
     int32_t pair;    /* the other end's description, -1 without (also: next free) */
     uint32_t held;   /* bytes of it in the outbox */
-    int64_t offset;
+    int64_t offset;  /* of a pipe that was made larger or smaller: its size */
     struct inbox *inbox;
-    char *content;   /* of an internal pipe or socketpair, a small memfd: captured; a terminal's modes */
+    char *content;   /* of an internal pipe or socketpair, a small memfd: captured; a terminal's modes; a file's locks */
     uint32_t content_bytes;
     uint32_t serial;
     union {
@@ -151,6 +152,12 @@ int fd_reopen(void);
 /* The program has a child now, which shares every description. */
 void fd_forked(void);
 
+/* Whether some pipe or socketpair of the program's own may be shared with a child; and that all children have ended: they
+ * are its own again, except those that outputs are held for, which must not be overtaken. A grandchild that has outlived its
+ * parent is not known of. */
+bool fd_shares(void);
+void fd_alone(void);
+
 /* Descriptors of libken, which the program must neither see nor close. */
 bool fd_is_ours(int fd);
 
@@ -171,6 +178,9 @@ void fd_duplicate(int from, int to, bool close_on_exec);
 void fd_forget(int fd);
 
 void fd_set_close_on_exec(int fd, bool on);
+
+/* The program has changed how much a pipe holds. */
+void fd_pipe_size(struct description *, long bytes);
 
 /* What the program takes the clock of a timerfd to show. */
 int64_t fd_timer_now(const struct description *);

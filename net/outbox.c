@@ -4,6 +4,7 @@
 #include "net/pool.h"
 #include "heap/sys.h"
 
+#include <fcntl.h>
 #include <limits.h>
 #include <string.h>
 
@@ -60,10 +61,12 @@ static char *take_data(size_t bytes)
 
 /* The last entry takes the bytes as well if it is of the same stream and its data end where free data begin. A pipe
  * keeps writes of up to PIPE_BUF bytes in one piece; joined ones stay below that. */
-static char *join(int fd, enum output_kind kind, size_t length)
+static char *join(int fd, const struct description *d, enum output_kind kind, size_t length)
 {
     struct output *last = &outbox.entries[outbox.count - 1];
     if (outbox.count == outbox.committed || last->fd != fd || last->kind != kind || kind == OUTPUT_DATAGRAM)
+        return NULL;
+    if (d->flags & O_DIRECT) /* a pipe of packets */
         return NULL;
     if (last->length + length > (kind == OUTPUT_WRITE ? PIPE_BUF : 1UL << 16))
         return NULL;
@@ -82,7 +85,7 @@ int outbox_hold(int fd, struct description *d, enum output_kind kind, int flags,
                 const void *address, size_t address_length, const struct iovec *v, int count,
                 size_t skip, size_t length)
 {
-    char *at = outbox.count ? join(fd, kind, length) : NULL;
+    char *at = outbox.count ? join(fd, d, kind, length) : NULL;
     if (!at) {
         if (outbox.count == OUTBOX_ENTRIES || !(at = take_data(address_length + length)))
             return -ENOBUFS;

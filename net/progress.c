@@ -55,6 +55,13 @@ static void settle_current(struct release_progress *p)
     p->current = 0;
 }
 
+/* A pipe of the program's own was made again as it was at the commit: all that was held for it is still to be put in. */
+static bool was_remade(const struct output *o)
+{
+    struct description *d = fd_peek(o->fd);
+    return d && (d->bits & FD_INTERNAL) && d->pair >= 0;
+}
+
 static void take_over(struct release_progress *p)
 {
     FAULT("progress.take_over");
@@ -62,6 +69,8 @@ static void take_over(struct release_progress *p)
     for (uint32_t i = 0; i < outbox.committed; i++) {
         struct output *o = &outbox.entries[i];
         uint32_t done = p->done[i] & ~PROGRESS_FINISHED;
+        if (was_remade(o))
+            continue;
         if (done > o->length)
             done = o->length;
         if (done > o->done)

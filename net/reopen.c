@@ -8,6 +8,7 @@
 #include "net/reopen.h"
 #include "heap/fault.h"
 #include "net/adopt.h"
+#include "net/file_locks.h"
 #include "net/inbox.h"
 #include "net/pool.h"
 #include "net/stream.h"
@@ -243,6 +244,18 @@ static int remake(struct description *d)
     return place(d, (int)made);
 }
 
+/* Last: the process loses its locks on a file whenever it closes any descriptor of it. */
+static void lock_records(void)
+{
+    int32_t last = 0;
+    for (int fd = 0; fd <= fd_highest; fd++) {
+        struct description *d = fd_peek(fd);
+        if (d && d->kind == FD_FILE && fd_slots[fd].description != last)
+            file_locks_reopen(fd, d);
+        last = fd_slots[fd].description;
+    }
+}
+
 int fd_reopen(void)
 {
     transport_boot();
@@ -262,8 +275,10 @@ int fd_reopen(void)
     }
     reopen_socket_done();
     fd_each_open(close_foreign, NULL); /* the rest of the parked ones, too */
-    if (r == 0)
+    if (r == 0) {
         reopen_watches();
+        lock_records();
+    }
     FAULT("reopen.watches");
     if (r == 0)
         peers_resume();

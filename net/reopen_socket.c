@@ -174,6 +174,26 @@ long reopen_socket(struct description *d)
     return fd;
 }
 
+/* A child had it, too, and the program no longer had the other end: it looks as if the child had gone. */
+static bool cut(const struct description *d)
+{
+    return (d->bits & FD_SHARED) && d->pair < 0;
+}
+
+static void fill_pipe(int to, const struct description *reader)
+{
+    const char *p = reader->content, *end = p + reader->content_bytes;
+    sys(SYS_fcntl, to, F_SETFL, O_NONBLOCK | (reader->flags & O_DIRECT));
+    if (!(reader->flags & O_DIRECT)) {
+        sys(SYS_write, to, p, reader->content_bytes);
+        return;
+    }
+    for (uint32_t length; p < end; p += sizeof length + length) {
+        memcpy(&length, p, sizeof length);
+        sys(SYS_write, to, p + sizeof length, length);
+    }
+}
+
 long reopen_pipe(struct description *d, int ends[2])
 {
     struct description *other = d->pair >= 0 ? fd_description(d->pair) : NULL;
@@ -182,12 +202,10 @@ long reopen_pipe(struct description *d, int ends[2])
     long r = sys(SYS_pipe2, both, O_CLOEXEC);
     if (r < 0)
         return r;
-    bool own = !(d->bits & FD_SHARED);
-    if (own && reader && reader->content) {
-        sys(SYS_fcntl, both[1], F_SETPIPE_SZ, reader->content_bytes);
-        sys(SYS_fcntl, both[1], F_SETFL, O_NONBLOCK);
-        sys(SYS_write, both[1], reader->content, reader->content_bytes);
-    }
+    if (d->offset)
+        sys(SYS_fcntl, both[1], F_SETPIPE_SZ, d->offset);
+    if (!cut(d) && reader && reader->content)
+        fill_pipe(both[1], reader);
     int mine = (d->flags & O_ACCMODE) == O_RDONLY ? 0 : 1;
     sys(SYS_fcntl, both[mine], F_SETFL, d->flags & ~(uint32_t)O_ACCMODE);
     if (other)
@@ -195,12 +213,6 @@ long reopen_pipe(struct description *d, int ends[2])
     ends[0] = both[mine];
     ends[1] = both[!mine];
     return both[mine];
-}
-
-/* A child had it, too: to the program it looks as if the child had gone. */
-static bool cut(const struct description *d)
-{
-    return d->bits & FD_SHARED;
 }
 
 static void put_back(int from, const struct description *to)

@@ -1,5 +1,6 @@
 /* Closing and duplicating descriptors. libken's own are neither seen nor touched. */
 #define _GNU_SOURCE
+#include "net/file_locks.h"
 #include "shim/call_net.h"
 #include "shim/call_wait.h"
 #include "shim/turn.h"
@@ -108,6 +109,16 @@ static long wait_lock(struct call *c)
     return wait_kernel(c);
 }
 
+static long lock_record(struct call *c)
+{
+    bool waits = c->arg[1] == F_SETLKW || c->arg[1] == F_OFD_SETLKW;
+    long r = waits ? wait_lock(c) : call_raw(c);
+    struct description *d = r == 0 ? fd_find((int)c->arg[0]) : NULL;
+    if (d && d->kind == FD_FILE)
+        file_locks_changed(d);
+    return r;
+}
+
 long call_fcntl(struct call *c)
 {
     int fd = (int)c->arg[0];
@@ -128,9 +139,16 @@ long call_fcntl(struct call *c)
         return r;
     case F_SETFL:
         return set_flags(c, fd_find(fd));
+    case F_SETLK:
+    case F_OFD_SETLK:
     case F_SETLKW:
     case F_OFD_SETLKW:
-        return wait_lock(c);
+        return lock_record(c);
+    case F_SETPIPE_SZ:
+        r = call_raw(c);
+        if (r > 0 && fd_find(fd))
+            fd_pipe_size(fd_find(fd), r);
+        return r;
     default:
         return call_raw(c);
     }

@@ -95,7 +95,7 @@ static long take_signals(struct call *c, long flags)
     if (fd < 0)
         return fd;
     struct description *d =
-        c->arg[0] == -1 ? enter_event(fd, FD_SIGNAL, flags) : fd_find((int)c->arg[0]);
+        (int)c->arg[0] == -1 ? enter_event(fd, FD_SIGNAL, flags) : fd_find((int)c->arg[0]);
     if (d && d->kind == FD_SIGNAL && fd_event(d))
         memcpy(&d->event->mask, (const void *)c->arg[1], sizeof d->event->mask);
     return fd;

@@ -139,6 +139,18 @@ long call_read(struct call *c)
     return read_vector(c, d, &v, 1);
 }
 
+/* With -1 for a place it is readv. */
+long call_preadv2(struct call *c)
+{
+    if (c->arg[3] != -1)
+        return call_raw(c);
+    if (c->arg[5] & RWF_NOWAIT)
+        return -EOPNOTSUPP;
+    struct call plain = *c;
+    plain.nr = SYS_readv;
+    return call_readv(&plain);
+}
+
 long call_readv(struct call *c)
 {
     struct description *d = fd_find((int)c->arg[0]);

@@ -63,6 +63,20 @@ bool children_daemon(void)
     return false;
 }
 
+/* Those that the kernel reaps unasked are not reported as ended. */
+bool children_any(void)
+{
+    bool any = false;
+    for (int i = child_count - 1; i >= 0; i--) {
+        bool gone = !children[i].dead && sys(SYS_kill, children[i].pid, 0) == -ESRCH;
+        if (gone)
+            children_remove(children[i].pid);
+        else
+            any |= !children[i].dead;
+    }
+    return any;
+}
+
 long children_dead(long pid)
 {
     int at = child_count ? find(pid, true) : -1;

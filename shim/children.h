@@ -21,6 +21,9 @@ void children_remove(long pid);
  * True when the program should hear a SIGCHLD. */
 bool children_resume(bool ignored);
 
+/* Whether some child may be alive. */
+bool children_any(void);
+
 /* The pid of a dead one that waits to be reported: this one, or any for -1; 0: there is none. */
 long children_dead(long pid);
 

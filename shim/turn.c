@@ -20,6 +20,7 @@
 #include "shim/call_limits.h"
 #include "shim/call_signal.h"
 #include "shim/call_time.h"
+#include "shim/children.h"
 #include "shim/config.h"
 #include "shim/threads.h"
 
@@ -42,6 +43,8 @@ bool turn_resumed(void)
 static void capture(void)
 {
     outbox_compact();
+    if (fd_shares() && !children_any())
+        fd_alone();
     FAULT("turn.begin");
     fd_capture();
     FAULT("turn.descriptors");

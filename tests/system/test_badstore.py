@@ -473,21 +473,25 @@ def replaced_libraries(t):
         shutil.copy(os.path.join("/lib/x86_64-linux-gnu", name), libraries)
     program, dialog = counter(t, argv=[PYTHON, "-c", f"import bz2, math; exec(open({subject('kv_udp.py')!r}).read())"],
                               env={"LD_LIBRARY_PATH": libraries})
-    for n, change in enumerate(("upgraded", "removed")):
+    def upgrade(name):
+        path = os.path.join(libraries, name)
+        shutil.copy(path, path + ".new")
+        with open(path + ".new", "ab") as f:
+            f.write(b"another build")
+        os.rename(path + ".new", path)
+
+    for n, change in enumerate((upgrade, upgrade, lambda name: os.unlink(os.path.join(libraries, name)))):
         for name in names:
-            path = os.path.join(libraries, name)
-            if change == "upgraded":
-                shutil.copy(path, path + ".new")
-                with open(path + ".new", "ab") as f:
-                    f.write(b"another build")
-                os.rename(path + ".new", path)
-            else:
-                os.unlink(path)
+            change(name)
+        if n == 1:  # while it runs: it maps more memory, and the list of mappings shows deleted files
+            for key in range(1500):
+                dialog.ask(f"INC another-key-{key}-{'x' * 60}")
+        if n:
+            program.kill9()
         resumes(program, dialog, f"a {6 + n}")
         with open(f"/proc/{program.pid()}/maps") as maps:
             used = {line.split()[-1] for line in maps if "libc.so" in line or "/pin/" in line}
         check(not any(path.startswith(libraries) for path in used), f"it runs on the new library: {used}")
-        program.kill9()
 
 
 @case

@@ -136,6 +136,19 @@ def pthreads_killed(t):
     exercise(t, "pthread_kinds", pthread_commands(t), KILLS)
 
 
+DESCRIPTORS = "eventfd signal timer inotify pair message memfd unix epoll dup option pipe move lock".split()
+
+
+@case
+def descriptors(t):
+    exercise(t, "descriptor_kinds", (t.random.choice(DESCRIPTORS) for _ in iter(int, 1)), 0)
+
+
+@case
+def descriptors_killed(t):
+    exercise(t, "descriptor_kinds", (t.random.choice(DESCRIPTORS) for _ in iter(int, 1)), KILLS)
+
+
 @case
 def allocations(t):
     exercise(t, "malloc_kinds", malloc_commands(t), 0)
