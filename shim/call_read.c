@@ -139,22 +139,23 @@ long call_read(struct call *c)
     return read_vector(c, d, &v, 1);
 }
 
-/* With -1 for a place it is readv. */
-long call_preadv2(struct call *c)
-{
-    if (c->arg[3] != -1)
-        return call_raw(c);
-    if (c->arg[5] & RWF_NOWAIT)
-        return -EOPNOTSUPP;
-    struct call plain = *c;
-    plain.nr = SYS_readv;
-    return call_readv(&plain);
-}
-
 long call_readv(struct call *c)
 {
     struct description *d = fd_find((int)c->arg[0]);
     if (!d || (d->flags & O_ACCMODE) == O_WRONLY || (unsigned long)c->arg[1] < PAGE_BYTES)
         return call_raw(c);
     return read_vector(c, d, (const struct iovec *)c->arg[1], (int)c->arg[2]);
+}
+
+/* At offset -1 it is readv; what is ready is all that RWF_NOWAIT wants. */
+long call_preadv2(struct call *c)
+{
+    struct description *d = c->arg[3] == -1 ? fd_find((int)c->arg[0]) : NULL;
+    if (!d)
+        return call_raw(c);
+    bool unread = d->inbox && inbox_unread(d->inbox);
+    if ((c->arg[5] & RWF_NOWAIT) && is_waited_for(d) && !unread && wait_peek((int)c->arg[0], POLLIN) <= 0)
+        return wait_refused(-EAGAIN);
+    struct call plain = {.nr = SYS_readv, .arg = {c->arg[0], c->arg[1], c->arg[2]}, .frame = c->frame};
+    return call_readv(&plain);
 }

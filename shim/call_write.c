@@ -106,26 +106,22 @@ long call_writev(struct call *c)
     return send_held(c, fd, d, (const struct iovec *)c->arg[1], (int)c->arg[2], 0, NULL, 0);
 }
 
-/* The file behind a descriptor changes at a place that the call names: of interest where the file is part of the image. */
-long call_change(struct call *c)
-{
-    long r = call_raw(c);
-    struct description *d = fd_find((int)c->arg[0]);
-    if (d && d->kind == FD_MEMFD)
-        fd_touch(d);
-    return r;
-}
-
-/* With -1 for a place it is writev. RWF_NOWAIT is refused, as it is by files that do not know it. */
+/* At offset -1 it is writev. */
 long call_pwritev2(struct call *c)
 {
     if (c->arg[3] != -1)
-        return call_change(c);
-    if (c->arg[5] & RWF_NOWAIT)
-        return -EOPNOTSUPP;
-    struct call plain = *c;
-    plain.nr = SYS_writev;
+        return call_write_at(c);
+    struct call plain = {.nr = SYS_writev, .arg = {c->arg[0], c->arg[1], c->arg[2]}, .frame = c->frame};
     return call_writev(&plain);
+}
+
+/* A memfd's content is kept, wherever it is changed. */
+long call_write_at(struct call *c)
+{
+    struct description *d = fd_find((int)c->arg[0]);
+    if (d && d->kind == FD_MEMFD)
+        fd_touch(d);
+    return call_raw(c);
 }
 
 static bool external(int fd)

@@ -3,6 +3,7 @@
  *     late         answers, and then puts 5000 bytes into a pipe        drained    how many bytes are in it (and reads them)
  *     tick         reads a timer that rings once                        ticked     whether it rings again
  *     tail         sends ten bytes of a file to stdout                  where      the file's offset
+ *     place        writes a word into a memfd                          placed     the word
  *     talk         three threads send numbers to three others: over a pipe, a stream pair and a datagram pair
  *                  answers how many of the three have ever got a number that was not the next one */
 #define _GNU_SOURCE
@@ -13,12 +14,13 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/timerfd.h>
 
 enum { LATE = 5000, MESSAGE = 5000 };
 
-static int file, pipe_ends[2], timer;
+static int file, pipe_ends[2], timer, memory;
 static struct talk {
     int ends[2]; /* reads, writes */
     bool datagrams, socket;
@@ -103,6 +105,12 @@ static void tick(void)
     service_answer("rang %lu", rings);
 }
 
+static void placed(void)
+{
+    char word[8] = "";
+    service_answer("placed %zd %s", pread(memory, word, 5, 0), word);
+}
+
 static void talk(void)
 {
     if (!talks[0].ends[1]) {
@@ -115,7 +123,8 @@ static void talk(void)
 
 int main(int argc, char **argv)
 {
-    if (argc != 3 || (file = open(argv[2], O_RDONLY)) < 0 || pipe(pipe_ends) || (timer = timerfd_create(CLOCK_MONOTONIC, 0)) < 0)
+    if (argc != 3 || (file = open(argv[2], O_RDONLY)) < 0 || pipe(pipe_ends) || (timer = timerfd_create(CLOCK_MONOTONIC, 0)) < 0 ||
+        (memory = memfd_create("words", 0)) < 0)
         err(1, "usage: inner PORT FILE");
     service_open(atoi(argv[1]));
     for (;;) {
@@ -131,6 +140,10 @@ int main(int argc, char **argv)
             service_answer("ticked %d", poll(&p, 1, 0));
         else if (!strcmp(command, "tail"))
             service_answer("sent %zd", sendfile(1, file, NULL, 10));
+        else if (!strcmp(command, "place"))
+            service_answer("place %zd", pwrite(memory, service.number % 2 ? "tower" : "house", 5, 0));
+        else if (!strcmp(command, "placed"))
+            placed();
         else if (!strcmp(command, "where"))
             service_answer("at %ld", (long)lseek(file, 0, SEEK_CUR));
         else

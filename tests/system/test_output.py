@@ -152,7 +152,7 @@ def many_datagrams(t):
 def stderr_at_once(t):
     """What goes to stderr is there while the turn still runs; what goes to stdout is not."""
     reader, writer = os.pipe()
-    program = t.program([PYTHON, "-c", "import os, sys, time\nos.write(1, b'out')\nos.write(2, b'err')\n"
+    program = t.program([PYTHON, "-c", "import os, sys, time\nos.pwritev(1, [b'o'], -1)\nos.write(1, b'ut')\nos.write(2, b'err')\n"
                          "end = time.monotonic() + 1.5\nwhile time.monotonic() < end: pass\ntime.sleep(0.01)\n"
                          "sys.stdin.read()"], stdin=reader, stdout=subprocess.PIPE)
     t.at_end(lambda: [os.close(reader), os.close(writer)])
@@ -163,7 +163,7 @@ def stderr_at_once(t):
         time.sleep(0.01)
     if not program.bare:
         check(not select.select([out], [], [], 0.2)[0], "stdout was not held though the turn still ran")
-    check(select.select([out], [], [], PATIENCE)[0] and os.read(out.fileno(), 10) == b"out", "stdout never came")
+    check(select.select([out], [], [], PATIENCE)[0] and out.read(3) == b"out", "stdout never came")
 
 
 main()

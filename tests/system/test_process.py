@@ -76,7 +76,7 @@ def after_a_turn(dialog, command, answer, question, right):
 
 @case
 def moved_after_the_turn(t):
-    """A write to an own pipe that let outputs go first, a timer that was waited for, a file sent to an output."""
+    """A write to an own pipe that let outputs go first, a timer that was waited for, a file sent to an output, a memfd."""
     reader, writer = os.pipe()
     t.at_end(lambda: [os.close(reader), os.close(writer)])
     dialog = inner(t, stdout=writer)
@@ -84,6 +84,7 @@ def moved_after_the_turn(t):
         after_a_turn(dialog, "late", "late", "drained", "drained 5000")
         after_a_turn(dialog, "tick", "rang 1", "ticked", "ticked 0")
         after_a_turn(dialog, "tail", "sent 10", "where", f"at {10 * n}")
+        after_a_turn(dialog, "place", "place 5", "placed", "placed 5 " + ("tower" if dialog.seq % 2 == 0 else "house"))
 
 
 @case
