@@ -59,9 +59,12 @@ static uint64_t *frame_mask(const struct call *c)
 
 uint64_t signal_mask_current(const struct call *c)
 {
+    return c->frame ? *frame_mask(c) : signal_mask_thread();
+}
+
+uint64_t signal_mask_thread(void)
+{
     uint64_t mask;
-    if (c->frame)
-        return *frame_mask(c);
     sys(SYS_rt_sigprocmask, SIG_SETMASK, NULL, &mask, MASK_BYTES);
     /* Asked after the call: a signal in between has the same mask in its queue. */
     struct signal_thread *t = &thread_self()->signals;
@@ -280,8 +283,7 @@ void signal_resume(void)
 void signal_thread_resume(uint64_t mask)
 {
     stack_t kernels = kernel_altstack();
-    thread_self()->signals.queued = 0;
-    mask &= ~SIGNAL_KEPT;
+    mask = thread_self()->signals.queued ? SIGNAL_DEFERRED : mask & ~SIGNAL_KEPT;
     sys(SYS_sigaltstack, &kernels, NULL);
     sys(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, MASK_BYTES);
 }

@@ -33,8 +33,11 @@ void signal_captured(void);
 /* Gives the new process all of it. Calls process_resume() and children_resume(). */
 void signal_resume(void);
 
-/* The calling thread's own part, in a new incarnation: alternate stack and mask. What was queued is gone. */
+/* The calling thread's own part, in a new incarnation: alternate stack and mask. What was queued still is. */
 void signal_thread_resume(uint64_t mask);
+
+/* The mask of the calling thread's program, which something that is queued covers up. */
+uint64_t signal_mask_thread(void);
 
 /* In a child of fork: nothing is queued there. */
 void signal_forked(void);

@@ -80,3 +80,11 @@ void signal_enqueue(struct signal_thread *t, const siginfo_t *info, uint64_t mas
     }
     memcpy(&t->queue[place], info, sizeof *info);
 }
+
+void signal_dequeue(struct signal_thread *t, int count)
+{
+    /* An entry that a commit saw claimed and not yet written must be known as such. */
+    for (int i = count; i < t->queued && i < SIGNAL_QUEUE; i++)
+        t->queue[i].si_signo = 0;
+    t->queued = count;
+}

@@ -60,6 +60,9 @@ bool signal_restarts(long nr);
  * which every nested one's contains, is kept. Async-signal-safe. */
 void signal_enqueue(struct signal_thread *t, const siginfo_t *info, uint64_t mask);
 
+/* Takes out what came after the first `count`. */
+void signal_dequeue(struct signal_thread *t, int count);
+
 /* True when the action by default kills with a core, and libken reports it (crash.h). */
 bool signal_is_crash(int signal);
 

@@ -55,7 +55,7 @@ static void deliver(int signal, siginfo_t *info, ucontext_t *uc)
         crash_die(signal, info, uc);
         return;
     }
-    threads_back();
+    threads_back(info, *frame_mask(uc));
     struct signal_thread *t = &thread_self()->signals;
     t->ran++;
     if (!(a.flags & SA_RESTART))
@@ -99,10 +99,10 @@ static void requeue(struct signal_thread *t)
     siginfo_t queue[SIGNAL_QUEUE];
     int count = t->queued < SIGNAL_QUEUE ? t->queued : SIGNAL_QUEUE;
     memcpy(queue, t->queue, sizeof queue[0] * (size_t)count);
-    t->queued = 0;
+    signal_dequeue(t, 0);
     long pid = sys(SYS_getpid), tid = sys(SYS_gettid);
     for (int i = 0; i < count; i++)
-        if (sys(SYS_rt_tgsigqueueinfo, pid, tid, queue[i].si_signo, &queue[i]) == -EAGAIN)
+        if (queue[i].si_signo && sys(SYS_rt_tgsigqueueinfo, pid, tid, queue[i].si_signo, &queue[i]) == -EAGAIN)
             sys(SYS_tgkill, pid, tid, queue[i].si_signo); /* RLIMIT_SIGPENDING: no details */
 }
 

@@ -89,7 +89,7 @@ void threads_lock(void)
         return;
     }
     int depth = thread_self()->inside;
-    sys(SYS_rt_sigprocmask, SIG_SETMASK, NULL, &me->mask, 8);
+    me->mask = signal_mask_thread();
     if (context_save(&me->context)) {
         come_back(depth);
         return;
@@ -159,7 +159,7 @@ __attribute__((noinline)) long threads_away(long (*wait)(void *), void *context)
     int depth = thread_self()->inside;
     if (!threads_many)
         return wait(context);
-    sys(SYS_rt_sigprocmask, SIG_SETMASK, NULL, &me->mask, 8);
+    me->mask = signal_mask_thread();
     if (context_save(&me->context)) {
         come_back(depth);
         return THREADS_AGAIN;
@@ -172,13 +172,17 @@ __attribute__((noinline)) long threads_away(long (*wait)(void *), void *context)
     return result;
 }
 
-void threads_back(void)
+void threads_back(const siginfo_t *info, uint64_t program_mask)
 {
+    struct signal_thread *t = &thread_self()->signals;
     uint64_t all = SIGNAL_DEFERRED, mask;
     if (!threads_many || self()->state != THREAD_AWAY)
         return;
     sys(SYS_rt_sigprocmask, SIG_SETMASK, &all, &mask, 8);
+    int before = t->queued;
+    signal_enqueue(t, info, program_mask);
     threads_lock();
+    signal_dequeue(t, before);
     self()->state = THREAD_RUNNING;
     threads_unlock();
     sys(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, 8);

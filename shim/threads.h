@@ -43,7 +43,7 @@ struct peer {
     long real_tid;
     uint64_t fs_base;
     uint64_t clear_child_tid, robust_list, robust_list_bytes;
-    uint64_t mask; /* of signals, when it went away */
+    uint64_t mask; /* the program's, of signals, when it went away */
     uint64_t rseq, rseq_bytes, rseq_signature;
     struct context context;
 };
@@ -62,8 +62,9 @@ void threads_unlock(void);
 #define THREADS_AGAIN (-600L)
 long threads_away(long (*wait)(void *), void *context);
 
-/* A handler of the program is about to run within such a wait. */
-void threads_back(void);
+/* A handler of the program is about to run within such a wait, for this signal; `mask` is what the wait was made with. The
+ * kernel has given the signal away: until the thread has the lock, it stands in its queue for whoever commits. */
+void threads_back(const siginfo_t *, uint64_t mask);
 
 /* Stops all other threads; they are saved when it returns. Lock held. */
 void threads_stop(void);

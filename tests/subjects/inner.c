@@ -4,6 +4,7 @@
  *     tick         reads a timer that rings once                        ticked     whether it rings again
  *     tail         sends ten bytes of a file to stdout                  where      the file's offset
  *     place        writes a word into a memfd                          placed     the word
+ *     ring         sets a timer that rings once, and waits for its signal; ten times
  *     talk         three threads send numbers to three others: over a pipe, a stream pair and a datagram pair
  *                  answers how many of the three have ever got a number that was not the next one */
 #define _GNU_SOURCE
@@ -12,10 +13,12 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>
+#include <sys/time.h>
 #include <sys/timerfd.h>
 
 enum { LATE = 5000, MESSAGE = 5000 };
@@ -121,6 +124,29 @@ static void talk(void)
     service_answer("wrong %d", talks[0].wrong + talks[1].wrong + talks[2].wrong);
 }
 
+static volatile sig_atomic_t rings;
+
+static void on_alarm(int number)
+{
+    rings++;
+}
+
+/* The signal may come to any thread; only the main one looks. */
+static void ring(void)
+{
+    struct itimerval once = {.it_value.tv_usec = 300};
+    struct sigaction action = {.sa_handler = on_alarm, .sa_flags = SA_RESTART};
+    sigaction(SIGALRM, &action, NULL);
+    for (int i = 0; i < 10; i++) {
+        int before = rings;
+        if (setitimer(ITIMER_REAL, &once, NULL))
+            err(1, "setitimer");
+        while (rings == before)
+            usleep(500);
+    }
+    service_answer("rang");
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 3 || (file = open(argv[2], O_RDONLY)) < 0 || pipe(pipe_ends) || (timer = timerfd_create(CLOCK_MONOTONIC, 0)) < 0 ||
@@ -144,6 +170,8 @@ int main(int argc, char **argv)
             service_answer("place %zd", pwrite(memory, service.number % 2 ? "tower" : "house", 5, 0));
         else if (!strcmp(command, "placed"))
             placed();
+        else if (!strcmp(command, "ring"))
+            ring();
         else if (!strcmp(command, "where"))
             service_answer("at %ld", (long)lseek(file, 0, SEEK_CUR));
         else

@@ -1,5 +1,6 @@
 #!/usr/bin/python3
 """What belongs to a process besides memory: offsets, pipes, signals, timers, limits, sleeps."""
+import itertools
 import os
 import pty
 import sys
@@ -92,6 +93,15 @@ def threads_that_talk(t):
     """What threads send each other over the program's own pipes and socketpairs arrives once and in order."""
     dialog = inner(t)
     t.killed_while(dialog.program, Traffic(dialog, endless(lambda: "talk"), lambda _: "wrong 0"))
+
+
+@case
+def threads_and_an_alarm(t):
+    """A timer's only signal, which a thread takes while another one commits."""
+    dialog = inner(t)
+    model = {"talk": "wrong 0", "ring": "rang"}
+    commands = itertools.chain(["talk"], itertools.repeat("ring"))
+    t.killed_while(dialog.program, Traffic(dialog, commands, model.get))
 
 
 @case

@@ -28,7 +28,10 @@ void threads_lock(void) {}
 
 void threads_unlock(void) {}
 
-void threads_back(void) {}
+void threads_back(const siginfo_t *info, uint64_t mask)
+{
+    (void)info, (void)mask;
+}
 
 long threads_away(long (*wait)(void *), void *context)
 {

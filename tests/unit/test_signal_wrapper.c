@@ -89,6 +89,30 @@ Test(signal_wrapper, reset_hand_counts_the_delivery_to_the_program)
     cr_expect_eq(k.handler, (uintptr_t)SIG_DFL);
 }
 
+/* A thread that waits for the lock, while another one commits and the process is killed. */
+static long raise_and_resume(struct call *c)
+{
+    raise_now((int)c->arg[0]);
+    uint64_t mask = signal_mask_thread();
+    cr_expect_eq(mask, (uint64_t)c->arg[1], "the program's mask, not libken's");
+    signal_thread_resume(mask);
+    return 0;
+}
+
+Test(signal_wrapper, what_is_queued_stays_in_a_new_incarnation)
+{
+    uint64_t before = kernel_mask() & ~SIGNAL_KEPT;
+    handle(SIGUSR1, note, 0);
+    RUN(raise_and_resume, 0, SIGUSR1, (long)before);
+    cr_expect_eq(ran, 1);
+    cr_expect_eq(kernel_mask(), before);
+    thread_self()->signals.mask = before;
+    thread_self()->signals.queued = 1; /* claimed, and not yet written when the commit looked */
+    RUN(raise_and_resume, 0, 0, (long)before);
+    cr_expect_eq(ran, 1);
+    cr_expect_eq(thread_self()->signals.queued, 0);
+}
+
 static long block_then_raise(struct call *c)
 {
     raise_now(SIGUSR1);
