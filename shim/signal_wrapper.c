@@ -143,6 +143,8 @@ static long wait_in_kernel(void *call)
     int depth = me->inside;
     long result = signal_block_enter(c->nr, c->arg, &me->inside, &me->signals.queued);
     me->inside = depth;
+    if (result > 0 && c->nr == SYS_rt_sigtimedwait) /* the kernel has given the signal away */
+        threads_back((const siginfo_t *)c->arg[1], signal_mask_thread());
     return result;
 }
 

@@ -5,6 +5,7 @@
  *     tail         sends ten bytes of a file to stdout                  where      the file's offset
  *     place        writes a word into a memfd                          placed     the word
  *     ring         sets a timer that rings once, and waits for its signal; ten times
+ *     await        the same for a signal that all block, and the main thread asks for
  *     talk         three threads send numbers to three others: over a pipe, a stream pair and a datagram pair
  *                  answers how many of the three have ever got a number that was not the next one */
 #define _GNU_SOURCE
@@ -147,11 +148,30 @@ static void ring(void)
     service_answer("rang");
 }
 
+static void await(const sigset_t *usr)
+{
+    static timer_t clock;
+    static bool made;
+    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
+    struct itimerspec once = {.it_value.tv_nsec = 300000};
+    if (!made && timer_create(CLOCK_MONOTONIC, &event, &clock))
+        err(1, "timer_create");
+    made = true;
+    for (int i = 0, number; i < 10; i++)
+        if (timer_settime(clock, 0, &once, NULL) || sigwait(usr, &number) || number != SIGUSR1)
+            err(1, "sigwait");
+    service_answer("awaited");
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 3 || (file = open(argv[2], O_RDONLY)) < 0 || pipe(pipe_ends) || (timer = timerfd_create(CLOCK_MONOTONIC, 0)) < 0 ||
         (memory = memfd_create("words", 0)) < 0)
         err(1, "usage: inner PORT FILE");
+    sigset_t usr;
+    sigemptyset(&usr);
+    sigaddset(&usr, SIGUSR1);
+    pthread_sigmask(SIG_BLOCK, &usr, NULL);
     service_open(atoi(argv[1]));
     for (;;) {
         const char *command = service_next();
@@ -172,6 +192,8 @@ int main(int argc, char **argv)
             placed();
         else if (!strcmp(command, "ring"))
             ring();
+        else if (!strcmp(command, "await"))
+            await(&usr);
         else if (!strcmp(command, "where"))
             service_answer("at %ld", (long)lseek(file, 0, SEEK_CUR));
         else

@@ -99,8 +99,8 @@ def threads_that_talk(t):
 def threads_and_an_alarm(t):
     """A timer's only signal, which a thread takes while another one commits."""
     dialog = inner(t)
-    model = {"talk": "wrong 0", "ring": "rang"}
-    commands = itertools.chain(["talk"], itertools.repeat("ring"))
+    model = {"talk": "wrong 0", "ring": "rang", "await": "awaited"}
+    commands = itertools.chain(["talk"], itertools.cycle(["ring", "await"]))
     t.killed_while(dialog.program, Traffic(dialog, commands, model.get))
 
 
