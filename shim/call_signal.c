@@ -3,10 +3,12 @@
 #include "shim/call_time.h"
 #include "shim/children.h"
 #include "shim/process.h"
+#include "shim/threads.h"
 
 #include <string.h>
 
 #define MASK_BYTES 8UL
+#define UNHEARD_NS 2000000
 #define UNBLOCKABLE (SIGNAL_BIT(SIGKILL) | SIGNAL_BIT(SIGSTOP))
 
 long signal_install(int signal)
@@ -229,17 +231,28 @@ void signal_boot(void)
  * program's is in the queue, which is image like this. */
 static uint64_t captured_mask, captured_pending;
 
+/* A thread that waits outside has been given a timer's only signal, and is about to write it down. Not for long: the signal
+ * may be ignored, read from a signalfd, or lie in the frame of a thread that stands still, and is safe there. */
+static void wait_until_heard(uint64_t signals)
+{
+    int64_t until = time_monotonic_ns() + UNHEARD_NS;
+    while (time_unheard(signals) && time_monotonic_ns() < until)
+        sys(SYS_sched_yield);
+}
+
 /* A timer must be seen as running or as having sent its signal: not as both, not as neither. */
 static uint64_t pending_and_timers(void)
 {
-    uint64_t pending = 0, before;
+    uint64_t pending = 0, before, rung = 0;
     sys(SYS_rt_sigpending, &pending, MASK_BYTES);
     do {
         before = pending;
-        if (!time_capture_timers())
+        if (!time_capture_timers(&rung))
             break;
         sys(SYS_rt_sigpending, &pending, MASK_BYTES);
     } while (pending != before);
+    if (threads_many && time_unheard(rung & ~pending))
+        wait_until_heard(rung & ~pending);
     return pending;
 }
 
@@ -247,6 +260,8 @@ void signal_capture(void)
 {
     uint64_t all = SIGNAL_DEFERRED, mask = 0;
     sys(SYS_rt_sigprocmask, SIG_SETMASK, &all, &mask, MASK_BYTES);
+    if (threads_many)
+        signal_captures++;
     uint64_t pending = pending_and_timers();
     if (mask != captured_mask) /* an unchanged line stays clean */
         captured_mask = mask;
@@ -280,9 +295,23 @@ void signal_resume(void)
     sys(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, MASK_BYTES);
 }
 
+/* What was captured as pending, and then came to a thread that was away, is in both places. */
+static void drop_doubles(struct signal_thread *t)
+{
+    int kept = 0;
+    for (int i = 0; i < t->queued && i < SIGNAL_QUEUE; i++) {
+        const siginfo_t *info = &t->queue[i];
+        bool pending = info->si_signo && (captured_pending & SIGNAL_BIT(info->si_signo));
+        if (info->si_signo && !(pending && info->si_errno == (int)signal_captures))
+            t->queue[kept++] = *info;
+    }
+    signal_dequeue(t, kept);
+}
+
 void signal_thread_resume(uint64_t mask)
 {
     stack_t kernels = kernel_altstack();
+    drop_doubles(&thread_self()->signals);
     mask = thread_self()->signals.queued ? SIGNAL_DEFERRED : mask & ~SIGNAL_KEPT;
     sys(SYS_sigaltstack, &kernels, NULL);
     sys(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, MASK_BYTES);

@@ -155,15 +155,49 @@ long call_clock_nanosleep(struct call *c)
     return sleep_for(clock, &wanted, (void *)c->arg[3]);
 }
 
+static int64_t timeval_ns(const struct timeval *t)
+{
+    return t->tv_sec * 1000000000 + t->tv_usec * 1000;
+}
+
 /* The three interval timers. The kernel runs them; we only know which one may be running. */
 static bool itimer_used[3];
 static struct itimerval itimer_left[3]; /* as of the last commit */
 
+static const int itimer_signal[3] = {SIGALRM, SIGVTALRM, SIGPROF};
+
+static uint64_t heard; /* atomic; signals that came since a timer was set to send them */
+
+void time_heard(int signal)
+{
+    if (!(__atomic_load_n(&heard, __ATOMIC_RELAXED) & SIGNAL_BIT(signal)))
+        __atomic_fetch_or(&heard, SIGNAL_BIT(signal), __ATOMIC_RELEASE);
+}
+
+uint64_t time_unheard(uint64_t signals)
+{
+    return signals & ~__atomic_load_n(&heard, __ATOMIC_ACQUIRE);
+}
+
+void time_will_ring(int signal)
+{
+    __atomic_fetch_and(&heard, ~SIGNAL_BIT(signal), __ATOMIC_RELAXED);
+}
+
+static void itimer_set(int which, bool runs)
+{
+    itimer_used[which] = runs;
+    if (runs)
+        time_will_ring(itimer_signal[which]);
+}
+
 long call_setitimer(struct call *c)
 {
+    struct itimerval wanted;
+    bool known = c->arg[1] && c->arg[0] >= 0 && c->arg[0] < 3 && fault_copy(&wanted, (void *)c->arg[1], sizeof wanted);
     long result = call_raw(c);
-    if (!sys_failed(result) && c->arg[1] && c->arg[0] >= 0 && c->arg[0] < 3)
-        itimer_used[c->arg[0]] = true;
+    if (!sys_failed(result) && known)
+        itimer_set((int)c->arg[0], timeval_ns(&wanted.it_value));
     return result;
 }
 
@@ -174,18 +208,13 @@ long call_getitimer(struct call *c)
 
 long call_alarm(struct call *c)
 {
-    itimer_used[ITIMER_REAL] = true;
+    itimer_set(ITIMER_REAL, (unsigned)c->arg[0]);
     return call_raw(c);
-}
-
-static int64_t timeval_ns(const struct timeval *t)
-{
-    return t->tv_sec * 1000000000 + t->tv_usec * 1000;
 }
 
 /* The kernel starts ITIMER_REAL's next period when its signal is taken: as long as that is blocked, nothing is left of a timer
  * that goes on all the same. So what counts is the period. */
-static bool itimers_capture(void)
+static bool itimers_capture(uint64_t *rung)
 {
     bool any = false;
     for (int which = 0; which < 3; which++) {
@@ -196,6 +225,8 @@ static bool itimers_capture(void)
         if (memcmp(&left, &itimer_left[which], sizeof left) != 0)
             itimer_left[which] = left;
         itimer_used[which] = timeval_ns(&left.it_value) || timeval_ns(&left.it_interval);
+        if (!itimer_used[which])
+            *rung |= SIGNAL_BIT(itimer_signal[which]);
         any = true;
     }
     return any;
@@ -220,9 +251,9 @@ static void itimers_resume(int64_t down)
     }
 }
 
-bool time_capture_timers(void)
+bool time_capture_timers(uint64_t *rung)
 {
-    return itimers_capture() | timers_capture();
+    return itimers_capture(rung) | timers_capture(rung);
 }
 
 void time_capture(void)

@@ -35,8 +35,18 @@ struct timespec time_kernels(long clock, const struct timespec *deadline);
 
 void time_capture(void); /* before each commit: the clock */
 
-/* What armed timers have left; called by signal_capture(). False: none is armed. */
-bool time_capture_timers(void);
+/* What armed timers have left; called by signal_capture(). False: none is armed. Adds to *rung the signals of those that
+ * have stopped since the last time: each is pending, or was heard, or is just coming to a thread. */
+bool time_capture_timers(uint64_t *rung);
+
+/* A signal is written down where the next commit finds it, or handed over. Async-signal-safe. */
+void time_heard(int signal);
+
+/* A timer is set to send it. */
+void time_will_ring(int signal);
+
+/* Those of `signals` that were not heard since a timer was set to send them. */
+uint64_t time_unheard(uint64_t signals);
 
 /* Adapts the offset and arms the timers again; signals still blocked, or after signal_resume(). */
 void time_resume(void);

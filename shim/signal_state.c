@@ -11,6 +11,7 @@
 #define FLAG_RESTORER 0x04000000UL
 
 static struct signal_action actions[SIGNAL_COUNT];
+uint32_t signal_captures;
 
 struct signal_action *signal_action(int signal)
 {
@@ -79,6 +80,7 @@ void signal_enqueue(struct signal_thread *t, const siginfo_t *info, uint64_t mas
         return;
     }
     memcpy(&t->queue[place], info, sizeof *info);
+    t->queue[place].si_errno = (int)signal_captures;
 }
 
 void signal_dequeue(struct signal_thread *t, int count)

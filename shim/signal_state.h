@@ -35,6 +35,9 @@ struct signal_action {
  * one is rare: only faults sent by kill(2) get through. */
 #define SIGNAL_QUEUE 8
 
+/* How often signals were captured (with several threads): an entry has it in si_errno, of which nobody hears. */
+extern uint32_t signal_captures;
+
 struct signal_thread {
     int queued;   /* entries claimed; raised by the wrapper, emptied by signal_leave()/_block() */
     unsigned ran; /* handlers run so far; signal_block() compares */

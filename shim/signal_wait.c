@@ -25,6 +25,8 @@ long call_rt_sigsuspend(struct call *c)
 
 static long hand_over(const struct call *c, siginfo_t *info, long result)
 {
+    if (result > 0)
+        time_heard((int)result);
     if (result <= 0 || !c->arg[1])
         return result;
     process_correct_sender(info);

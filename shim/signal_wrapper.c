@@ -56,6 +56,7 @@ static void deliver(int signal, siginfo_t *info, ucontext_t *uc)
         return;
     }
     threads_back(info, *frame_mask(uc));
+    time_heard(signal);
     struct signal_thread *t = &thread_self()->signals;
     t->ran++;
     if (!(a.flags & SA_RESTART))
@@ -88,6 +89,7 @@ void signal_wrapper(int signal, siginfo_t *info, void *context)
     } else if (me->inside > 0 && !call_passive) {
         MUTANT("signals.deferred_lost", (void)0, signal_enqueue(&me->signals, info, *frame_mask(uc)));
         *frame_mask(uc) = SIGNAL_DEFERRED;
+        time_heard(signal);
         return;
     }
     deliver(signal, info, uc);
@@ -101,9 +103,11 @@ static void requeue(struct signal_thread *t)
     memcpy(queue, t->queue, sizeof queue[0] * (size_t)count);
     signal_dequeue(t, 0);
     long pid = sys(SYS_getpid), tid = sys(SYS_gettid);
-    for (int i = 0; i < count; i++)
+    for (int i = 0; i < count; i++) {
+        queue[i].si_errno = 0;
         if (queue[i].si_signo && sys(SYS_rt_tgsigqueueinfo, pid, tid, queue[i].si_signo, &queue[i]) == -EAGAIN)
             sys(SYS_tgkill, pid, tid, queue[i].si_signo); /* RLIMIT_SIGPENDING: no details */
+    }
 }
 
 /* The handlers run in here, at the last system call. */

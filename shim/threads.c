@@ -5,6 +5,7 @@
 #include "heap/session.h"
 #include "shim/call_process.h"
 #include "shim/call_signal.h"
+#include "shim/call_time.h"
 #include "shim/credentials.h"
 #include "shim/sigsys.h"
 #include "shim/thread.h"
@@ -181,6 +182,7 @@ void threads_back(const siginfo_t *info, uint64_t program_mask)
     sys(SYS_rt_sigprocmask, SIG_SETMASK, &all, &mask, 8);
     int before = t->queued;
     signal_enqueue(t, info, program_mask);
+    time_heard(info->si_signo);
     threads_lock();
     signal_dequeue(t, before);
     self()->state = THREAD_RUNNING;

@@ -70,6 +70,8 @@ long call_timer_settime(struct call *c)
     if (sys_failed(result))
         return result;
     t->armed = arms;
+    if (arms && t->event.sigev_notify != SIGEV_NONE)
+        time_will_ring(t->event.sigev_signo);
     return !c->arg[3] || fault_copy((void *)c->arg[3], &old, sizeof old) ? 0 : -EFAULT;
 }
 
@@ -113,7 +115,7 @@ void time_correct_timer(siginfo_t *info)
         }
 }
 
-bool timers_capture(void)
+bool timers_capture(uint64_t *rung)
 {
     bool any = false;
     for (int id = 0; id < TIMERS_MAX; id++) {
@@ -125,6 +127,8 @@ bool timers_capture(void)
         if (memcmp(&left, &t->left, sizeof left) != 0)
             t->left = left;
         t->armed = left.it_value.tv_sec || left.it_value.tv_nsec;
+        if (!t->armed && t->event.sigev_notify != SIGEV_NONE)
+            *rung |= SIGNAL_BIT(t->event.sigev_signo);
         any = true;
     }
     return any;

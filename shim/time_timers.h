@@ -9,7 +9,7 @@
 /* More of them fail with EAGAIN, as beyond RLIMIT_SIGPENDING. */
 #define TIMERS_MAX 64
 
-bool timers_capture(void); /* false: none is armed */
+bool timers_capture(uint64_t *rung); /* as time_capture_timers() */
 
 /* As time_left_ns(). How long the process was away, by the monotonic and by the wall clock. */
 void timers_resume(int64_t down, int64_t wall_down);

@@ -10,7 +10,7 @@
 
 #include <criterion/criterion.h>
 
-bool call_passive;
+bool call_passive, threads_many;
 static int turns_ended;
 
 void turn_end(enum turn_reason reason)

@@ -11,6 +11,7 @@
 
 static volatile int ran;
 static volatile int timer_id = -1;
+static uint64_t rung;
 
 static void note(int signal, siginfo_t *info, void *context)
 {
@@ -89,14 +90,14 @@ Test(call_time, an_alarm_goes_on_in_the_new_process, .timeout = 5)
     struct itimerval off = {0}, left;
     handle(SIGALRM, note, 0);
     cr_assert_eq(RUN(call_alarm, SYS_alarm, 100), 0);
-    cr_expect(time_capture_timers());
+    cr_expect(time_capture_timers(&rung));
     time_capture();
     setitimer(ITIMER_REAL, &off, NULL); /* a new process has none */
     time_resume();
     getitimer(ITIMER_REAL, &left);
     cr_expect(left.it_value.tv_sec == 99 || left.it_value.tv_sec == 100);
     cr_expect_eq(RUN(call_alarm, SYS_alarm, 0), 100);
-    time_capture_timers();
+    time_capture_timers(&rung);
     time_capture();
     time_resume();
     getitimer(ITIMER_REAL, &left);
@@ -108,7 +109,7 @@ Test(call_time, a_timer_runs_on_while_the_process_is_away, .timeout = 5)
     struct itimerval half = {.it_value.tv_usec = 500000}, left, off = {0};
     handle(SIGALRM, note, 0);
     cr_assert_eq(RUN(call_setitimer, SYS_setitimer, ITIMER_REAL, (long)&half, 0), 0);
-    time_capture_timers();
+    time_capture_timers(&rung);
     time_capture();
     setitimer(ITIMER_REAL, &off, NULL);
     usleep(100000);
@@ -135,8 +136,8 @@ Test(call_time, an_interval_timer_whose_signal_is_pending_goes_on, .timeout = 5)
     cr_assert_eq(RUN(call_rt_sigprocmask, SYS_rt_sigprocmask, SIG_BLOCK, (long)&alarm, 0, 8), 0);
     cr_assert_eq(RUN(call_setitimer, SYS_setitimer, ITIMER_REAL, (long)&often, 0), 0);
     wait_for_ring();
-    cr_expect(time_capture_timers());
-    cr_expect(time_capture_timers(), "and the next time, too");
+    cr_expect(time_capture_timers(&rung));
+    cr_expect(time_capture_timers(&rung), "and the next time, too");
     time_capture();
     setitimer(ITIMER_REAL, &off, NULL);
     time_resume();
@@ -207,7 +208,7 @@ Test(call_time, posix_timers_keep_their_ids, .timeout = 5)
     int first = make_timer(NULL), second = make_timer(NULL);
     cr_assert_neq(first, second);
     cr_assert_eq(RUN(call_timer_settime, SYS_timer_settime, second, 0, (long)&later, 0), 0);
-    cr_expect(time_capture_timers());
+    cr_expect(time_capture_timers(&rung));
     time_capture();
     time_resume(); /* the old ones stay with this process; they are not armed to fire soon */
     cr_assert_eq(RUN(call_timer_gettime, SYS_timer_gettime, second, (long)&left), 0);

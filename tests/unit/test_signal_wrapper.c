@@ -1,6 +1,7 @@
 /* When the program's handlers run: not while libken is busy, at once while it waits. */
 #define _GNU_SOURCE /* REG_RIP */
 #include "shim_signals.h"
+#include "shim/call_time.h"
 #include "shim/process.h"
 
 #include <fcntl.h>
@@ -111,6 +112,39 @@ Test(signal_wrapper, what_is_queued_stays_in_a_new_incarnation)
     RUN(raise_and_resume, 0, 0, (long)before);
     cr_expect_eq(ran, 1);
     cr_expect_eq(thread_self()->signals.queued, 0);
+}
+
+/* Captured as pending, then taken by a thread that was away, before memory was copied: once is enough. */
+Test(signal_wrapper, a_signal_is_not_pending_and_queued)
+{
+    struct signal_thread *t = &thread_self()->signals;
+    siginfo_t info = {.si_signo = SIGUSR1};
+    uint64_t set = SIGNAL_BIT(SIGUSR1);
+    threads_many = true;
+    handle(SIGUSR1, note, 0);
+    cr_assert_eq(RUN(call_rt_sigprocmask, SYS_rt_sigprocmask, SIG_BLOCK, (long)&set, 0, 8), 0);
+    signal_enqueue(t, &info, 0); /* one that came before the capture is another one */
+    raise_now(SIGUSR1);
+    signal_capture();
+    signal_captured();
+    signal_enqueue(t, &info, 0);
+    cr_assert_eq(t->queued, 2);
+    signal_thread_resume(set);
+    cr_expect_eq(t->queued, 1);
+}
+
+/* A timer has sent its signal, and nobody has it yet: the capture waits for whoever has been given it. */
+Test(signal_wrapper, what_a_timer_sent_is_waited_for, .timeout = 5)
+{
+    uint64_t rung = SIGNAL_BIT(SIGALRM);
+    time_will_ring(SIGALRM);
+    cr_expect_eq(time_unheard(rung), rung);
+    handle(SIGALRM, note, 0);
+    raise_now(SIGALRM);
+    cr_expect_eq(time_unheard(rung), 0);
+    time_will_ring(SIGALRM);
+    RUN(raise_one, 0, SIGALRM);
+    cr_expect_eq(time_unheard(rung), 0, "what is deferred was heard, too");
 }
 
 static long block_then_raise(struct call *c)
