@@ -77,12 +77,12 @@ static void free_own(struct heap *h, struct span *s, void *p)
     if (span_is_free(s, i))
         alloc_abort_pointer("double free", address);
     if (i >= s->freed)
-        s->freed = (uint16_t)(i + 1);
+        s->freed = (uint32_t)i + 1;
     struct bin *b = &h->bin[s->kind];
     if (bin_ends_at(b->top))
         alloc_heap_flush(h, s->kind);
     span_mark_free(s, i);
-    bin_push(b, b->top, address);
+    bin_push(b, b->top, address, span_place(s, (uint64_t)i));
 }
 
 void alloc_free_slowly(void *p, struct span *s)

@@ -10,13 +10,18 @@
 #define CLASS_MOST_OBJECTS 256 /* in one span: four words of bitmap */
 #define CLASS_MOST_CACHED 30
 
-/* For sizes up to CLASS_LARGEST. Without a branch: mixed sizes would mispredict it. Below 128 the
- * first doubling's steps of 16 go on downwards. */
+/* The class of an object whose last byte has this number. Without a branch: mixed sizes would
+ * mispredict it. Below 128 the first doubling's steps of 16 go on downwards. A macro, so that
+ * a table can be made of it. */
+#define CLASS_POWER(last) (63U ^ (unsigned)__builtin_clzl((last) | 64UL))
+#define CLASS_WITH(last)                                                                           \
+    ((CLASS_POWER(last) - 6) * 4 + (unsigned)((last) >> (CLASS_POWER(last) - 2)))
+
+/* For sizes up to CLASS_LARGEST. */
 static inline unsigned class_of(size_t bytes)
 {
     size_t last = bytes - (bytes != 0);
-    unsigned power = 63U ^ (unsigned)__builtin_clzl(last | 64);
-    return (power - 6) * 4 + (unsigned)(last >> (power - 2));
+    return CLASS_WITH(last);
 }
 
 static inline uint32_t class_size(unsigned kind)

@@ -17,6 +17,14 @@ struct lock alloc_lock;
 const struct span alloc_no_span = {.owner = HEAP_NONE};
 __thread struct heap *alloc_heap;
 
+#define AT(n)                                                                                      \
+    (uint16_t)(offsetof(struct heap, bin) + CLASS_WITH((n)*16UL - ((n) != 0)) * sizeof(struct bin))
+#define AT_8(n) AT(n), AT(n + 1), AT(n + 2), AT(n + 3), AT(n + 4), AT(n + 5), AT(n + 6), AT(n + 7)
+#define AT_32(n) AT_8(n), AT_8(n + 8), AT_8(n + 16), AT_8(n + 24)
+#define AT_128(n) AT_32(n), AT_32(n + 32), AT_32(n + 64), AT_32(n + 96)
+#define AT_512(n) AT_128(n), AT_128(n + 128), AT_128(n + 256), AT_128(n + 384)
+const uint16_t alloc_bin_at[] = {AT_512(0), AT_512(512), AT_512(1024), AT_512(1536), AT(2048)};
+
 static size_t heaps;
 static struct heap *dead;
 static pthread_key_t key;
@@ -56,7 +64,7 @@ static void partial_unlink(struct heap *h, struct span *s)
 }
 
 /* The slot that stays 0, below the first object. */
-static uintptr_t *bin_bottom(struct bin *b, unsigned kind)
+static struct slot *bin_bottom(struct bin *b, unsigned kind)
 {
     return &b->slot[BIN_SLOTS - 1 - class_cached(kind)];
 }
@@ -68,8 +76,8 @@ static bool can_retire(struct heap *h, struct span *s)
     if (!span_is_empty(s) || span_rest(s)->balance)
         return false;
     struct bin *b = &h->bin[s->kind];
-    for (uintptr_t *o = b->top; *o; o--)
-        if (span_of(*o) == s)
+    for (struct slot *o = b->top; o->address; o--)
+        if (span_of(o->address) == s)
             return false;
     return true;
 }
@@ -99,10 +107,10 @@ static void forget(struct heap *h, unsigned kind, unsigned leave, bool locked)
 {
     struct bin *b = &h->bin[kind];
     struct span *left[CLASS_MOST_CACHED];
-    uintptr_t *bottom = bin_bottom(b, kind);
+    struct slot *bottom = bin_bottom(b, kind);
     unsigned count = (unsigned)(b->top - bottom), spans = 0;
     for (unsigned i = 1; i <= leave; i++) {
-        struct span *s = span_of(bottom[i]);
+        struct span *s = span_of(bottom[i].address);
         unsigned k = 0;
         while (k < spans && left[k] != s)
             k++;
@@ -141,7 +149,7 @@ static void collect(struct span *s, struct rest *r, bool locked)
         __atomic_store_n(&s->free[w], s->free[w] | bits, __ATOMIC_RELAXED);
         taken += (uint32_t)__builtin_popcountl(bits);
         if (s->freed < w * 64 + last + 1)
-            s->freed = (uint16_t)(w * 64 + last + 1);
+            s->freed = w * 64 + last + 1;
     }
     r->balance += taken - counted;
 }
@@ -197,7 +205,7 @@ static struct span *span_make(struct heap *h, unsigned kind)
     if (id) {
         s = span_at(id);
         struct rest *r = rest_at(id);
-        s->size = class_size(kind);
+        s->size = (uint16_t)class_size(kind);
         s->magic = (uint32_t)(((1UL << 32) + s->size - 1) / s->size);
         s->capacity = (uint16_t)class_objects(kind);
         s->freed = 0;
@@ -251,9 +259,11 @@ void *alloc_heap_fill(struct heap *h, unsigned kind)
     unsigned free = (unsigned)__builtin_popcountl(bits);
     if (want > free)
         want = free;
-    uintptr_t *bottom = bin_bottom(b, kind);
-    for (unsigned k = want; k > 0; k--, bits &= bits - 1)
-        bottom[k] = s->start + (w * 64 + (unsigned)__builtin_ctzl(bits)) * (uintptr_t)s->size;
+    struct slot *bottom = bin_bottom(b, kind);
+    for (unsigned k = want; k > 0; k--, bits &= bits - 1) {
+        unsigned i = w * 64 + (unsigned)__builtin_ctzl(bits);
+        bottom[k] = (struct slot){s->start + i * (uintptr_t)s->size, (uint32_t)span_place(s, i)};
+    }
     __atomic_store_n(&b->top, bottom + want, __ATOMIC_RELEASE);
     return bin_pop(b);
 }
@@ -388,17 +398,20 @@ static int fault(const char *what, uint32_t id)
 static int check_bin(struct heap *h, unsigned kind)
 {
     struct bin *b = &h->bin[kind];
-    uintptr_t *bottom = bin_bottom(b, kind);
-    if (b->top < bottom || b->top - bottom > class_cached(kind) || *bottom)
+    struct slot *bottom = bin_bottom(b, kind);
+    if (b->top < bottom || b->top - bottom > class_cached(kind) || bottom->address)
         return fault("a bin holds more than it may", kind);
-    for (uintptr_t *o = b->top; o > bottom; o--) {
-        struct span *s = span_of(*o);
-        if (!s || s->owner != h || s->kind != kind || span_index(s, *o) < 0)
+    for (struct slot *o = b->top; o > bottom; o--) {
+        struct span *s = span_of(o->address);
+        long i = s && s->owner == h && s->kind == kind ? span_index(s, o->address) : -1;
+        if (i < 0)
             return fault("a bin holds what is not the heap's", kind);
-        if (!span_is_free(s, span_index(s, *o)))
+        if (o->place != span_place(s, (uint64_t)i))
+            return fault("a bin's object has its bit elsewhere", span_id(s));
+        if (!span_is_free(s, i))
             return fault("a bin's object is in use", span_id(s));
-        for (uintptr_t *other = bottom + 1; other < o; other++)
-            if (*other == *o)
+        for (struct slot *other = bottom + 1; other < o; other++)
+            if (other->address == o->address)
                 return fault("an object is in a bin twice", span_id(s));
     }
     return 0;
@@ -411,8 +424,8 @@ static bool is_found(struct span *s)
     int free = 0;
     for (unsigned w = 0; w < CLASS_MOST_OBJECTS / 64; w++)
         free += __builtin_popcountl(s->free[w]);
-    for (uintptr_t *o = b->top; *o; o--)
-        free -= span_of(*o) == s;
+    for (struct slot *o = b->top; o->address; o--)
+        free -= span_of(o->address) == s;
     return free == 0;
 }
 

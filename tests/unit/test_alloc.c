@@ -1,7 +1,7 @@
 /* The allocator: contents, alignment, placement, misuse; its invariants after random operations. */
 #define _GNU_SOURCE
 #include "heap/alloc.h"
-#include "heap/alloc_class.h"
+#include "heap/alloc_span.h"
 #include "heap/region.h"
 
 #include <criterion/criterion.h>
@@ -121,12 +121,31 @@ Test(alloc, every_size_lands_in_the_smallest_class_that_holds_it)
         unsigned kind = class_of(bytes);
         cr_assert(kind < CLASSES && class_size(kind) >= bytes);
         cr_assert(kind == 0 || class_size(kind - 1) < bytes);
+        cr_assert_eq(alloc_bin_at[(bytes + 15) / 16], offsetof(struct heap, bin[kind]));
     }
     for (unsigned kind = 0; kind < CLASSES; kind++) {
         cr_assert_eq(class_size(kind) % 16, 0);
         cr_assert(class_objects(kind) <= CLASS_MOST_OBJECTS && class_objects(kind) >= 8);
         size_t span = class_pages(kind) * 4096UL;
         cr_assert(span - class_objects(kind) * class_size(kind) <= span / 40);
+    }
+}
+
+Test(alloc, an_object_begins_at_multiples_of_its_size_only)
+{
+    for (unsigned kind = 0; kind < CLASSES; kind++) {
+        char *p = alloc_malloc(class_size(kind));
+        const struct span *s = span_of((uintptr_t)p);
+        cr_assert(s && s->kind == kind && s->size == class_size(kind));
+        for (uintptr_t at = 0; at < class_pages(kind) * PAGE_BYTES; at++) {
+            uint64_t quotient = span_quotient(s, s->start + at);
+            bool begins = at % s->size == 0;
+            cr_assert_eq(span_is_start(s, quotient), begins, "%lu of %u", at, s->size);
+            cr_assert(!begins || quotient >> 32 == at / s->size);
+            cr_assert_eq(span_index(s, s->start + at),
+                         begins && at / s->size < s->capacity ? (long)(at / s->size) : -1);
+        }
+        alloc_free(p);
     }
 }
 
