@@ -288,6 +288,13 @@ void threads_reenter(struct peer *p)
 
 long clone_resume(unsigned long flags, void *stack, uint64_t *child_tid, uint64_t tls, struct peer *p);
 
+/* As a context that is not saved, or not resumed, as a whole: all of what it has but the stack. (One register alone may
+ * be one that every function on the way back has pushed, and that is not missed.) */
+static void mutilate(struct context *c)
+{
+    c->rbx = c->rbp = c->r12 = c->r13 = c->r14 = c->r15 = 0;
+}
+
 static void make_again(struct peer *p)
 {
     unsigned long flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM |
@@ -295,8 +302,8 @@ static void make_again(struct peer *p)
     char *stack = (char *)((p->context.rsp - RED_ZONE) & ~15UL);
     p->state = THREAD_STOPPED;
     p->go_seen = go_word;
-    if (MUTANT("threads.register_lost", true, false))
-        p->context.rbp = 0;
+    if (MUTANT("threads.registers_lost", true, false))
+        mutilate(&p->context);
     p->real_tid = clone_resume(flags, stack, (uint64_t *)p->clear_child_tid,
                                MUTANT("threads.wrong_tls", self()->fs_base, p->fs_base), p);
     FAULT("threads.made");

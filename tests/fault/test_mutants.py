@@ -71,7 +71,7 @@ CAUGHT_BY = {
     "exit.not_finished": [system("ends", "end_return")],
     "boot.old_progress": [crash("leave_again")],
     "threads.wrong_tls": [crash("threads", "turn.applied:9")],
-    "threads.register_lost": [crash("threads", "turn.applied:9")],
+    "threads.registers_lost": [crash("threads", "turn.applied:9")],
     "channel.no_deduplication": [unit("channel")],
     "release.progress_ignored": [crash("leave", "release.noted:9")],
     "inbox.position_lost": [crash("copy", "inbox.taken:6")],
