@@ -11,13 +11,25 @@
 #define RED_ZONE 128
 #define USER_END 0x7ffffffff000UL
 
+/* Whether the record may hold lines of the page already: what libken itself wrote since the areas were refreshed, its own
+ * stack at the least, is found once more. */
+static bool is_taken(const struct session *s, uintptr_t address)
+{
+    size_t at = s->taken.count ? pages_find(&s->taken, address) : 0;
+    return at < s->taken.count && s->taken.at[at].start <= address;
+}
+
 /* Puts what changed in one page into the record. */
 static int take_page(struct session *s, uintptr_t address)
 {
     struct image *i = &s->image;
     uint64_t offset = image_find(i, address);
     bool present = offset && image_present(i, offset);
-    uint64_t changed = diff_page((const void *)address, present ? i->twin + offset : NULL);
+    if (present && i->unverified.count)
+        verify_at(i, offset); /* what it is compared with */
+    const void *before = present ? i->twin + offset : NULL;
+    /* Lines that went back to what the twin has would be missed by a second comparison with it. */
+    uint64_t changed = is_taken(s, address) ? ~0UL : diff_page((const void *)address, before);
     if (!changed)
         return 0;
     if (!present) {
@@ -26,7 +38,7 @@ static int take_page(struct session *s, uintptr_t address)
         MUTANT("image.not_present", (void)0, image_set_present(i, offset));
     }
     changed &= MUTANT("diff.line_missed", ~(1UL << 63), ~0UL);
-    return image_log_lines(&s->log, (const void *)address, offset, changed, present ? 0 : LOG_NEW);
+    return image_log_lines(i, &s->log, (const void *)address, before, offset, changed, present ? 0 : LOG_NEW);
 }
 
 /* What lies below the red zone of the main stack is dead. */
@@ -43,6 +55,12 @@ static int take_range(struct session *s, uintptr_t from, uintptr_t to)
             return r;
     }
     return 0;
+}
+
+static int take_new(struct session *s, uintptr_t from, uintptr_t to)
+{
+    int r = take_range(s, from, to);
+    return r ? r : pages_add(&s->taken, from, to);
 }
 
 /* One scan over everything: the tracker knows nothing of the window, which is never added to it. */
@@ -110,12 +128,15 @@ static int capture(struct session *s)
 {
     struct meta *meta = s->image.meta;
     log_begin(&s->log);
+    pages_clear(&s->taken);
     FAULT("commit.begun");
     if (meta->context.rsp < s->areas.stack.start && meta->context.rsp > s->areas.stack.start - (64UL << 20))
         s->areas.stale = true; /* the stack has grown */
-    int r = image_log_punches(&s->image, &s->log);
+    int r = verify_touched(&s->image, &s->tracker.pagemap);
+    if (!r)
+        r = image_log_punches(&s->image, &s->log);
     if (!r && s->areas.stale)
-        r = areas_refresh(s, take_range);
+        r = areas_refresh(s, take_new);
     if (!r)
         r = take_written(s);
     if (!r)
@@ -163,4 +184,5 @@ void commit_apply(struct session *s)
     int r = log_apply(&s->log);
     if (r)
         say_die("cannot write the image (%s); start the same command again to recover", say_error(r));
+    verify_some(&s->image);
 }

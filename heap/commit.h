@@ -1,7 +1,7 @@
 /* The commit: the one place where a turn becomes durable.
  *
- *   context saved -> areas refreshed -> dirty pages found -> compared with their twins -> one record ->
- *   ONE durable write.    Then, by the caller: outputs released -> commit_apply().
+ *   context saved -> restored pages verified, if touched -> areas refreshed -> dirty pages found -> compared with
+ *   their twins -> one record -> ONE durable write.    Then, by the caller: outputs released -> commit_apply().
  *
  * Runs on the thread that ended the turn. Source of the idea: Yoo et al., "Composable Reliability for
  * Asynchronous Systems", USENIX ATC 2012, section 3 (turns), with write-ahead redo logging of lines.

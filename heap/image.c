@@ -1,6 +1,9 @@
 #include "heap/image.h"
 #include "heap/diff.h"
+#include "heap/fault.h"
+#include "heap/sums.h"
 #include "heap/sys.h"
+#include "heap/verify.h"
 #include "heap/window.h"
 
 #define XXH_INLINE_ALL
@@ -14,11 +17,7 @@
 #define GROWTH (64UL << 20)
 
 _Static_assert(CHUNK_MAX < INDEX_SLOTS, "the index must never fill");
-
-static uint64_t slot_offset(uint32_t slot)
-{
-    return META_BYTES + ((uint64_t)slot << CHUNK_SHIFT);
-}
+_Static_assert(META_BYTES + (CHUNK_MAX / GROUP_SLOTS + 1) * GROUP_BYTES <= WINDOW_TWIN_BYTES, "the window holds the twin");
 
 static uint32_t hash(uint64_t number)
 {
@@ -85,7 +84,7 @@ static bool reaches_all_pages(const struct image *i, uint64_t file_bytes)
             if (!c->present[word])
                 continue;
             unsigned last = word * 64 + 63 - (unsigned)__builtin_clzl(c->present[word]);
-            if (slot_offset(slot) + (last + 1) * PAGE_BYTES > file_bytes)
+            if (layout_slot(slot) + (last + 1) * PAGE_BYTES > file_bytes)
                 return false;
             break;
         }
@@ -117,6 +116,23 @@ static bool adds_up(const struct image *i)
     return pages == i->meta->pages && layout_sum(i) == i->meta->layout_sum;
 }
 
+static bool sums_match(const void *beginning, uint64_t at, uint64_t bytes)
+{
+    const uint8_t *base = beginning;
+    for (uint64_t end = at + bytes; at < end; at += PAGE_BYTES)
+        if (!sums_hold(base + at, *(const uint32_t *)(base + sums_at(at))))
+            return false;
+    return true;
+}
+
+/* Whatever of the metadata is in use. */
+static bool are_sound(const struct meta *m)
+{
+    return sums_match(m, 0, PAGE_BYTES) && sums_match(m, CHUNK_AT, m->chunks * sizeof(struct chunk)) &&
+           sums_match(m, AREA_AT, m->areas * sizeof(struct area)) &&
+           sums_match(m, FILE_AT, m->files * sizeof(struct file)) && sums_match(m, VDSO_AT, m->vdso_bytes);
+}
+
 int image_examine(const void *beginning, uint64_t file_bytes)
 {
     struct image i = {0};
@@ -124,7 +140,7 @@ int image_examine(const void *beginning, uint64_t file_bytes)
     const struct meta *m = i.meta;
     bool good = file_bytes >= PAGE_BYTES && m->magic == META_MAGIC && m->chunks <= CHUNK_MAX &&
                 m->areas <= AREA_MAX && m->files <= FILE_MAX && m->vdso_bytes <= META_BYTES - VDSO_AT &&
-                reaches_all_tables(m, file_bytes) && adds_up(&i) && reaches_all_pages(&i, file_bytes);
+                reaches_all_tables(m, file_bytes) && MUTANT("verify.no_meta", true, are_sound(m)) && adds_up(&i) && reaches_all_pages(&i, file_bytes);
     return good ? 0 : -EBADMSG;
 }
 
@@ -193,13 +209,14 @@ int image_open(struct image *i, int fd, bool existing)
     i->index = window_alloc(INDEX_SLOTS * sizeof *i->index);
     i->free_slots = window_alloc(CHUNK_MAX * sizeof *i->free_slots);
     i->punches = window_alloc(i->punch_capacity * sizeof *i->punches);
-    if (!meta || !i->index || !i->free_slots || !i->punches)
+    i->after = window_alloc(PAGE_BYTES);
+    if (!i->after || !meta || !i->index || !i->free_slots || !i->punches)
         return -ENOMEM;
     find_tables(i, meta);
     i->twin = window_twin(window_base());
     long r = existing ? with_file(fd, &i->file_bytes, load, i) : 0;
     if (!r)
-        r = file_grow(i, slot_offset(i->meta->chunks));
+        r = file_grow(i, layout_slot(i->meta->chunks));
     if (r)
         return (int)r;
     r = sys(SYS_mmap, i->twin, WINDOW_TWIN_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
@@ -219,7 +236,7 @@ uint64_t image_find(struct image *i, uintptr_t address)
             return 0;
         i->last = i->index[at] - 1;
     }
-    return slot_offset(i->last) + (PAGE_DOWN(address) & (CHUNK_BYTES - 1));
+    return layout_slot(i->last) + (PAGE_DOWN(address) & (CHUNK_BYTES - 1));
 }
 
 uint64_t image_place(struct image *i, uintptr_t address)
@@ -230,7 +247,7 @@ uint64_t image_place(struct image *i, uintptr_t address)
     uint32_t slot;
     if (i->free_count)
         slot = i->free_slots[--i->free_count];
-    else if (i->meta->chunks == CHUNK_MAX || file_grow(i, slot_offset(i->meta->chunks + 1)))
+    else if (i->meta->chunks == CHUNK_MAX || file_grow(i, layout_slot(i->meta->chunks + 1)))
         return 0;
     else
         slot = i->meta->chunks++;
@@ -238,14 +255,12 @@ uint64_t image_place(struct image *i, uintptr_t address)
     i->chunks[slot].number = address >> CHUNK_SHIFT;
     index_add(i, i->chunks[slot].number, slot);
     i->last = slot;
-    return slot_offset(slot) + (PAGE_DOWN(address) & (CHUNK_BYTES - 1));
+    return layout_slot(slot) + (PAGE_DOWN(address) & (CHUNK_BYTES - 1));
 }
 
 static struct chunk *chunk_of(struct image *i, uint64_t offset, unsigned *page)
 {
-    offset -= META_BYTES;
-    *page = (unsigned)((offset & (CHUNK_BYTES - 1)) / PAGE_BYTES);
-    return &i->chunks[offset >> CHUNK_SHIFT];
+    return &i->chunks[image_slot(offset, page)];
 }
 
 bool image_present(struct image *i, uint64_t page_offset)
@@ -279,6 +294,7 @@ static void punch_add(struct image *i, uint64_t offset, uint64_t bytes)
 static void chunk_drop(struct image *i, uint32_t slot, unsigned from, unsigned to)
 {
     struct chunk *c = &i->chunks[slot];
+    verify_pages(i, slot, from, to);
     for (unsigned page = from; page < to; page++) {
         uint64_t bit = 1UL << (page % 64);
         if (!(c->present[page / 64] & bit))
@@ -286,7 +302,7 @@ static void chunk_drop(struct image *i, uint32_t slot, unsigned from, unsigned t
         c->present[page / 64] &= ~bit;
         c->pages--;
         i->meta->pages--;
-        punch_add(i, slot_offset(slot) + page * PAGE_BYTES, PAGE_BYTES);
+        punch_add(i, layout_slot(slot) + page * PAGE_BYTES, PAGE_BYTES);
     }
     if (c->pages)
         return;
@@ -336,12 +352,29 @@ uintptr_t image_run(struct image *i, uintptr_t address, uintptr_t end, uint64_t 
     return address;
 }
 
-int image_log_lines(struct log *log, const void *page, uint64_t offset, uint64_t changed, unsigned flags)
+/* Makes `after` the page as it will be in the image. */
+static void look_ahead(uint8_t *after, const void *page, const void *before, uint64_t changed)
 {
     struct diff_run run;
+    if (!before)
+        memset(after, 0, PAGE_BYTES);
+    else if (~changed)
+        memcpy(after, before, PAGE_BYTES);
+    while (diff_next(&changed, &run))
+        memcpy(after + run.first * LINE_BYTES, (const char *)page + run.first * LINE_BYTES, run.lines * LINE_BYTES);
+}
+
+int image_log_lines(struct image *i, struct log *log, const void *page, const void *before, uint64_t offset,
+                    uint64_t changed, unsigned flags)
+{
+    struct diff_run run;
+    if (!changed)
+        return 0;
+    look_ahead(i->after, page, before, changed);
+    uint32_t sum = sums_page(i->after);
     while (diff_next(&changed, &run)) {
         uint64_t at = run.first * LINE_BYTES;
-        int r = log_lines(log, offset + at, (const char *)page + at, run.lines, flags);
+        int r = log_lines(log, offset + at, i->after + at, run.lines, sum, flags);
         if (r)
             return r;
     }
@@ -357,7 +390,7 @@ static int log_range(struct image *i, struct log *log, uint64_t offset, uint64_t
             continue;
         /* A page that is all zero may be a hole of the file. */
         unsigned flags = diff_page(i->twin + offset, NULL) ? 0 : LOG_NEW;
-        int r = image_log_lines(log, now, offset, changed, flags);
+        int r = image_log_lines(i, log, now, i->twin + offset, offset, changed, flags);
         if (r)
             return r;
     }

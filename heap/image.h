@@ -10,6 +10,7 @@
 
 #include "heap/layout_meta.h"
 #include "heap/log.h"
+#include "heap/verify.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -33,6 +34,8 @@ struct image {
     uint32_t *free_slots;
     uint32_t free_count;
     bool layout_changed; /* areas or files differ from the file's */
+    struct unverified unverified;
+    uint8_t *after; /* scratch: a page as it will be */
     struct punch *punches;
     size_t punch_count, punch_capacity;
 };
@@ -42,12 +45,20 @@ struct image {
  * Returns 0 or -errno; -EBADMSG when the metadata are not what the format says. */
 int image_open(struct image *, int fd, bool existing);
 
-/* Checks the metadata at the beginning of an image (at least META_BYTES of it, or all of a shorter one) against each
- * other and against the file's size. 0, or -EBADMSG; nothing is changed. */
+/* Checks the metadata at the beginning of an image (at least META_BYTES of it, or all of a shorter one) against their
+ * sums, each other and the file's size. 0, or -EBADMSG; nothing is changed. */
 int image_examine(const void *beginning, uint64_t file_bytes);
 
 /* The same for the file as it is. Returns 0 or -errno. */
 int image_examine_file(int fd);
+
+/* Which slot a page in the file lies in, and the how manieth of it it is. */
+static inline uint32_t image_slot(uint64_t offset, unsigned *page)
+{
+    uint64_t at = offset - META_BYTES, within = at % GROUP_BYTES - GROUP_SUM_BYTES;
+    *page = (unsigned)(within % CHUNK_BYTES / 4096);
+    return (uint32_t)(at / GROUP_BYTES * GROUP_SLOTS + within / CHUNK_BYTES);
+}
 
 /* Where the page of `address` lies in the file, or 0 when its chunk has no slot. */
 uint64_t image_find(struct image *, uintptr_t address);
@@ -58,7 +69,8 @@ uint64_t image_place(struct image *, uintptr_t address);
 bool image_present(struct image *, uint64_t page_offset);
 void image_set_present(struct image *, uint64_t page_offset);
 
-/* The pages of [start, end) lost their contents (unmapped, replaced, dropped): forget them. */
+/* The pages of [start, end) lost their contents (unmapped, replaced, dropped): forget them. Who drops a page may have read
+ * it: those that are still to be verified are, now. */
 void image_drop(struct image *, uintptr_t start, uintptr_t end);
 
 /* How many pages from `address` up to `end` on are alike in having or not having a slot in one file run:
@@ -69,8 +81,10 @@ uintptr_t image_run(struct image *, uintptr_t address, uintptr_t end, uint64_t *
  * First the punches: a slot that was given up may be in use again, and its new lines come behind. */
 int image_log_punches(struct image *, struct log *);
 
-/* Then the changed 64-byte lines (a bit each) of the page at `offset`. Flags are the log's. */
-int image_log_lines(struct log *, const void *page, uint64_t offset, uint64_t changed, unsigned flags);
+/* Then the changed 64-byte lines (a bit each) of the page at `offset`, which was `before` (NULL: all zeros). Flags are the
+ * log's. The record's sum is that of `before` with just these lines: others may write to `page` meanwhile. */
+int image_log_lines(struct image *, struct log *, const void *page, const void *before, uint64_t offset,
+                    uint64_t changed, unsigned flags);
 
 /* Last the metadata, which the lines before may have changed. */
 int image_log_meta(struct image *, struct log *);

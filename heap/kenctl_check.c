@@ -1,6 +1,7 @@
 /* The rules of layout_meta.h, one by one. */
 #include "heap/kenctl_saved.h"
 #include "heap/say.h"
+#include "heap/sums.h"
 #include "heap/sys.h"
 
 #include <stdio.h>
@@ -57,7 +58,7 @@ static void check_chunks(struct findings *f)
             continue;
         if (chunk->number >> (USER_BITS - CHUNK_SHIFT))
             find(f, "slot %u is for an impossible address", i);
-        if (META_BYTES + ((uint64_t)(i + 1) << CHUNK_SHIFT) > s->bytes && bits)
+        if (layout_slot(i) + CHUNK_BYTES > s->bytes && bits)
             find(f, "slot %u lies beyond the end of the image", i);
         if (numbers)
             numbers[used++] = chunk->number;
@@ -134,6 +135,39 @@ static void check_context(struct findings *f)
         find(f, "its stack pointer 0x%lx is no stack", s->meta->context.rsp);
 }
 
+static bool agrees(const struct saved *s, uint64_t offset)
+{
+    uint64_t at = sums_at(offset);
+    return offset + PAGE_BYTES <= s->bytes && at + sizeof(uint32_t) <= s->bytes &&
+           sums_hold(s->image + offset, *(const uint32_t *)(s->image + at));
+}
+
+static void check_table(struct findings *f, uint64_t at, uint64_t bytes)
+{
+    for (uint64_t offset = at; offset < at + bytes; offset += PAGE_BYTES)
+        if (!agrees(f->saved, offset))
+            find(f, "the page of metadata at offset %lu of the image does not agree with its checksum", offset);
+}
+
+static void check_sums(struct findings *f)
+{
+    const struct saved *s = f->saved;
+    check_table(f, 0, PAGE_BYTES);
+    check_table(f, CHUNK_AT, s->meta->chunks * sizeof(struct chunk));
+    check_table(f, AREA_AT, s->meta->areas * sizeof(struct area));
+    check_table(f, FILE_AT, s->meta->files * sizeof(struct file));
+    check_table(f, VDSO_AT, s->meta->vdso_bytes);
+    for (uint32_t slot = 0; slot < s->meta->chunks; slot++) {
+        const struct chunk *chunk = &s->chunks[slot];
+        for (unsigned page = 0; chunk->number != CHUNK_FREE && page < CHUNK_PAGES; page++) {
+            uint64_t offset = layout_slot(slot) + page * PAGE_BYTES;
+            if (chunk->present[page / 64] >> (page % 64) & 1 && !agrees(s, offset))
+                find(f, "the page at offset %lu of the image, 0x%lx of the program, does not agree with its checksum",
+                     offset, (chunk->number << CHUNK_SHIFT) + page * PAGE_BYTES);
+        }
+    }
+}
+
 unsigned saved_check(const struct saved *s, bool tell)
 {
     struct findings f = {s, 0, tell};
@@ -141,6 +175,7 @@ unsigned saved_check(const struct saved *s, bool tell)
     check_areas(&f);
     check_files(&f);
     check_context(&f);
+    check_sums(&f);
     if (f.count > TOLD_MOST && tell)
         say("the store %s: %u more of this kind", s->store.path, f.count - TOLD_MOST);
     return f.count;

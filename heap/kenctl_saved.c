@@ -160,7 +160,7 @@ const void *saved_page(const struct saved *s, uint64_t address)
         const struct chunk *chunk = &s->chunks[slot];
         if (chunk->number != number)
             continue;
-        uint64_t offset = META_BYTES + ((uint64_t)slot << CHUNK_SHIFT) + within;
+        uint64_t offset = layout_slot(slot) + within;
         bool present = chunk->present[page / 64] >> (page % 64) & 1;
         return present && offset + PAGE_BYTES <= s->bytes ? s->image + offset : NULL;
     }

@@ -17,7 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define STORE_VERSION 1u
+#define STORE_VERSION 2u /* 2: sums of the image's pages */
 #define STORE_DISTRUST "distrust"
 #define STORE_JOURNAL "inbox-" /* begins the names of the journals of input (net/inbox.h) */
 #define BLOCK_BYTES 4096u /* everything durable starts and ends at a multiple of this */
@@ -99,19 +99,23 @@ struct record {
 };
 
 enum run_kind {
-    RUN_LINES = 1, /* `lines` lines of new contents follow */
-    RUN_PUNCH = 2, /* `lines` lines become zero; nothing follows */
+    RUN_LINES = 1, /* `lines` lines of new contents follow, all within one page */
+    RUN_PUNCH = 2, /* `pages` whole pages become zero, and their sums 0; nothing follows */
 };
 
-/* Changes the image file at `offset`. Runs are applied in order. */
+/* Changes the image file at `offset`. Runs are applied in order, a page's sum with its lines. */
 struct run {
-    uint64_t offset; /* a multiple of LINE_BYTES */
-    uint32_t lines;
-    uint16_t kind;
-    uint16_t flags; /* enum log_flags of log.h; of no meaning in recovery */
+    uint64_t offset; /* a multiple of LINE_BYTES; of RUN_PUNCH, of BLOCK_BYTES */
+    union {
+        uint32_t sum; /* of the whole page: right behind the last run of the page in a record (heap/sums.h) */
+        uint32_t pages;
+    };
+    uint16_t lines;
+    uint8_t kind;
+    uint8_t flags; /* enum log_flags of log.h; of no meaning in recovery */
 };
 
-#define RECORD_DATA_MAX ((uint64_t)UINT32_MAX * LINE_BYTES)
+#define RUN_PUNCH_MAX ((uint64_t)UINT32_MAX * BLOCK_BYTES)
 
 _Static_assert(sizeof(struct super) == BLOCK_BYTES, "the superblock is one block");
 _Static_assert(sizeof(struct segment_head) == BLOCK_BYTES, "a segment's head is one block");

@@ -1,15 +1,18 @@
 /* The image file: one flat, sparse file.
  *
  *   0            meta header (one page)
+ *   SUMS_AT      the sums of the pages below META_BYTES, 4 bytes each
  *   CHUNK_AT     chunk table: which 2 MiB of address space lies in which slot, which pages are there
  *   AREA_AT      area table: the mappings to make again
  *   FILE_AT      file table: the files behind them
  *   VDSO_AT      a copy of the vdso the image was made with
- *   META_BYTES   slot 0, slot 1, ... of CHUNK_BYTES each
+ *   META_BYTES   group 0, group 1, ...: the sums of a group's pages, then GROUP_SLOTS slots of CHUNK_BYTES each
  *
  * Everything is little endian, as the machine is. The metadata are changed through the log only, like
  * all the rest of the file. They are valid if and only if the log was recovered without an error, `pages` and
  * `layout_sum` hold, and the file reaches to the last present page. A file shorter than `durable_bytes` was cut.
+ * A page that is neither a table of sums nor beyond what is in use agrees with its sum (heap/sums.h): both come from the
+ * same record of the log, and whatever is lost of either is in the log still.
  * A page whose presence bit is clear is absent: zero in anonymous memory, the file's page in a private
  * file mapping; its bytes in the slot are zero.
  */
@@ -25,6 +28,8 @@
 #define CHUNK_BYTES (1UL << CHUNK_SHIFT)
 #define CHUNK_PAGES 512u
 
+#define SUMS_AT (64UL << 10)
+#define SUMS_BYTES (META_BYTES / 4096 * sizeof(uint32_t))
 #define CHUNK_AT (1UL << 20)
 #define AREA_AT (24UL << 20)
 #define FILE_AT (40UL << 20)
@@ -39,6 +44,16 @@ struct chunk {
 };
 #define CHUNK_FREE 0UL
 #define CHUNK_MAX ((AREA_AT - CHUNK_AT) / sizeof(struct chunk))
+
+/* The sums stand among the slots, so that a small image is a short file; a group is long, so that slots adjoin. */
+#define GROUP_SLOTS 512u
+#define GROUP_SUM_BYTES CHUNK_BYTES /* half of it is used */
+#define GROUP_BYTES (GROUP_SUM_BYTES + GROUP_SLOTS * CHUNK_BYTES)
+
+static inline uint64_t layout_slot(uint32_t slot)
+{
+    return META_BYTES + slot / GROUP_SLOTS * GROUP_BYTES + GROUP_SUM_BYTES + slot % GROUP_SLOTS * CHUNK_BYTES;
+}
 
 enum area_kind {
     AREA_ANONYMOUS = 1,
@@ -106,6 +121,8 @@ struct meta {
     int64_t program_ns; /* the program's CLOCK_MONOTONIC at that commit */
 };
 
+_Static_assert(SUMS_AT + SUMS_BYTES <= CHUNK_AT, "the sums of the metadata have room");
+_Static_assert(GROUP_SLOTS * CHUNK_PAGES * sizeof(uint32_t) <= GROUP_SUM_BYTES, "the sums of a group have room");
 _Static_assert(sizeof(struct chunk) == 80, "chunk entries are 80 bytes");
 _Static_assert(sizeof(struct area) == 40, "area entries are 40 bytes");
 _Static_assert(sizeof(struct file) == 1088, "file entries are 1088 bytes");

@@ -128,25 +128,29 @@ static struct run *add_run(struct log *log, uint64_t data)
     return run;
 }
 
-int log_lines(struct log *log, uint64_t offset, const void *data, uint32_t lines, unsigned flags)
+int log_lines(struct log *log, uint64_t offset, const void *data, unsigned lines, uint32_t sum, unsigned flags)
 {
     uint64_t bytes = (uint64_t)lines * LINE_BYTES;
+    if (!lines || offset % LINE_BYTES || offset % BLOCK_BYTES + bytes > BLOCK_BYTES)
+        log->fault = -EINVAL;
     struct run *run = add_run(log, bytes);
     if (!run)
         return log->fault;
-    *run = (struct run){offset, lines, RUN_LINES, (uint16_t)flags};
+    *run = (struct run){offset, {sum}, (uint16_t)lines, RUN_LINES, (uint8_t)flags};
     memcpy(run + 1, data, bytes);
     return 0;
 }
 
 int log_punch(struct log *log, uint64_t offset, uint64_t bytes)
 {
+    if (offset % BLOCK_BYTES || bytes % BLOCK_BYTES)
+        return log->fault = -EINVAL;
     while (bytes) {
-        uint64_t part = bytes < RECORD_DATA_MAX ? bytes : RECORD_DATA_MAX;
+        uint64_t part = bytes < RUN_PUNCH_MAX ? bytes : RUN_PUNCH_MAX;
         struct run *run = add_run(log, 0);
         if (!run)
             return log->fault;
-        *run = (struct run){offset, (uint32_t)(part / LINE_BYTES), RUN_PUNCH, 0};
+        *run = (struct run){offset, {.pages = (uint32_t)(part / BLOCK_BYTES)}, 0, RUN_PUNCH, 0};
         offset += part;
         bytes -= part;
     }

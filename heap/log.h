@@ -5,7 +5,7 @@
  *
  * Rules that hold this together:
  *  1. A record is in the log, durably, before any of its lines reaches the image file.
- *  2. A record is applied before the next one is committed.
+ *  2. A record is applied before the next one is committed: its lines, and the sums of the pages that they lie in.
  *  3. A segment is used again only when the image has been synced since its last record was applied,
  *     *and* a durable record says so (struct record.synced). Else recovery could not tell a segment that
  *     is being reused from a damaged one.
@@ -120,11 +120,12 @@ void log_attach_after_restore(struct log *);
 /* Starts a record. One that was not committed is dropped. */
 void log_begin(struct log *);
 
-/* Adds lines (64 bytes each) to be written at `offset` in the image. 0 or -E2BIG (also told by
- * log_commit()). `data` is copied. */
-int log_lines(struct log *, uint64_t offset, const void *data, uint32_t lines, unsigned flags);
+/* Adds lines (64 bytes each, 1 to 64, within one page) to be written at `offset` in the image. `sum` is that of the page
+ * (heap/sums.h) once all of this record is applied: every run of a page may carry it, the last one has to. 0, -E2BIG or
+ * -EINVAL: no such lines (also told by log_commit()). `data` is copied. */
+int log_lines(struct log *, uint64_t offset, const void *data, unsigned lines, uint32_t sum, unsigned flags);
 
-/* Adds: the range becomes a hole. Offset and bytes are multiples of LINE_BYTES. */
+/* Adds: the range becomes a hole. Offset and bytes are multiples of BLOCK_BYTES. */
 int log_punch(struct log *, uint64_t offset, uint64_t bytes);
 
 /* How many bytes the record has so far, padding not counted. */

@@ -3,20 +3,53 @@
 #include "heap/disk.h"
 #include "heap/fault.h"
 #include "heap/log_inner.h"
+#include "heap/sums.h"
 
 #include <string.h>
 #include <sys/mman.h>
 
 #define BATCH 64
+#define SUMS 256
 #define REMAP_BYTES (1UL << 20) /* from here on zeros are cheaper mapped than written */
 
-/* Runs that adjoin in the file, to be written in one call. */
+/* Runs that adjoin in the file, to be written in one call, and sums that do. */
 struct batch {
     struct log *log;
     int fd, count;
     uint64_t offset, bytes;
     const struct run *run[BATCH];
+    unsigned sum_count;
+    uint64_t sum_at;
+    uint32_t sum[SUMS];
 };
+
+static void sums_flush(struct batch *b)
+{
+    while (b->sum_count) {
+        int error = disk_write(b->fd, b->sum, b->sum_count * sizeof *b->sum, b->sum_at);
+        if (!error)
+            b->sum_count = 0;
+        else
+            log_trouble(b->log, "writing the image of", error);
+    }
+    FAULT("apply.sums");
+    log_relief(b->log);
+}
+
+/* The runs of a page follow each other, and the last one's sum is the page's. */
+static void sums_add(struct batch *b, uint64_t at, uint32_t sum)
+{
+    uint64_t end = b->sum_at + b->sum_count * sizeof sum;
+    if (b->sum_count && at + sizeof sum == end) {
+        b->sum[b->sum_count - 1] = sum;
+        return;
+    }
+    if (b->sum_count == SUMS || (b->sum_count && at != end))
+        sums_flush(b);
+    if (!b->sum_count)
+        b->sum_at = at;
+    b->sum[b->sum_count++] = sum;
+}
 
 static void batch_flush(struct batch *b)
 {
@@ -47,6 +80,14 @@ static void batch_add(struct batch *b, const struct run *run)
     b->bytes += log_run_data(run);
 }
 
+/* Later runs may lie on earlier ones: the order holds between all ways of writing. */
+static void flush_all(struct batch *b)
+{
+    batch_flush(b);
+    if (b->sum_count)
+        sums_flush(b);
+}
+
 static void zero_memory(uint8_t *at, uint64_t bytes)
 {
     bool whole = !((uintptr_t)at % PAGE_BYTES) && !(bytes % PAGE_BYTES);
@@ -57,9 +98,22 @@ static void zero_memory(uint8_t *at, uint64_t bytes)
     memset(at, 0, bytes);
 }
 
+/* Pages of zeros that were never written. A sum that is 0 may be a hole of the file: only read. */
+static void forget_sums(struct batch *b, const struct run *run, uint8_t *memory)
+{
+    uint64_t at = sums_at(run->offset);
+    for (uint32_t page = 0; page < run->pages; page++, at += sizeof run->sum) {
+        uint32_t *sum = (uint32_t *)(memory + at);
+        if (!memory)
+            sums_add(b, at, 0);
+        else if (*sum)
+            *sum = 0;
+    }
+}
+
 static void punch(struct log *log, const struct run *run, const struct image_writer *writer)
 {
-    uint64_t bytes = (uint64_t)run->lines * LINE_BYTES;
+    uint64_t bytes = log_run_reach(run);
     if (writer->fd < 0) {
         zero_memory(writer->memory + run->offset, bytes);
         return;
@@ -75,29 +129,41 @@ static uint8_t *memory_for(const struct run *run, const struct image_writer *wri
 {
     if (writer->fd < 0)
         return writer->memory;
-    bool there = !(run->flags & LOG_NEW) && run->offset + log_run_data(run) <= writer->twin_bytes;
+    uint64_t end = run->offset + log_run_reach(run), sums_end = sums_at(PAGE_DOWN(end - 1)) + sizeof run->sum;
+    bool there = !(run->flags & LOG_NEW) && end <= writer->twin_bytes && sums_end <= writer->twin_bytes;
     return there ? writer->twin : NULL;
+}
+
+static void apply_run(struct batch *b, const struct run *run, const struct image_writer *writer)
+{
+    uint8_t *memory = memory_for(run, writer);
+    if (run->kind == RUN_LINES && !memory) {
+        batch_add(b, run);
+        MUTANT("apply.no_sum", (void)0, sums_add(b, sums_at(run->offset), run->sum));
+        return;
+    }
+    flush_all(b);
+    if (run->kind == RUN_PUNCH) {
+        MUTANT("apply.no_punch", (void)0, punch(b->log, run, writer));
+        forget_sums(b, run, memory);
+    } else {
+        memcpy(memory + run->offset, run + 1, MUTANT("apply.stale_twin", LINE_BYTES, log_run_data(run)));
+        MUTANT("apply.no_sum", (void)0, (void)(*(uint32_t *)(memory + sums_at(run->offset)) = run->sum));
+    }
+    FAULT("apply.run");
 }
 
 void log_apply_runs(struct log *log, const struct record *r, const struct image_writer *writer)
 {
-    struct batch batch = {.log = log, .fd = writer->fd};
+    struct batch batch;
+    batch.log = log;
+    batch.fd = writer->fd;
+    batch.count = 0;
+    batch.sum_count = 0; /* the rest, a page of it, need not be cleared */
     const struct run *run = log_first_run(r);
     if (writer->fd < 0 && !writer->memory)
         return;
-    for (uint32_t i = 0; i < r->runs; i++, run = log_next_run(run)) {
-        uint8_t *memory = memory_for(run, writer);
-        if (run->kind == RUN_LINES && !memory) {
-            batch_add(&batch, run);
-            continue;
-        }
-        /* Later runs may lie on earlier ones: the order holds between all ways of writing. */
-        batch_flush(&batch);
-        if (run->kind == RUN_PUNCH)
-            MUTANT("apply.no_punch", (void)0, punch(log, run, writer));
-        else
-            memcpy(memory + run->offset, run + 1, MUTANT("apply.stale_twin", LINE_BYTES, log_run_data(run)));
-        FAULT("apply.run");
-    }
-    batch_flush(&batch);
+    for (uint32_t i = 0; i < r->runs; i++, run = log_next_run(run))
+        apply_run(&batch, run, writer);
+    flush_all(&batch);
 }

@@ -40,6 +40,12 @@ static inline uint64_t log_run_data(const struct run *run)
     return run->kind == RUN_LINES ? (uint64_t)run->lines * LINE_BYTES : 0;
 }
 
+/* How much of the image it changes. */
+static inline uint64_t log_run_reach(const struct run *run)
+{
+    return run->kind == RUN_LINES ? (uint64_t)run->lines * LINE_BYTES : (uint64_t)run->pages * BLOCK_BYTES;
+}
+
 static inline const struct run *log_next_run(const struct run *run)
 {
     return (const struct run *)((const uint8_t *)(run + 1) + log_run_data(run));

@@ -7,6 +7,7 @@
 #include "heap/fault.h"
 #include "heap/log_inner.h"
 #include "heap/say.h"
+#include "heap/sums.h"
 
 #include <fcntl.h>
 #include <string.h>
@@ -17,7 +18,7 @@
 #define IMAGE_LIMIT (1UL << 46) /* no image is longer; a run beyond is not believed */
 
 /* Records are applied in groups; a group that takes longer a run than this waited for the disk. */
-#define GROUP_BYTES (256UL << 10)
+#define BURST_BYTES (256UL << 10)
 #define SLOW_RUN_US 20
 
 /* One segment's contents and the records at its beginning that follow each other. */
@@ -101,19 +102,29 @@ static const struct record *look(const struct log *log, const struct chain *c, u
     return r;
 }
 
+static uint64_t max(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+static bool is_sound(const struct run *run)
+{
+    uint64_t reach = log_run_reach(run), within = run->offset % BLOCK_BYTES;
+    bool shaped = run->kind == RUN_LINES ? !(within % LINE_BYTES) && within + reach <= BLOCK_BYTES
+                                         : run->kind == RUN_PUNCH && !within;
+    return shaped && reach && run->offset <= IMAGE_LIMIT && reach <= IMAGE_LIMIT && sums_cover(run->offset, reach);
+}
+
 static bool runs_are_sound(const struct record *r, uint64_t *image_end)
 {
     uint64_t left = r->payload;
     const struct run *run = log_first_run(r);
     for (uint32_t i = 0; i < r->runs; i++, run = log_next_run(run)) {
-        uint64_t reach = (uint64_t)run->lines * LINE_BYTES;
-        if (left < sizeof *run || (run->kind != RUN_LINES && run->kind != RUN_PUNCH) ||
-            run->offset % LINE_BYTES || run->offset > IMAGE_LIMIT || reach > IMAGE_LIMIT ||
-            log_run_data(run) > left - sizeof *run)
+        if (left < sizeof *run || !is_sound(run) || log_run_data(run) > left - sizeof *run)
             return false;
         left -= sizeof *run + log_run_data(run);
-        if (*image_end < run->offset + reach)
-            *image_end = run->offset + reach;
+        uint64_t end = run->offset + log_run_reach(run), last = PAGE_DOWN(end - 1);
+        *image_end = max(*image_end, max(end, sums_at(last) + sizeof run->sum));
     }
     return left == 0;
 }
@@ -129,11 +140,6 @@ static const struct record *valid(const struct log *log, const struct chain *c, 
     if (image_end && *image_end < end)
         *image_end = end;
     return r;
-}
-
-static uint64_t max(uint64_t a, uint64_t b)
-{
-    return a > b ? a : b;
 }
 
 static void follow(const struct log *log, struct chain *c)
@@ -224,7 +230,7 @@ static long apply_chain(struct log *log, const struct chain *c, uint64_t synced,
     plain.twin_bytes = 0;
     for (uint64_t at = BLOCK_BYTES, end; at < c->end; at = end) {
         uint64_t runs = 0, start = clock_us();
-        for (end = at; end < c->end && end - at < GROUP_BYTES;) {
+        for (end = at; end < c->end && end - at < BURST_BYTES;) {
             const struct record *r = (const struct record *)(c->data + end);
             if (cold && r->sequence > synced)
                 read_ahead(writer->fd, r);

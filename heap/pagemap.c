@@ -110,9 +110,15 @@ long pagemap_scan(struct pagemap *pm, const struct scan_query *query, uintptr_t 
     return (long)count;
 }
 
+/* What is looked for, in a scan and in entries. */
+struct search {
+    const struct scan_query *query;
+    uint64_t any, none; /* bits of an entry */
+};
+
 /* For kernels before 6.7: entry by entry. */
-static long populated_entries(struct pagemap *pm, uintptr_t from, uintptr_t to,
-                              struct page_range *out, size_t capacity, uintptr_t *walk_end)
+static long find_entries(struct pagemap *pm, const struct search *search, uintptr_t from, uintptr_t to,
+                         struct page_range *out, size_t capacity, uintptr_t *walk_end)
 {
     size_t count = 0;
     while (from < to) {
@@ -123,7 +129,7 @@ static long populated_entries(struct pagemap *pm, uintptr_t from, uintptr_t to,
             break;
         for (long i = 0; i < n; i++, from += PAGE_BYTES) {
             uint64_t e = pm->entries[i];
-            if (!(e & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED)) || e & PAGEMAP_FILE)
+            if (!(e & search->any) || e & search->none)
                 continue;
             if (!pages_put(out, &count, capacity, from, from + PAGE_BYTES)) {
                 *walk_end = from;
@@ -135,18 +141,17 @@ static long populated_entries(struct pagemap *pm, uintptr_t from, uintptr_t to,
     return (long)count;
 }
 
-long pagemap_populated(struct pagemap *pm, uintptr_t from, uintptr_t to, struct page_range *out,
-                       size_t capacity, uintptr_t *walk_end)
+static long find(struct pagemap *pm, const struct search *search, uintptr_t from, uintptr_t to,
+                 struct page_range *out, size_t capacity, uintptr_t *walk_end)
 {
     if (!pm->scans)
-        return populated_entries(pm, from, to, out, capacity, walk_end);
+        return find_entries(pm, search, from, to, out, capacity, walk_end);
     struct scan_region regions[64];
     size_t count = 0;
     while (from < to && count < capacity) {
         size_t room = capacity - count;
         uintptr_t walked;
-        long n =
-            pagemap_scan(pm, &SCAN_POPULATED, from, to, regions, room < 64 ? room : 64, &walked);
+        long n = pagemap_scan(pm, search->query, from, to, regions, room < 64 ? room : 64, &walked);
         if (n < 0)
             return n;
         for (long i = 0; i < n; i++)
@@ -155,4 +160,19 @@ long pagemap_populated(struct pagemap *pm, uintptr_t from, uintptr_t to, struct 
     }
     *walk_end = from;
     return (long)count;
+}
+
+long pagemap_populated(struct pagemap *pm, uintptr_t from, uintptr_t to, struct page_range *out,
+                       size_t capacity, uintptr_t *walk_end)
+{
+    const struct search search = {&SCAN_POPULATED, PAGEMAP_PRESENT | PAGEMAP_SWAPPED, PAGEMAP_FILE};
+    return find(pm, &search, from, to, out, capacity, walk_end);
+}
+
+long pagemap_present(struct pagemap *pm, uintptr_t from, uintptr_t to, struct page_range *out, size_t capacity,
+                     uintptr_t *walk_end)
+{
+    static const struct scan_query present = {.all = SCAN_PRESENT};
+    const struct search search = {&present, PAGEMAP_PRESENT, 0};
+    return find(pm, &search, from, to, out, capacity, walk_end);
 }

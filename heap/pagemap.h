@@ -63,6 +63,11 @@ long pagemap_read(struct pagemap *, uintptr_t from, uintptr_t to);
 long pagemap_scan(struct pagemap *, const struct scan_query *, uintptr_t from, uintptr_t to,
                   struct scan_region *regions, size_t capacity, uintptr_t *walk_end);
 
+/* The pages that are in the process's page tables, whoever's they are; not what is swapped. Result as of
+ * pagemap_populated(). */
+long pagemap_present(struct pagemap *, uintptr_t from, uintptr_t to, struct page_range *out, size_t capacity,
+                     uintptr_t *walk_end);
+
 /* tracker_populated() for ranges that userfaultfd has not marked. */
 long pagemap_populated(struct pagemap *, uintptr_t from, uintptr_t to, struct page_range *out, size_t capacity,
                        uintptr_t *walk_end);

@@ -53,6 +53,7 @@ static void add_map(struct builder *b, uint64_t start, uint64_t end, uint32_t pr
 static void add_reads(struct builder *b, uint64_t start, uint64_t end)
 {
     struct image *i = &b->session->image;
+    verify_now(i, start, end);
     uint64_t from = 0, from_offset = 0;
     for (uint64_t at = start; at <= end; at += PAGE_BYTES) {
         uint64_t offset = at < end ? image_find(i, at) : 0;
@@ -114,9 +115,11 @@ static void add_anonymous(struct builder *b, const struct area *a)
     for (uint64_t at = a->start, next; at < a->end; at = next) {
         uint64_t offset;
         next = image_run(&b->session->image, at, a->end, &offset);
-        if (offset)
+        if (offset) {
             add_map(b, at, next, a->prot, MAP_PRIVATE | MAP_NORESERVE, b->session->image.fd, offset);
-        else
+            if (verify_later(&b->session->image, at, next))
+                b->error = -ENOMEM;
+        } else
             add_map(b, at, next, a->prot, plain, -1, 0);
     }
 }

@@ -1,7 +1,8 @@
 /* Restore: turns this process into the one that the image holds.
  *
  * The window, the session in it and the open store stay; everything else is replaced. Memory is mapped
- * lazily from the image file, so that the time does not grow with the heap.
+ * lazily from the image file, so that the time does not grow with the heap, and verified when it is used (verify.h); what
+ * has to be read at once (files' pages that were written, the stack, shared memory) is verified before anything is replaced.
  */
 #ifndef KEN_HEAP_RESTORE_H
 #define KEN_HEAP_RESTORE_H

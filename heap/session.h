@@ -39,6 +39,7 @@ struct session {
     char kenctl[256]; /* the helper program, "" when there is none */
     /* commit()'s: on the stack it would lie in pages that each turn dirties once more. */
     struct page_range ranges[SESSION_RANGES];
+    struct pages taken; /* in the record already, by areas_refresh() */
 };
 
 /* NULL when the program is not protected. The pointer itself is part of the image. */

@@ -179,9 +179,13 @@ static int judge_super(struct store *s, long bytes, int64_t size)
         return fault(s, "super", STORE_NEWER);
     }
     if (size != (int64_t)sizeof *super || bytes != (long)sizeof *super ||
-        super->checksum != checksum(super) || super->version != STORE_VERSION ||
+        super->checksum != checksum(super) ||
         super->segment_bytes % BLOCK_BYTES || super->segment_bytes < 16 * BLOCK_BYTES)
         return fault(s, "super", STORE_DAMAGED);
+    if (super->version != STORE_VERSION) {
+        s->found_version = super->version;
+        return fault(s, "super", STORE_OLDER);
+    }
     return STORE_EXISTS;
 }
 
@@ -286,6 +290,10 @@ void store_explain(const struct store *s, int error, char *line, size_t bytes)
     else if (error == STORE_NEWER)
         say_format(line, bytes,
                    "the store %s has format %u, this libken knows up to %u; use the newer libken, or --fresh",
+                   s->path, s->found_version, STORE_VERSION);
+    else if (error == STORE_OLDER)
+        say_format(line, bytes,
+                   "the store %s has format %u, this libken needs %u; finish the run with the older libken, or use --fresh",
                    s->path, s->found_version, STORE_VERSION);
     else if (text)
         say_format(line, bytes, "the store %s%s%s %s", s->path, slash, s->fault_path, text);

@@ -30,12 +30,13 @@ enum store_fault {
     STORE_UNSAFE = -10005,    /* others may write to it, or it belongs to somebody else */
     STORE_REBOOTED = -10006,  /* kept with SYNC_PROCESS, and the machine went down since */
     STORE_TOO_LONG = -10007,  /* the path */
+    STORE_OLDER = -10008,     /* written by an older libken, in another format */
 };
 
 struct store {
     int directory_fd, lock_fd, image_fd; /* image_fd: O_RDWR, or O_RDONLY when inspecting */
     pid_t holder_pid;                    /* after -EBUSY; 0 when it cannot be told */
-    uint32_t found_version;              /* after STORE_NEWER */
+    uint32_t found_version;              /* after STORE_NEWER, STORE_OLDER */
     bool read_only;
     bool pins_dirty;                  /* a pin was made since store_sync_pins() */
     struct super super;               /* as on the disk */

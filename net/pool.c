@@ -72,6 +72,12 @@ void *pool_take(size_t bytes)
     return b + 1;
 }
 
+void pool_span(uintptr_t *start, uintptr_t *end)
+{
+    *start = (uintptr_t)pool.base;
+    *end = *start + pool.ready;
+}
+
 void *pool_copy(const void *from, size_t bytes)
 {
     void *at = pool_take(bytes);

@@ -8,6 +8,7 @@
 #define KEN_NET_POOL_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #define POOL_BLOCK_MAX ((1UL << 20) - 16) /* the longest block */
 
@@ -19,6 +20,9 @@ void *pool_copy(const void *from, size_t bytes);
 
 /* Gives a block back; NULL is nothing. */
 void pool_give(void *block);
+
+/* Where all blocks lie; empty before the first. */
+void pool_span(uintptr_t *start, uintptr_t *end);
 
 /* Reserves `bytes` of addresses, PROT_NONE; NULL when the kernel refuses. */
 void *pool_reserve(size_t bytes);

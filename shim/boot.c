@@ -8,6 +8,8 @@
 #include "heap/window.h"
 #include "net/address_resolve.h"
 #include "net/fdtable.h"
+#include "net/outbox.h"
+#include "net/pool.h"
 #include "net/remote.h"
 #include "net/terminal.h"
 #include "shim/call_limits.h"
@@ -234,6 +236,8 @@ static _Noreturn void resume(struct session *s)
         refuse_image(s);
     if (r)
         say_die("cannot open the image in %s (%s)", s->store.path, say_error(r));
+    if (verify_open(&s->image, s->store.path))
+        say_die("out of memory");
     log_use_twin(&s->log, s->image.twin);
     s->log.synced_bytes = s->image.meta->durable_bytes;
     FAULT("boot.image");
@@ -262,11 +266,26 @@ static void report(const struct session *s)
     sys(SYS_close, fd);
 }
 
+/* What the kernel's side is made again from, and what leaves before there is another commit: libken's own memory, the
+ * outputs that are held among it. */
+static void verify_own(struct session *s)
+{
+    extern const char bss_start[] __asm__("__bss_start") __attribute__((visibility("hidden")));
+    extern const char bss_end[] __asm__("_end") __attribute__((visibility("hidden")));
+    uintptr_t start, end;
+    verify_range(&s->image, PAGE_DOWN((uintptr_t)bss_start), PAGE_UP((uintptr_t)bss_end));
+    pool_span(&start, &end);
+    verify_range(&s->image, start, end);
+    start = (uintptr_t)outbox.large;
+    verify_range(&s->image, start, PAGE_UP(start + outbox.large_used));
+}
+
 void boot_resumed(void)
 {
     struct session *s = session;
     const struct meta *m = s->image.meta;
     FAULT("resume.begin");
+    verify_own(s);
     s->areas.known_count = 0;
     s->areas.stale = true;
     areas_find_image(s);

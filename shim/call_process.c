@@ -64,6 +64,7 @@ static long after_child(long pid)
 static long fork_copy(struct call *c, unsigned long flags, unsigned long stack)
 {
     before_child();
+    verify_all(&session->image); /* nobody looks at what the child makes of it */
     alloc_fork_prepare();
     long pid = sys(SYS_clone, flags, 0, c->arg[2], c->arg[3], c->arg[4]);
     if (pid != 0) {

@@ -64,7 +64,7 @@ static double commit_once(unsigned round, double *apply)
     double start = now_us();
     log_begin(&redo);
     for (unsigned i = 0; i < 20; i++)
-        log_lines(&redo, (i * 37 + round % 64) * 4096UL + i * 64, line, 1, 0);
+        log_lines(&redo, (1 << 20) + (i * 37 + round % 64) * 4096UL + i * 64, line, 1, 1, 0);
     if (log_commit(&redo, NULL))
         abort();
     double end = now_us();

@@ -10,6 +10,7 @@
 #define _GNU_SOURCE
 #include "heap/log.h"
 #include "heap/say.h"
+#include "heap/sums.h"
 #include "heap/sys.h"
 #include "heap/window.h"
 #include "tests/fault/power_disk.h"
@@ -120,6 +121,18 @@ static bool image_is(int fd, const uint8_t *expected)
     return !memcmp(image, expected, sizeof image);
 }
 
+/* Whether each page agrees with its sum. */
+static bool sums_agree(int fd)
+{
+    static uint8_t image[IMAGE_BYTES];
+    uint32_t sums[IMAGE_BYTES / BLOCK_BYTES] = {0};
+    memset(image, 0, sizeof image);
+    bool agree = pread(fd, image, sizeof image, 0) >= 0 && pread(fd, sums, sizeof sums, SUMS_AT) >= 0;
+    for (unsigned page = 0; page < IMAGE_BYTES / BLOCK_BYTES; page++)
+        agree &= sums_hold(image + page * BLOCK_BYTES, sums[page]);
+    return agree;
+}
+
 enum verdict { AS_IT_WAS, IS_FRESH, IS_REFUSED, IS_WRONG };
 
 /* Opens what is left in the other directory. */
@@ -140,6 +153,9 @@ static enum verdict judge(uint64_t acknowledged, uint64_t attempted, char *why, 
     uint64_t sequence = other_log.sequence;
     if (r < 0) {
         snprintf(why, bytes, "recovery refuses it: %ld", r);
+        verdict = IS_REFUSED;
+    } else if (!sums_agree(other_store.image_fd)) {
+        snprintf(why, bytes, "a page of the image does not agree with its sum");
         verdict = IS_REFUSED;
     } else if (is_old && (sequence != old_sequence || attempted || !image_is(other_store.image_fd, old_model))) {
         snprintf(why, bytes, "the run before is there, but not as it was (record %lu of %lu)", sequence, old_sequence);
@@ -169,8 +185,8 @@ static void cut(enum cut_style style, uint64_t counter)
     fail("cut %lu (%s, acknowledged %lu, begun %lu): %s", cuts, style_names[style], acknowledged, attempted, why);
 }
 
-/* Bits of what was flushed turn over. Only the log and the superblock have checksums, and damage to the log's last
- * record cannot be told from a write that was torn: that one is left alone. */
+/* Bits of what was flushed turn over. Damage to the log's last record cannot be told from a write that was torn: that one
+ * is left alone. */
 static bool last_record_holds(unsigned name, uint64_t at)
 {
     return name == 1 + redo.active && at >= last_position && at < redo.segment[redo.active].tail;
@@ -178,19 +194,19 @@ static bool last_record_holds(unsigned name, uint64_t at)
 
 static void damage(void)
 {
-    static const char *const names[] = {"super", "log.0", "log.1"};
+    static const char *const names[] = {"super", "log.0", "log.1", "image"};
     char path[160], why[256];
     struct stat s;
     uint8_t byte;
     const struct log_segment *last = &redo.segment[redo.active];
-    unsigned name = (unsigned)rnd(3);
+    unsigned name = (unsigned)rnd(4);
     power_cut(place[!here], CUT_KEEP, &random_state, 0);
     snprintf(path, sizeof path, "%s/%s", place[!here], names[name]);
     int fd = open(path, O_RDWR);
     if (fd < 0 || fstat(fd, &s) || !s.st_size)
         return;
     uint64_t at = rnd((uint64_t)s.st_size);
-    if (rnd(2) && last->tail > BLOCK_BYTES) /* where it matters more */
+    if (name < 3 && rnd(2) && last->tail > BLOCK_BYTES) /* where it matters more */
         at = BLOCK_BYTES + rnd(last->tail - BLOCK_BYTES);
     if (last_record_holds(name, at))
         return (void)close(fd);
@@ -208,6 +224,28 @@ static void damage(void)
         fail("damage to %s at %lu was accepted: %s", path, at, v == IS_FRESH ? "it opens as fresh" : why);
 }
 
+/* Lines for the log and the model, page by page. */
+static int add_lines(uint64_t offset, const uint8_t *data, unsigned lines, unsigned flags)
+{
+    int r = 0;
+    for (uint64_t end = offset + lines * LINE_BYTES; !r && offset < end;) {
+        uint64_t page = PAGE_DOWN(offset), stop = page + BLOCK_BYTES < end ? page + BLOCK_BYTES : end;
+        memcpy(model + offset, data, stop - offset);
+        r = log_lines(&redo, offset, data, (unsigned)((stop - offset) / LINE_BYTES), sums_page(model + page), flags);
+        data += stop - offset;
+        offset = stop;
+    }
+    return r;
+}
+
+/* All pages that the range touches. */
+static int add_punch(uint64_t offset, uint64_t bytes)
+{
+    uint64_t start = PAGE_DOWN(offset), end = PAGE_UP(offset + bytes);
+    memset(model + start, 0, end - start);
+    return log_punch(&redo, start, end - start);
+}
+
 static void commit(bool giant)
 {
     static uint8_t data[IMAGE_BYTES];
@@ -223,10 +261,8 @@ static void commit(bool giant)
             uint64_t word = is_punch ? 0 : power_random(&random_state);
             memcpy(data + b, &word, 8);
         }
-        if (is_punch ? log_punch(&redo, offset, lines * LINE_BYTES)
-                     : log_lines(&redo, offset, data, lines, rnd(2) ? LOG_NEW : 0))
+        if (is_punch ? add_punch(offset, lines * LINE_BYTES) : add_lines(offset, data, lines, rnd(2) ? LOG_NEW : 0))
             errx(1, "the record does not fit");
-        memcpy(model + offset, data, lines * LINE_BYTES);
     }
     /* A note may come before it and take a number. */
     uint64_t from = redo.sequence;

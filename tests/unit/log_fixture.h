@@ -7,6 +7,7 @@
 #include "heap/log.h"
 #include "heap/store.h"
 #include "heap/say.h"
+#include "heap/sums.h"
 #include "heap/sys.h"
 #include "heap/window.h"
 
@@ -21,7 +22,9 @@
 #include <unistd.h>
 
 #define SEGMENT_BYTES (64u * 4096u)
-#define IMAGE_BYTES (64u * 4096u)
+#define IMAGE_BYTES (16u * 4096u)
+#define MAPPED_BYTES (SUMS_AT + 4096) /* the image with its sums */
+_Static_assert(IMAGE_BYTES <= SUMS_AT, "the model is one stretch");
 
 static char root[64];      /* the temporary directory */
 static char directory[96]; /* the store in it */
@@ -131,6 +134,18 @@ static inline void start_fresh(enum sync sync)
     memset(model, 0, sizeof model);
 }
 
+/* Lines for the log and the model, page by page. */
+static inline void add_lines(uint64_t offset, const uint8_t *data, unsigned lines, unsigned flags)
+{
+    for (uint64_t end = offset + lines * 64; offset < end;) {
+        uint64_t page = PAGE_DOWN(offset), stop = page + 4096 < end ? page + 4096 : end;
+        memcpy(model + offset, data, stop - offset);
+        cr_assert_eq(log_lines(&redo, offset, data, (unsigned)(stop - offset) / 64, sums_page(model + page), flags), 0);
+        data += stop - offset;
+        offset = stop;
+    }
+}
+
 /* One random record, to the log and to the model. At most `lines` lines a run. */
 static inline void add_random_runs(unsigned runs, unsigned lines)
 {
@@ -139,15 +154,30 @@ static inline void add_random_runs(unsigned runs, unsigned lines)
         unsigned count = 1 + random_next() % lines;
         uint64_t offset = random_next() % (IMAGE_BYTES / 64 - count + 1) * 64;
         if (random_next() % 8 == 0) {
-            cr_assert_eq(log_punch(&redo, offset, count * 64), 0);
-            memset(model + offset, 0, count * 64);
+            uint64_t bytes = PAGE_UP(count * 64);
+            offset = PAGE_DOWN(offset) + bytes > IMAGE_BYTES ? IMAGE_BYTES - bytes : PAGE_DOWN(offset);
+            cr_assert_eq(log_punch(&redo, offset, bytes), 0);
+            memset(model + offset, 0, bytes);
             continue;
         }
         for (unsigned b = 0; b < count * 64; b++)
             data[b] = (uint8_t)random_next();
-        cr_assert_eq(log_lines(&redo, offset, data, count, random_next() % 2 ? LOG_NEW : 0), 0);
-        memcpy(model + offset, data, count * 64);
+        add_lines(offset, data, count, random_next() % 2 ? LOG_NEW : 0);
     }
+}
+
+/* Adds pages beyond the model that were zero before; the last one may be a part. Offset and bytes are of whole lines. */
+static inline int add_pages(uint64_t offset, const uint8_t *data, uint64_t bytes)
+{
+    static uint8_t page[4096];
+    int r = 0;
+    for (uint64_t done = 0; !r && done < bytes; done += sizeof page) {
+        uint64_t part = bytes - done < sizeof page ? bytes - done : sizeof page;
+        memset(page, 0, sizeof page);
+        memcpy(page, data + done, part);
+        r = log_lines(&redo, offset + done, page, (unsigned)part / 64, sums_page(page), LOG_NEW);
+    }
+    return r;
 }
 
 static inline void commit_random(unsigned runs, unsigned lines)
@@ -171,10 +201,16 @@ static inline void read_image(uint8_t image[IMAGE_BYTES])
     cr_assert(disk_read(store.image_fd, image, IMAGE_BYTES, 0) >= 0);
 }
 
+/* The pages, and that each agrees with its sum. */
 static inline bool image_is(const uint8_t expected[IMAGE_BYTES])
 {
     static uint8_t image[IMAGE_BYTES];
+    uint32_t sums[IMAGE_BYTES / 4096] = {0};
     read_image(image);
+    cr_assert(disk_read(store.image_fd, sums, sizeof sums, SUMS_AT) >= 0);
+    for (unsigned page = 0; page < IMAGE_BYTES / 4096; page++)
+        if (!sums_hold(image + page * 4096, sums[page]))
+            return false;
     return !memcmp(image, expected, IMAGE_BYTES);
 }
 

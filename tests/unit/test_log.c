@@ -12,7 +12,7 @@ Test(log, pending_and_sequence)
     uint64_t sequence = 0;
     log_begin(&redo);
     cr_assert_eq(log_pending(&redo), 0);
-    cr_assert_eq(log_lines(&redo, 128, line, 1, LOG_NEW), 0);
+    cr_assert_eq(log_lines(&redo, 128, line, 1, 1, LOG_NEW), 0);
     cr_assert_eq(log_pending(&redo), 128 + 16 + 64);
     log_begin(&redo); /* drops it */
     cr_assert_eq(log_pending(&redo), 0);
@@ -51,20 +51,20 @@ Test(log, one_durable_write_before_anything_else)
         struct watch w = {0};
         uint8_t line[64] = {(uint8_t)i};
         log_begin(&redo);
-        log_lines(&redo, 4096 + 64 * (uint64_t)i, line, 1, LOG_NEW);
+        log_lines(&redo, 4096 + 64 * (uint64_t)i, line, 1, 1, LOG_NEW);
         disk_set_hook(watch_writes, &w);
         cr_assert_eq(log_commit(&redo, NULL), 0);
         cr_assert(w.durable == 1 && w.image_writes == 0 && w.other == 0);
         cr_assert_eq(log_apply(&redo), 0);
-        cr_assert(w.durable == 1 && w.image_writes == 1 && w.other == 0);
+        cr_assert(w.durable == 1 && w.image_writes == 2 && w.other == 0);
         disk_set_hook(NULL, NULL);
     }
 }
 
 Test(log, applies_to_the_twin)
 {
-    cr_assert_eq(ftruncate(store.image_fd, IMAGE_BYTES), 0);
-    uint8_t *twin = mmap(NULL, IMAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, store.image_fd, 0);
+    cr_assert_eq(ftruncate(store.image_fd, MAPPED_BYTES), 0);
+    uint8_t *twin = mmap(NULL, MAPPED_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, store.image_fd, 0);
     cr_assert(twin != MAP_FAILED);
     log_use_twin(&redo, twin);
     for (int i = 0; i < 200; i++) {
@@ -78,18 +78,18 @@ Test(log, applies_to_the_twin)
 Test(log, runs_that_overlap_keep_their_order)
 {
     uint8_t a[128], b[64];
+    uint32_t first;
     memset(a, 'a', sizeof a);
     memset(b, 'b', sizeof b);
-    cr_assert_eq(ftruncate(store.image_fd, IMAGE_BYTES), 0);
-    log_use_twin(&redo, mmap(NULL, IMAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, store.image_fd, 0));
+    cr_assert_eq(ftruncate(store.image_fd, MAPPED_BYTES), 0);
+    log_use_twin(&redo, mmap(NULL, MAPPED_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, store.image_fd, 0));
     log_begin(&redo);
-    log_lines(&redo, 0, a, 2, LOG_NEW);
-    log_lines(&redo, 64, b, 1, 0);
+    add_lines(0, a, 2, LOG_NEW);
+    first = sums_page(model);
+    add_lines(64, b, 1, 0);
+    cr_assert_neq(first, sums_page(model), "the last run's sum is the page's");
     log_punch(&redo, 4096, 4096);
-    log_lines(&redo, 4096, b, 1, LOG_NEW);
-    memset(model, 'a', 64);
-    memset(model + 64, 'b', 64);
-    memset(model + 4096, 'b', 64);
+    add_lines(4096, b, 1, LOG_NEW);
     cr_assert_eq(log_commit(&redo, NULL), 0);
     cr_assert_eq(log_apply(&redo), 0);
     cr_assert(image_is(model));
@@ -151,7 +151,7 @@ Test(log, giant_record, .timeout = 60)
     for (int round = 0; round < 3; round++) {
         commit_and_apply(3, 3);
         log_begin(&redo);
-        log_lines(&redo, 1UL << 20, big + round * 64, lines - 3, LOG_NEW);
+        cr_assert_eq(add_pages(1UL << 20, big + round * 64, (lines - 3) * 64UL), 0);
         cr_assert_eq(log_commit(&redo, NULL), 0);
         uint64_t grown = disk_size(redo.segment[redo.active].buffered_fd);
         cr_assert_gt(grown, lines * 64UL);
@@ -183,8 +183,8 @@ Test(log, buffer_is_given_back)
     static uint8_t data[1 << 20];
     memset(data, 7, sizeof data);
     log_begin(&redo);
-    for (uint64_t i = 0; i < 64; i++)
-        cr_assert_eq(log_lines(&redo, i << 20, data, sizeof data / 64, LOG_NEW), 0);
+    for (uint64_t i = 1; i < 64; i++)
+        cr_assert_eq(add_pages(i << 20, data, sizeof data), 0);
     unsigned char resident[(64 << 20) / 4096];
     cr_assert_eq(log_commit(&redo, NULL), 0);
     cr_assert_eq(log_apply(&redo), 0);
@@ -199,10 +199,61 @@ Test(log, record_beyond_the_buffer)
 {
     uint8_t line[64] = {0};
     log_begin(&redo);
-    cr_assert_eq(log_lines(&redo, 0, line, UINT32_MAX, 0), -E2BIG);
+    uint64_t used = redo.used;
+    redo.used = LOG_BUFFER_BYTES - BLOCK_BYTES - 79;
+    cr_assert_eq(log_lines(&redo, 0, line, 1, 1, 0), -E2BIG);
+    redo.used = used;
     cr_assert_eq(log_commit(&redo, NULL), -E2BIG);
     commit_and_apply(2, 2);
     cr_assert_eq(redo.sequence, 1);
+}
+
+Test(log, what_is_no_run)
+{
+    static uint8_t page[4096];
+    const struct { uint64_t offset; unsigned lines; } bad[] = {{0, 0}, {32, 1}, {64, 64}, {4096 - 64, 2}, {0, 65}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        log_begin(&redo);
+        cr_assert_eq(log_lines(&redo, bad[i].offset, page, bad[i].lines, 1, 0), -EINVAL);
+        cr_assert_eq(log_commit(&redo, NULL), -EINVAL);
+    }
+    log_begin(&redo);
+    cr_assert_eq(log_punch(&redo, 64, 4096), -EINVAL);
+    log_begin(&redo);
+    cr_assert_eq(log_punch(&redo, 4096, 64), -EINVAL);
+    commit_and_apply(2, 2);
+    cr_assert(image_is(model));
+}
+
+/* Sums of many pages in a row, of single ones, of those that became holes: each its own, whichever way it is written. */
+Test(log, sums_of_all_pages)
+{
+    static uint8_t data[600 * 4096], sums[600 * 4];
+    cr_assert_eq(ftruncate(store.image_fd, 4 << 20), 0);
+    uint8_t *twin = mmap(NULL, 4 << 20, PROT_READ | PROT_WRITE, MAP_SHARED, store.image_fd, 0);
+    for (size_t i = 0; i < sizeof data; i++)
+        data[i] = (uint8_t)random_next();
+    log_begin(&redo);
+    cr_assert_eq(add_pages(1 << 20, data, sizeof data), 0);
+    cr_assert(!log_commit(&redo, NULL) && !log_apply(&redo));
+    for (int way = 0; way < 2; way++) {
+        if (way)
+            log_use_twin(&redo, twin);
+        uint64_t at = (300 + (uint64_t)way) * 4096;
+        log_begin(&redo);
+        cr_assert_eq(log_punch(&redo, (1 << 20) + at, 3 * 4096), 0);
+        memset(data + at, 0, 3 * 4096);
+        memset(data + 4096 * way, 7, 64);
+        cr_assert_eq(log_lines(&redo, (1 << 20) + 4096 * (uint64_t)way, data + 4096 * way, 1, sums_page(data + 4096 * way), 0), 0);
+        cr_assert(!log_commit(&redo, NULL) && !log_apply(&redo));
+        cr_assert_eq(disk_read(store.image_fd, sums, sizeof sums, sums_at(1 << 20)), (long)sizeof sums);
+        for (int page = 0; page < 600; page++) {
+            uint32_t sum;
+            memcpy(&sum, sums + page * 4, 4);
+            bool punched = page >= 300 && page < 303 + way;
+            cr_assert_eq(sum, punched ? 0 : sums_page(data + page * 4096), "page %d, way %d", page, way);
+        }
+    }
 }
 
 /* A disk that is full for a while: said once, waited for, said again. */
@@ -255,7 +306,7 @@ Test(log, full_disk_at_growth)
     listen_to_messages();
     disk_set_hook(inject, &fault);
     log_begin(&redo);
-    log_lines(&redo, 0, data, sizeof data / 64, LOG_NEW);
+    cr_assert_eq(add_pages(1 << 20, data, sizeof data), 0);
     cr_assert_eq(log_commit(&redo, NULL), 0);
     cr_assert_eq(fault.pauses, 4);
     cr_assert_eq(count_of(messages(), "is full"), 1);

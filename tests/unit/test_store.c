@@ -3,6 +3,9 @@
 #include <sched.h>
 #include "tests/unit/log_fixture.h"
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #include <signal.h>
 #include <sys/mount.h>
 #include <time.h>
@@ -160,7 +163,20 @@ Test(store, newer_format)
     uint32_t version = STORE_VERSION + 6;
     smash("super", offsetof(struct super, version), &version, sizeof version);
     assert_untouched(STORE_NEWER);
-    assert_explained(STORE_NEWER, "format 7", "--fresh", directory);
+    assert_explained(STORE_NEWER, "format 8", "--fresh", directory);
+}
+
+/* A whole store of format 1: not damaged, and said to be older. */
+Test(store, older_format)
+{
+    struct super super;
+    make_store();
+    super = store.super;
+    super.version = STORE_VERSION - 1;
+    super.checksum = XXH3_64bits((const uint8_t *)&super + 16, sizeof super - 16);
+    smash("super", 0, &super, sizeof super);
+    assert_untouched(STORE_OLDER);
+    assert_explained(STORE_OLDER, "format 1", "older", "--fresh");
 }
 
 Test(store, foreign_magic)
