@@ -47,41 +47,75 @@ static void finish(struct image *i)
     sys(SYS_madvise, u->buffer, WORD_BYTES, MADV_DONTNEED);
 }
 
-static _Noreturn void die(const struct image *i, uint64_t offset, const char *what)
+/* One page is wrong. On the way of what the process does that ends it; else it is told once, and the page stays unverified:
+ * the process ends when it comes to it. */
+static void complain(struct image *i, uint64_t offset, const char *what, bool fatal)
 {
+    struct unverified *u = &i->unverified;
     unsigned page;
     uint32_t slot = image_slot(offset, &page);
-    say_die("%s/image is damaged at offset %lu, which is the program's page at 0x%lx: %s; it was left as it is, --fresh "
-            "starts over", i->unverified.store, offset, (i->chunks[slot].number << CHUNK_SHIFT) + page * PAGE_BYTES, what);
-}
-
-static void read_all(const struct image *i, void *to, uint64_t bytes, uint64_t at, uint64_t page_offset)
-{
-    long n = disk_read(i->fd, to, bytes, at);
-    if (n != (long)bytes)
-        die(i, page_offset, n < 0 ? say_error(n) : "the file is cut short");
+    uint64_t address = (i->chunks[slot].number << CHUNK_SHIFT) + page * PAGE_BYTES;
+    static const char text[] = "%s/image is damaged at offset %lu, which is the program's page at 0x%lx: %s; %s";
+    if (fatal)
+        say_die(text, u->store, offset, address, what, "it was left as it is, --fresh starts over");
+    if (!u->told)
+        say(text, u->store, offset, address, what, "the program goes on until it comes there (kenctl check tells all)");
+    u->told = true;
 }
 
 /* Read, not looked at through the twin: a bad sector is an error then, not a signal, and the process does not seem to
- * hold all of its image. */
-static void check(struct image *i, const struct piece *piece)
+ * hold all of its image. NULL or what is wrong. */
+static const char *read_all(const struct image *i, void *to, uint64_t bytes, uint64_t at)
+{
+    long n = disk_read(i->fd, to, bytes, at);
+    return n == (long)bytes ? NULL : n < 0 ? say_error(n) : "the file is cut short";
+}
+
+static uint64_t check_apart(struct image *i, const struct piece *piece, uint64_t pages, bool fatal);
+
+/* Returns which of the pages are good. */
+static uint64_t check_together(struct image *i, const struct piece *piece, uint64_t pages, bool fatal)
+{
+    uint32_t sums[WORD_PAGES];
+    unsigned first = (unsigned)__builtin_ctzl(pages), count = WORD_PAGES - first - (unsigned)__builtin_clzl(pages);
+    uint64_t offset = layout_slot(piece->slot) + (piece->word * WORD_PAGES + first) * PAGE_BYTES, good = 0;
+    uint8_t *buffer = i->unverified.buffer;
+    const char *what = read_all(i, buffer, count * PAGE_BYTES, offset);
+    if (!what)
+        what = read_all(i, sums, count * sizeof *sums, sums_at(offset));
+    if (what && count > 1)
+        return check_apart(i, piece, pages, fatal);
+    for (unsigned k = 0; k < count; k++) {
+        if (!(pages >> (first + k) & 1))
+            continue;
+        if (!what && MUTANT("verify.left_out", true, sums_hold(buffer + k * PAGE_BYTES, sums[k])))
+            good |= 1UL << (first + k);
+        else
+            complain(i, offset + k * PAGE_BYTES, what ? what : "the page does not agree with its checksum", fatal);
+    }
+    return good;
+}
+
+/* Where one page cannot be read the others may be good. */
+static uint64_t check_apart(struct image *i, const struct piece *piece, uint64_t pages, bool fatal)
+{
+    uint64_t good = 0;
+    for (; pages; pages &= pages - 1)
+        good |= check_together(i, piece, pages & -pages, fatal);
+    return good;
+}
+
+/* Verifies those of the pages that are left. False, if it is not fatal: some are wrong. */
+static bool check(struct image *i, const struct piece *piece, bool fatal)
 {
     struct unverified *u = &i->unverified;
     uint64_t pages = u->left[piece->slot][piece->word] & piece->pages;
-    if (!pages)
-        return;
-    uint32_t sums[WORD_PAGES];
-    unsigned first = (unsigned)__builtin_ctzl(pages), count = WORD_PAGES - first - (unsigned)__builtin_clzl(pages);
-    uint64_t offset = layout_slot(piece->slot) + (piece->word * WORD_PAGES + first) * PAGE_BYTES;
-    read_all(i, u->buffer, count * PAGE_BYTES, offset, offset);
-    read_all(i, sums, count * sizeof *sums, sums_at(offset), offset);
-    for (unsigned k = 0; k < count; k++)
-        if (pages >> (first + k) & 1 && MUTANT("verify.left_out", false, !sums_hold(u->buffer + k * PAGE_BYTES, sums[k])))
-            die(i, offset + k * PAGE_BYTES, "the page does not agree with its checksum");
-    u->left[piece->slot][piece->word] &= ~pages;
-    u->count -= (unsigned)__builtin_popcountl(pages);
-    if (!u->count)
+    uint64_t good = pages ? check_together(i, piece, pages, fatal) : 0;
+    u->left[piece->slot][piece->word] &= ~good;
+    u->count -= (unsigned)__builtin_popcountl(good);
+    if (good && !u->count)
         finish(i);
+    return good == pages;
 }
 
 /* The bits of pages [from, to) of 64. */
@@ -147,7 +181,7 @@ void verify_pages(struct image *i, uint32_t slot, unsigned from, unsigned to)
         if (stop > to)
             stop = to;
         struct piece piece = {slot, word, bits(from % WORD_PAGES, stop - word * WORD_PAGES)};
-        check(i, &piece);
+        check(i, &piece, true);
         from = stop;
     }
 }
@@ -157,7 +191,7 @@ void verify_range(struct image *i, uintptr_t start, uintptr_t end)
     struct piece piece;
     while (start < end && i->unverified.count)
         if (next_piece(i, &start, end, &piece))
-            check(i, &piece);
+            check(i, &piece, true);
 }
 
 static int touched_in(struct image *i, struct pagemap *pagemap, uintptr_t from, uintptr_t to)
@@ -186,19 +220,27 @@ int verify_touched(struct image *i, struct pagemap *pagemap)
     return r;
 }
 
+/* From `start` on to the end of a word or of the span. */
+static void verify_next(struct image *i, uintptr_t start, uintptr_t end)
+{
+    struct unverified *u = &i->unverified;
+    struct piece piece;
+    u->next = start;
+    if (!next_piece(i, &u->next, end, &piece) || check(i, &piece, false))
+        pages_remove(&u->spans, start, u->next);
+}
+
 void verify_some(struct image *i)
 {
     struct unverified *u = &i->unverified;
-    if (!u->count)
-        return;
+    size_t at = u->count ? pages_find(&u->spans, u->next) : 0;
+    if (at >= u->spans.count)
+        return; /* nothing is left, or only what is wrong */
     uint64_t slice = u->scan_us < SLICE_US ? SLICE_US : u->scan_us > SLICE_MOST_US ? SLICE_MOST_US : u->scan_us;
     uint64_t until = clock_us() + slice;
-    while (u->count && u->spans.count && clock_us() < until) {
-        uintptr_t start = u->spans.at[0].start, end = (start & ~(WORD_BYTES - 1)) + WORD_BYTES;
-        if (end > u->spans.at[0].end)
-            end = u->spans.at[0].end;
-        verify_range(i, start, end);
-        pages_remove(&u->spans, start, end);
+    while ((at = pages_find(&u->spans, u->next)) < u->spans.count && clock_us() < until) {
+        const struct page_range *span = &u->spans.at[at];
+        verify_next(i, span->start > u->next ? span->start : u->next, span->end);
     }
 }
 

@@ -3,8 +3,10 @@
  * Restored memory is mapped lazily from the image file, so that restarting takes no longer for a large heap; it would if
  * all pages were read for their sums. So they are verified when the process has come to them: all that it has in memory
  * at a commit, before the record is made durable and anything leaves. What it wrote to, and what it dropped, is verified
- * when that is accounted for, in commit.c and image.c. The rest follows a slice at each commit, behind the outputs.
- * A page that does not agree with its sum, or cannot be read, ends the process with a line: the store is as it was.
+ * when that is accounted for, in commit.c and image.c. A page that does not agree with its sum, or cannot be read, ends
+ * the process then with a line: the store is as it was.
+ * The rest follows a slice at each commit, behind the outputs. What is wrong there is told, and the process goes on: the
+ * page is still unverified, and ends it when it comes there.
  *
  * One thing escapes: a page that was read, and that the kernel took back for want of memory before the commit.
  * It is verified when it is touched again, or when its turn comes.
@@ -30,6 +32,8 @@ struct unverified {
     struct pages spans;                 /* the addresses that they lie at, and others */
     uint8_t *buffer;
     uint64_t scan_us;  /* how long the last verify_touched() took */
+    uintptr_t next;    /* where the slices go on; below it `spans` has only what is wrong */
+    bool told;         /* that something is */
     const char *store; /* its path, for the message */
 };
 
