@@ -1,5 +1,5 @@
 /* Turns that write very much memory: `fill <megabytes> <seed>` writes a block of that size, `sum` adds it
- * up, `drop` gives it back. The answer is a checksum. */
+ * up, `drop` gives it back. The answer is a checksum; that to `hello`, which leaves the block alone, is not. */
 #include "service.h"
 
 static unsigned long *block;
@@ -19,6 +19,10 @@ int main(int argc, char **argv)
     for (;;) {
         unsigned long megabytes, seed;
         char *command = service_next();
+        if (!strcmp(command, "hello")) {
+            service_answer("hello");
+            continue;
+        }
         if (sscanf(command, "fill %lu %lu", &megabytes, &seed) == 2) {
             words = megabytes * (1 << 20) / sizeof *block;
             if (!(block = realloc(block, words * sizeof *block)))
