@@ -10,7 +10,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { USER_BITS = 47, TOLD_MOST = 20 };
+enum { USER_BITS = 47, TOLD_MOST = 20, LOOKS = 8, LOOK_PAUSE_US = 2000 };
 
 struct findings {
     const struct saved *saved;
@@ -135,11 +135,27 @@ static void check_context(struct findings *f)
         find(f, "its stack pointer 0x%lx is no stack", s->meta->context.rsp);
 }
 
+/* The program that runs may be writing the page, or have done so since the store was opened: its file is looked at again. */
+static bool agrees_meanwhile(const struct saved *s, uint64_t offset)
+{
+    static uint8_t page[PAGE_BYTES] __attribute__((aligned(16)));
+    uint32_t sum;
+    for (int look = 0; look < LOOKS; look++) {
+        if (pread(s->store.image_fd, &sum, sizeof sum, (off_t)sums_at(offset)) == sizeof sum &&
+            pread(s->store.image_fd, page, sizeof page, (off_t)offset) == sizeof page && sums_hold(page, sum))
+            return true;
+        usleep(LOOK_PAUSE_US);
+    }
+    return false;
+}
+
 static bool agrees(const struct saved *s, uint64_t offset)
 {
     uint64_t at = sums_at(offset);
-    return offset + PAGE_BYTES <= s->bytes && at + sizeof(uint32_t) <= s->bytes &&
-           sums_hold(s->image + offset, *(const uint32_t *)(s->image + at));
+    if (offset + PAGE_BYTES > s->bytes || at + sizeof(uint32_t) > s->bytes)
+        return false;
+    return sums_hold(s->image + offset, *(const uint32_t *)(s->image + at)) ||
+           (s->holder && agrees_meanwhile(s, offset));
 }
 
 static void check_table(struct findings *f, uint64_t at, uint64_t bytes)

@@ -3,7 +3,8 @@
     bench_resume.py [KILLS]
 
 The time to the line that libken writes on stderr (the process is restored) is shown beside it: the rest is
-the program's first touches of its own pages and the turn that answers.
+the program's first touches of its own pages and the turn that answers. Pages of the image are verified during the turns
+that follow (heap/verify.h): what these take is told beside what they take once that is over.
 """
 import os
 import socket
@@ -51,11 +52,24 @@ def ask(client, patience=60.0):
     raise SystemExit("no answer")
 
 
+FOLLOWING, SETTLED = 100, 1000  # turns
+
+
+def ask_many(client, count):
+    """How long each took, in milliseconds."""
+    took = []
+    for _ in range(count):
+        started = time.perf_counter()
+        ask(client)
+        took.append((time.perf_counter() - started) * 1e3)
+    return took
+
+
 def main():
     kills = int(sys.argv[1]) if len(sys.argv) > 1 else 9
     prepare()
     place = scratch()
-    servers, clients, answers, lines = {}, {}, {}, {}
+    servers, clients, answers, lines, following, settled = {}, {}, {}, {}, {}, {}
     for name, megabytes in SIZES.items():
         port = free_port()
         servers[name] = Resumed([bench("heap_server"), str(port), str(megabytes)], store=f"{place}/{megabytes}")
@@ -63,13 +77,13 @@ def main():
         clients[name].connect(("127.0.0.1", port))
         clients[name].settimeout(60)
         ask(clients[name])
-        answers[name], lines[name] = [], []
+        answers[name], lines[name], following[name], settled[name] = [], [], [], []
     for _ in range(kills):
         for name, server in servers.items():
             client = clients[name]
             client.settimeout(2)
-            for _ in range(200):
-                ask(client)
+            following[name] += ask_many(client, FOLLOWING)
+            settled[name] += ask_many(client, SETTLED)[-FOLLOWING:]
             server.stop()
             client.settimeout(0.001)
             server.start()
@@ -84,6 +98,10 @@ def main():
     for name in SIZES:
         note(f"{name}: restored after {median(lines[name]):.1f} ms, answers after {median(answers[name]):.1f} ms"
              f" (all: {' '.join(f'{x:.0f}' for x in answers[name])})")
+        first, later = following[name][FOLLOWING:], settled[name][FOLLOWING:]  # not those of the fresh run
+        if first:
+            note(f"{name}: the {FOLLOWING} turns behind take {sum(first) / len(first):.2f} ms each, the longest {max(first):.1f};"
+                 f" later ones {sum(later) / len(later):.2f} ms")
 
 
 main()

@@ -328,10 +328,12 @@ def rotten_page_left_alone(t):
         time.sleep(0.001)
     said = [m for m in program.messages() if "damaged" in m]
     check(len(said) == 1 and f"offset {page}," in said[0], f"it said {program.messages()}, of page {page}")
-    program.kill9()
-    found = kenctl_check(program.store)
-    named = re.findall(r"page at offset (\d+)", found.stderr)
-    check(found.returncode == 1 and named == [str(page)], f"status {found.returncode}, page {page}: {found.stderr}")
+    for runs in (True, False):
+        found = kenctl_check(program.store)
+        named = re.findall(r"page at offset (\d+)", found.stderr)
+        check(found.returncode == 1 and named == [str(page)], f"status {found.returncode}, page {page}: {found.stderr}")
+        if runs:
+            program.kill9()
     t.note(found.stderr.strip().replace(t.dir, "")[5:])
 
 
