@@ -316,13 +316,6 @@ static void find_image(struct areas *a, const char *text, const char *end)
     }
 }
 
-void areas_find_image(struct session *s)
-{
-    long length = mapping_read(s->maps_fd, s->areas.text, AREAS_TEXT_BYTES);
-    if (length > 0)
-        find_image(&s->areas, s->areas.text, s->areas.text + length);
-}
-
 int areas_refresh(struct session *s, int (*take)(struct session *, uintptr_t, uintptr_t))
 {
     struct areas *a = &s->areas;
@@ -356,4 +349,18 @@ int areas_refresh(struct session *s, int (*take)(struct session *, uintptr_t, ui
     s->image.layout_changed = true;
     a->stale = false;
     return 0;
+}
+
+/* No record is being made: the next commit takes them. */
+static int mark_written(struct session *s, uintptr_t from, uintptr_t to)
+{
+    return tracker_mark(&s->tracker, from, to);
+}
+
+void areas_resume(struct session *s)
+{
+    s->areas.known_count = 0;
+    if (areas_refresh(s, mark_written))
+        s->areas.known_count = 0; /* the next commit does all of it, or tells why it cannot */
+    s->areas.stale = true;        /* the kernel's side is not made again yet */
 }

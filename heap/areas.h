@@ -37,8 +37,10 @@ struct session;
 /* Allocates in the window. Returns 0 or -ENOMEM. */
 int areas_open(struct areas *);
 
-/* Learns how the kernel's list shows the image file: restored memory is mapped from it. */
-void areas_find_image(struct session *);
+/* Behind the restorer: learns how the kernel's list shows the image file, since restored memory is mapped from it, and
+ * tracks what is there. Before the program goes on: where userfaultfd tracks, the kernel maps no pages but those that are
+ * touched, each of which has to be verified. */
+void areas_resume(struct session *);
 
 /* The range was unmapped or replaced: its pages are gone, from the image as well. */
 void areas_forget(struct session *, uintptr_t start, uintptr_t end);

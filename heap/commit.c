@@ -181,8 +181,10 @@ enum commit_result commit(struct session *s, enum run_state state, void (*captur
 void commit_apply(struct session *s)
 {
     FAULT("commit.apply");
+    bool resumed = s->log.applied == s->log.sequence; /* somebody waits for the outcome */
     int r = log_apply(&s->log);
     if (r)
         say_die("cannot write the image (%s); start the same command again to recover", say_error(r));
-    verify_some(&s->image);
+    if (!resumed)
+        verify_some(&s->image);
 }

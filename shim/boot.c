@@ -286,9 +286,7 @@ void boot_resumed(void)
     const struct meta *m = s->image.meta;
     FAULT("resume.begin");
     verify_own(s);
-    s->areas.known_count = 0;
-    s->areas.stale = true;
-    areas_find_image(s);
+    areas_resume(s);
     restore_done(s);
     log_attach_after_restore(&s->log);
     FAULT("resume.log");
