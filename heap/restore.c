@@ -137,7 +137,7 @@ static void add_stack(struct builder *b, const struct area *a)
 static int open_file(struct builder *b, uint32_t index, bool shared, uint32_t prot)
 {
     struct file *file = &b->session->image.files[index];
-    if (b->fds[index] >= 0)
+    if (b->fds[index] >= 0 || b->error)
         return b->fds[index];
     long fd = MUTANT("restore.pin_unused", false, file->pin[0]) ? store_pin_open(&b->session->store, file->pin)
                            : sys(SYS_open, file->path,

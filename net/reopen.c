@@ -13,6 +13,7 @@
 #include "net/pool.h"
 #include "net/stream.h"
 #include "net/terminal.h"
+#include "net/trouble.h"
 #include "net/progress.h"
 #include "heap/say.h"
 #include "heap/sys.h"
@@ -67,10 +68,11 @@ static long adopt_again(struct description *d)
 {
     int fd = d->origin >= 0 && d->origin < INHERITED_MAX ? parked[d->origin] : -1;
     struct stat s;
-    if (fd < 0 || sys(SYS_fstat, fd, &s) < 0) {
-        long null = sys(SYS_open, "/dev/null", O_RDWR | O_CLOEXEC, 0);
-        return null;
-    }
+    long r = fd < 0 ? -EBADF : sys(SYS_fstat, fd, &s);
+    if (trouble_is(r))
+        return r;
+    if (r < 0)
+        return sys(SYS_open, "/dev/null", O_RDWR | O_CLOEXEC, 0);
     parked[d->origin] = -1;
     d->bits &= (uint16_t)~FD_WIDENED;
     enum fd_kind kind = fd_kind_of(fd, &s);
@@ -104,21 +106,31 @@ static long adopt_again(struct description *d)
     return fd;
 }
 
+long reopen_whole(int fd, long r)
+{
+    if (!trouble_is(r))
+        return fd;
+    sys(SYS_close, fd);
+    return r;
+}
+
 long reopen_nothing(void)
 {
     return sys(SYS_open, "/", O_PATH | O_CLOEXEC, 0);
 }
 
-static void lock_again(int fd, const struct description *d)
+static long lock_again(int fd, const struct description *d)
 {
     for (int attempt = 0; d->file->lock && attempt < 500; attempt++) {
-        if (sys(SYS_flock, fd, d->file->lock | LOCK_NB) != -EAGAIN)
-            return;
+        long r = sys(SYS_flock, fd, d->file->lock | LOCK_NB);
+        if (r != -EAGAIN)
+            return trouble_is(r) ? r : 0;
         struct timespec moment = {0, 10000000};
         sys(SYS_nanosleep, &moment, NULL);
     }
     if (d->file->lock)
         say("%s is locked by another process now", d->file->path);
+    return 0;
 }
 
 long reopen_file(struct description *d)
@@ -134,6 +146,8 @@ long reopen_file(struct description *d)
     long fd = d->file->deleted
                   ? -ENOENT
                   : sys(SYS_open, d->file->path, flags | O_CLOEXEC | O_NOCTTY | (fifo ? O_NONBLOCK : 0), 0);
+    if (trouble_is(fd))
+        return fd;
     if (fd < 0) {
         say(d->file->deleted ? "%s was deleted while open; it reads as closed now (%s)"
                              : "cannot open %s again: %s; it reads as closed now",
@@ -141,7 +155,8 @@ long reopen_file(struct description *d)
         return reopen_nothing();
     }
     struct stat s;
-    if (sys(SYS_fstat, fd, &s) == 0 && (s.st_ino != d->file->inode || s.st_dev != d->file->device)) {
+    long r = sys(SYS_fstat, fd, &s);
+    if (r == 0 && (s.st_ino != d->file->inode || s.st_dev != d->file->device)) {
         if (d->kind == FD_FILE)
             say("%s is another file now", d->file->path);
         d->file->inode = s.st_ino;
@@ -151,8 +166,9 @@ long reopen_file(struct description *d)
         sys(SYS_fcntl, fd, F_SETFL, d->flags);
     if (d->kind == FD_FILE || d->kind == FD_DIR)
         sys(SYS_lseek, fd, MUTANT("reopen.no_offset", 0, d->offset), SEEK_SET);
-    lock_again((int)fd, d);
-    return fd;
+    if (!trouble_is(r))
+        r = lock_again((int)fd, d);
+    return reopen_whole((int)fd, r);
 }
 
 static long make(struct description *d, int ends[2])
@@ -227,10 +243,8 @@ static int remake(struct description *d)
     int ends[2] = {-1, -1};
     struct description *other = d->pair >= 0 ? fd_description(d->pair) : NULL;
     long made = make(d, ends);
-    if (made < 0) {
-        say("a descriptor cannot be made again: %s", say_error(made));
+    if (made < 0)
         return (int)made;
-    }
     terminal_reopen((int)made, d);
     if (ends[1] >= 0) {
         long high = above(ends[1]);
@@ -275,10 +289,10 @@ int fd_reopen(void)
     }
     reopen_socket_done();
     fd_each_open(close_foreign, NULL); /* the rest of the parked ones, too */
-    if (r == 0) {
-        reopen_watches();
+    if (r == 0)
+        r = reopen_watches();
+    if (r == 0)
         lock_records();
-    }
     FAULT("reopen.watches");
     if (r == 0)
         peers_resume();

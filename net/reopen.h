@@ -14,10 +14,13 @@ long reopen_pipe(struct description *d, int ends[2]);
 long reopen_socketpair(struct description *d, int ends[2]);
 
 /* The interest lists, when all descriptors are in place. */
-void reopen_watches(void);
+int reopen_watches(void);
 
 /* Something that answers every use with EBADF, for what cannot be made again. */
 long reopen_nothing(void);
+
+/* `fd`, or, when `r` is trouble (net/trouble.h), that error; then `fd` is closed. */
+long reopen_whole(int fd, long r);
 
 /* Closes what reopen_socket() kept for several sockets. */
 void reopen_socket_done(void);

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "net/reopen.h"
 #include "net/host.h"
+#include "net/trouble.h"
 #include "heap/say.h"
 #include "heap/sys.h"
 
@@ -27,11 +28,10 @@ static long reopen_eventfd(struct description *d)
     long fd = sys(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK | (d->event->option & EFD_SEMAPHORE));
     if (fd < 0)
         return fd;
-    if (d->event->count)
-        sys(SYS_write, fd, &d->event->count, sizeof d->event->count);
+    long r = d->event->count ? sys(SYS_write, fd, &d->event->count, sizeof d->event->count) : 0;
     if (!nonblocking(d))
         sys(SYS_fcntl, fd, F_SETFL, O_RDWR);
-    return fd;
+    return reopen_whole((int)fd, r);
 }
 
 /* Expirations that nobody had read yet are told by a timer that is due at once. */
@@ -48,8 +48,7 @@ static long reopen_timer(struct description *d)
         .it_value = {left / 1000000000L, left % 1000000000L},
         .it_interval = {e->interval_ns / 1000000000L, e->interval_ns % 1000000000L},
     };
-    sys(SYS_timerfd_settime, fd, 0, &t, NULL);
-    return fd;
+    return reopen_whole((int)fd, sys(SYS_timerfd_settime, fd, 0, &t, NULL));
 }
 
 /* The kernel gives watch numbers in rising order and never again: those that are missing are used up. */
@@ -66,6 +65,8 @@ static long reopen_inotify(struct description *d)
                 break;
             sys(SYS_inotify_rm_watch, fd, wd);
         }
+        if (trouble_is(wd) && wd != -ENOSPC) /* that one is the user's limit on watches */
+            return reopen_whole((int)fd, wd);
         if (wd != w->wd)
             say("%s cannot be watched again: %s", w->path, wd < 0 ? say_error(wd) : "its number is taken");
     }
@@ -86,12 +87,13 @@ static long reopen_memfd(struct description *d)
     long fd = sys(SYS_memfd_create, "ken", (unsigned)d->event->option | MFD_CLOEXEC);
     if (fd < 0)
         return fd;
-    if (d->content)
-        sys(SYS_pwrite64, fd, d->content, d->content_bytes, 0);
+    long r = 0;
+    for (uint32_t done = 0; d->content && r >= 0 && done < d->content_bytes; done += (uint32_t)r)
+        r = sys(SYS_pwrite64, fd, d->content + done, d->content_bytes - done, done);
     if (d->bits & FD_BROKEN)
         say("a memfd was too long to be kept; it is empty now");
     sys(SYS_lseek, fd, d->offset, SEEK_SET);
-    return fd;
+    return reopen_whole((int)fd, r);
 }
 
 long reopen_event(struct description *d)
@@ -126,7 +128,7 @@ static int number_of(int index)
     return -1;
 }
 
-void reopen_watches(void)
+int reopen_watches(void)
 {
     for (int fd = 0; fd <= fd_highest; fd++) {
         for (struct epoll_watch *w = fd_slots[fd].watches; w; w = w->next) {
@@ -135,6 +137,9 @@ void reopen_watches(void)
             long r = epoll < 0 ? 0 : sys(SYS_epoll_ctl, epoll, EPOLL_CTL_ADD, fd, &e);
             if (r < 0 && r != -EPERM)
                 say("descriptor %d cannot be watched again: %s", fd, say_error(r));
+            if (trouble_is(r))
+                return (int)r;
         }
     }
+    return 0;
 }

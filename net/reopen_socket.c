@@ -3,6 +3,7 @@
 #include "net/peers_far.h"
 #include "net/reopen.h"
 #include "net/pool.h"
+#include "net/trouble.h"
 #include "heap/say.h"
 #include "heap/sys.h"
 
@@ -60,8 +61,9 @@ static long cut_unix(const struct description *d)
 static long cut_tcp(const struct description *d)
 {
     struct linger now = {1, 0};
-    if (listener < 0 && open_listener() < 0)
-        return cut_unix(d);
+    long opened = listener < 0 ? open_listener() : 0;
+    if (opened < 0)
+        return trouble_is(opened) ? opened : cut_unix(d);
     long fd = sys(SYS_socket, AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return fd;
@@ -69,7 +71,7 @@ static long cut_tcp(const struct description *d)
     long other = r == 0 ? sys(SYS_accept4, listener, NULL, NULL, SOCK_CLOEXEC) : r;
     if (other < 0) {
         sys(SYS_close, fd);
-        return cut_unix(d);
+        return trouble_is(other) ? other : cut_unix(d);
     }
     sys(SYS_setsockopt, other, SOL_SOCKET, SO_LINGER, &now, sizeof now);
     sys(SYS_close, other);
@@ -85,14 +87,16 @@ void reopen_socket_done(void)
     listener = -1;
 }
 
-static void set_options(int fd, const struct fd_socket *s)
+static long set_options(int fd, const struct fd_socket *s)
 {
     int on = 1;
+    long r = 0;
     if (s->bound && (s->domain == AF_INET || s->domain == AF_INET6))
-        sys(SYS_setsockopt, fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    for (const struct sock_option *o = s->options; o; o = o->next)
+        r = sys(SYS_setsockopt, fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    for (const struct sock_option *o = s->options; o && !trouble_is(r); o = o->next)
         if (!(s->bound && o->level == SOL_SOCKET && o->name == SO_REUSEADDR))
-            sys(SYS_setsockopt, fd, o->level, o->name, o->value, o->length);
+            r = sys(SYS_setsockopt, fd, o->level, o->name, o->value, o->length);
+    return r;
 }
 
 /* A dead process's socket file is in the way of its own successor. */
@@ -143,8 +147,10 @@ static long name_again(int fd, struct description *d)
     }
     if (s->state == SOCK_LISTENING)
         r = sys(SYS_listen, fd, s->backlog);
-    if (s->state == SOCK_CONNECTED && s->peer)
-        sys(SYS_connect, fd, &s->peer->at, s->peer->length);
+    if (s->state == SOCK_CONNECTED && s->peer) {
+        long connected = sys(SYS_connect, fd, &s->peer->at, s->peer->length);
+        r = trouble_is(connected) ? connected : r;
+    }
     if (s->shut && s->type != SOCK_STREAM)
         sys(SYS_shutdown, fd, s->shut == 3 ? SHUT_RDWR : s->shut == 2 ? SHUT_WR : SHUT_RD);
     return r;
@@ -161,12 +167,15 @@ long reopen_socket(struct description *d)
     if (connection)
         return s->domain == AF_INET || s->domain == AF_INET6 ? cut_tcp(d) : cut_unix(d);
     long fd = sys(SYS_socket, s->domain, s->type | status(d), s->protocol);
+    if (trouble_is(fd))
+        return fd;
     if (fd < 0) {
         say("cannot make a socket again: %s", say_error(fd));
         return reopen_nothing();
     }
-    set_options((int)fd, s);
-    long r = name_again((int)fd, d);
+    long r = set_options((int)fd, s);
+    if (!trouble_is(r))
+        r = name_again((int)fd, d);
     if (r < 0) {
         sys(SYS_close, fd);
         return r;
@@ -180,18 +189,23 @@ static bool cut(const struct description *d)
     return (d->bits & FD_SHARED) && d->pair < 0;
 }
 
-static void fill_pipe(int to, const struct description *reader)
+static long fill_pipe(int to, const struct description *reader)
 {
     const char *p = reader->content, *end = p + reader->content_bytes;
-    sys(SYS_fcntl, to, F_SETFL, O_NONBLOCK | (reader->flags & O_DIRECT));
-    if (!(reader->flags & O_DIRECT)) {
-        sys(SYS_write, to, p, reader->content_bytes);
-        return;
+    bool packets = reader->flags & O_DIRECT;
+    uint32_t length = reader->content_bytes, head = packets ? sizeof length : 0;
+    long r = sys(SYS_fcntl, to, F_SETFL, O_NONBLOCK | (reader->flags & O_DIRECT));
+    for (; p < end && r >= 0; p += head + length) {
+        if (packets)
+            memcpy(&length, p, sizeof length);
+        r = sys(SYS_write, to, p + head, length);
+        if (r != (long)length)
+            break;
     }
-    for (uint32_t length; p < end; p += sizeof length + length) {
-        memcpy(&length, p, sizeof length);
-        sys(SYS_write, to, p + sizeof length, length);
-    }
+    if (p < end && !trouble_is(r))
+        say("of %u bytes in a pipe %ld are lost: it may not be as big as it was", reader->content_bytes,
+            (long)(end - p) - (r > 0 ? r : 0));
+    return r;
 }
 
 long reopen_pipe(struct description *d, int ends[2])
@@ -203,9 +217,14 @@ long reopen_pipe(struct description *d, int ends[2])
     if (r < 0)
         return r;
     if (d->offset)
-        sys(SYS_fcntl, both[1], F_SETPIPE_SZ, d->offset);
-    if (!cut(d) && reader && reader->content)
-        fill_pipe(both[1], reader);
+        r = sys(SYS_fcntl, both[1], F_SETPIPE_SZ, d->offset);
+    if (!trouble_is(r) && !cut(d) && reader && reader->content)
+        r = fill_pipe(both[1], reader);
+    if (trouble_is(r)) {
+        sys(SYS_close, both[0]);
+        sys(SYS_close, both[1]);
+        return r;
+    }
     int mine = (d->flags & O_ACCMODE) == O_RDONLY ? 0 : 1;
     sys(SYS_fcntl, both[mine], F_SETFL, d->flags & ~(uint32_t)O_ACCMODE);
     if (other)
@@ -215,20 +234,34 @@ long reopen_pipe(struct description *d, int ends[2])
     return both[mine];
 }
 
-static void put_back(int from, const struct description *to)
+static long put_back(int from, const struct description *to)
 {
     const char *p = to->content, *end = p + to->content_bytes;
+    long n = 0;
     if (to->socket->type == SOCK_STREAM) {
-        for (long n; p < end && (n = sys(SYS_sendto, from, p, end - p, MSG_NOSIGNAL | MSG_DONTWAIT, NULL, 0)) > 0;)
-            p += n;
-        return;
+        for (; p < end && n >= 0; p += n)
+            n = sys(SYS_sendto, from, p, end - p, MSG_NOSIGNAL | MSG_DONTWAIT, NULL, 0);
+        return n;
     }
-    while (p < end) {
+    while (p < end && n >= 0) {
         uint32_t length;
         memcpy(&length, p, sizeof length);
-        sys(SYS_sendto, from, p + 4, length, MSG_NOSIGNAL | MSG_DONTWAIT, NULL, 0);
+        n = sys(SYS_sendto, from, p + 4, length, MSG_NOSIGNAL | MSG_DONTWAIT, NULL, 0);
         p += 4 + length;
     }
+    return n;
+}
+
+static long fill(const int ends[2], const struct description *d, const struct description *other)
+{
+    long r = set_options(ends[0], d->socket);
+    if (!trouble_is(r) && other && other->socket)
+        r = set_options(ends[1], other->socket);
+    if (!trouble_is(r) && d->content)
+        r = put_back(ends[1], d);
+    if (!trouble_is(r) && other && other->content)
+        r = put_back(ends[0], other);
+    return r;
 }
 
 long reopen_socketpair(struct description *d, int ends[2])
@@ -241,13 +274,14 @@ long reopen_socketpair(struct description *d, int ends[2])
     long r = sys(SYS_socketpair, d->socket->domain, d->socket->type | SOCK_CLOEXEC, d->socket->protocol, ends);
     if (r < 0)
         return r;
-    set_options(ends[0], d->socket);
-    if (other && other->socket)
-        set_options(ends[1], other->socket);
-    if (d->content)
-        put_back(ends[1], d);
-    if (other && other->content)
-        put_back(ends[0], other);
+    r = fill(ends, d, other);
+    if (r == -EAGAIN)
+        say("what lay in a socketpair does not all fit into it again; the rest is lost");
+    if (trouble_is(r)) {
+        sys(SYS_close, ends[0]);
+        sys(SYS_close, ends[1]);
+        return r;
+    }
     if (d->socket->shut)
         sys(SYS_shutdown, ends[0], d->socket->shut - 1);
     if (other && other->socket && other->socket->shut)

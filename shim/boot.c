@@ -59,15 +59,17 @@ static _Noreturn void refuse(struct store *store, int error)
 
 static struct progress *map_progress(const struct store *store)
 {
-    long fd = sys(SYS_openat, store->directory_fd, "progress", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (sys_failed(fd))
-        return NULL;
+    long fd = disk_open(store->directory_fd, "progress", O_RDWR | O_CREAT, 0600);
     void *page = window_alloc(PAGE_BYTES);
-    long at = sys(SYS_ftruncate, fd, PAGE_BYTES);
-    if (!sys_failed(at) && page)
+    long at = fd < 0 ? fd : page ? disk_truncate((int)fd, PAGE_BYTES) : -ENOMEM;
+    if (at >= 0) /* on a full disk a write to a hole would be a SIGBUS */
+        at = disk_allocate((int)fd, 0, PAGE_BYTES);
+    if (at >= 0)
         at = sys(SYS_mmap, page, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
+    if (sys_failed(at)) /* without it an output may leave twice */
+        say_die("cannot map progress in the store %s (%s)", store->path, say_error(at));
     sys(SYS_close, fd);
-    return !page || sys_failed(at) ? NULL : page; /* without it an output may leave twice, but none is lost */
+    return page;
 }
 
 static void find_kenctl(struct session *s)
@@ -222,7 +224,9 @@ static bool is_resumable(struct session *s)
     }
     FAULT("boot.recover");
     recover(s);
-    sys(SYS_pread64, s->store.image_fd, &m, sizeof m, 0);
+    long n = disk_read(s->store.image_fd, &m, sizeof m, 0);
+    if (n < 0) /* not to be taken for a store that holds nothing */
+        refuse(&s->store, (int)n);
     if (m.state == RUN_FINISHED)
         forget_input(s);
     return goes_on(&m);
@@ -300,7 +304,9 @@ void boot_resumed(void)
     FAULT("resume.threads");
     time_resume(); /* timers may name threads */
     FAULT("resume.time");
-    fd_reopen();
+    int r = fd_reopen();
+    if (r) /* without it the program would take its loss for the truth, and that would be committed */
+        say_die("cannot go on from %s (%s); the store is as it was, start the same command again", s->store.path, say_error(r));
     FAULT("resume.descriptors");
     limits_resume(); /* a low limit on descriptors comes last */
     credentials_resume();

@@ -1,0 +1,27 @@
+/* A machine in trouble: no memory, no descriptors, no room, a disk that fails. Such an error says nothing about the thing that
+ * was asked for, so it must not become part of what the program is; the process ends instead, and the next one goes on from the
+ * last commit. Everything else is an answer.
+ */
+#ifndef KEN_NET_TROUBLE_H
+#define KEN_NET_TROUBLE_H
+
+#include "heap/say.h"
+
+#include <errno.h>
+#include <stdbool.h>
+
+static inline bool trouble_is(long r)
+{
+    return r == -ENOMEM || r == -ENOBUFS || r == -EMFILE || r == -ENFILE || r == -ENOLCK || r == -EIO || r == -ENOSPC ||
+           r == -EDQUOT || r == -EINTR;
+}
+
+/* Ends the process when `r` is trouble, else returns it. `what` completes `cannot ...`. */
+static inline long trouble_none(long r, const char *what)
+{
+    if (trouble_is(r))
+        say_die("cannot %s: %s; what was committed before is safe, start the same command again", what, say_error(r));
+    return r;
+}
+
+#endif
