@@ -5,6 +5,7 @@
 #include "net/host.h"
 #include "net/outbox.h"
 #include "net/pool.h"
+#include "net/trouble.h"
 #include "heap/say.h"
 #include "heap/sys.h"
 
@@ -32,8 +33,10 @@ static void name_file(int fd, struct description *d)
 {
     struct stat s;
     char path[4200];
-    long n = fd_link(fd, path, sizeof path);
-    if (d->file || n < 0 || sys(SYS_fstat, fd, &s) < 0)
+    if (d->file)
+        return;
+    long n = trouble_none(fd_link(fd, path, sizeof path), "learn an open file's path");
+    if (n < 0 || trouble_none(sys(SYS_fstat, fd, &s), "look at an open file") < 0)
         return;
     struct fd_file *f = pool_take(sizeof *f);
     if (!f)
@@ -84,22 +87,27 @@ static bool is_kept(const struct description *d)
     return (d->bits & FD_INTERNAL) && (!(d->bits & FD_SHARED) || d->pair >= 0);
 }
 
-/* The packets of a pipe with O_DIRECT, each with its length before it; a read returns one. */
-static long read_packets(int from, char *buffer, size_t room)
+/* tee(2) copies a pipe's pages into another pipe without consuming them. Packets (O_DIRECT) have their lengths before them; a
+ * read returns one. Returns how many of the `waiting` bytes were got; *used are those of the buffer. */
+static long look_into_pipe(int fd, char *buffer, int waiting, size_t head, size_t *used)
 {
-    size_t used = 0;
-    uint32_t length;
-    for (long n; used + sizeof length < room; used += sizeof length + (size_t)n) {
-        n = sys(SYS_read, from, buffer + used + sizeof length, room - used - sizeof length);
-        if (n <= 0)
-            break;
-        length = (uint32_t)n;
-        memcpy(buffer + used, &length, sizeof length);
+    int scratch[2];
+    long done = 0, n = trouble_none(sys(SYS_pipe2, scratch, O_NONBLOCK | O_CLOEXEC), "look into a pipe");
+    if (n < 0)
+        return n;
+    trouble_none(sys(SYS_fcntl, scratch[1], F_SETPIPE_SZ, sys(SYS_fcntl, fd, F_GETPIPE_SZ, 0)), "look into a pipe");
+    n = trouble_none(sys(SYS_tee, fd, scratch[1], waiting, SPLICE_F_NONBLOCK), "look into a pipe");
+    for (long part = n; part > 0 && done < n; done += part > 0 ? part : 0) {
+        part = trouble_none(sys(SYS_read, scratch[0], buffer + *used + head, n - done), "look into a pipe");
+        uint32_t length = part > 0 ? (uint32_t)part : 0;
+        memcpy(buffer + *used, &length, length ? head : 0);
+        *used += length ? head + length : 0;
     }
-    return (long)used;
+    sys(SYS_close, scratch[0]);
+    sys(SYS_close, scratch[1]);
+    return done;
 }
 
-/* tee(2) copies a pipe's pages into another pipe without consuming them. */
 static void capture_pipe(int fd, struct description *d)
 {
     int waiting = 0;
@@ -110,22 +118,13 @@ static void capture_pipe(int fd, struct description *d)
         keep_content(d, NULL, 0);
         return;
     }
-    int scratch[2];
-    bool packets = d->flags & O_DIRECT;
-    size_t room = packets ? POOL_BLOCK_MAX : (size_t)waiting;
-    char *buffer = pool_take(room);
-    if (!buffer || sys(SYS_pipe2, scratch, O_NONBLOCK | O_CLOEXEC) < 0) {
-        say("cannot keep %d bytes of a pipe", waiting);
-        pool_give(buffer);
-        return;
-    }
-    sys(SYS_fcntl, scratch[1], F_SETPIPE_SZ, sys(SYS_fcntl, fd, F_GETPIPE_SZ, 0));
-    long n = sys(SYS_tee, fd, scratch[1], waiting, SPLICE_F_NONBLOCK);
-    n = n <= 0 ? 0 : packets ? read_packets(scratch[0], buffer, room) : sys(SYS_read, scratch[0], buffer, n);
-    keep_content(d, buffer, n > 0 ? (size_t)n : 0);
+    size_t head = d->flags & O_DIRECT ? sizeof(uint32_t) : 0, used = 0;
+    char *buffer = pool_take((size_t)waiting * (head + 1)); /* a packet has a byte at least */
+    long n = buffer ? look_into_pipe(fd, buffer, waiting, head, &used) : 0;
+    if (n < waiting)
+        say("cannot keep %ld bytes of a pipe; a restart loses them", waiting - (n > 0 ? n : 0));
+    keep_content(d, buffer, used);
     pool_give(buffer);
-    sys(SYS_close, scratch[0]);
-    sys(SYS_close, scratch[1]);
 }
 
 /* One end of a socketpair. Of a datagram pair every message is kept with its length before it. */
@@ -144,12 +143,12 @@ static void capture_socket(int fd, struct description *d)
     if (!buffer)
         return;
     bool stream = d->socket->type == SOCK_STREAM;
-    sys(SYS_setsockopt, fd, SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof offset);
+    trouble_none(sys(SYS_setsockopt, fd, SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof offset), "look into a socketpair");
     while (used + 4 < room) {
         size_t head = stream ? 0 : 4;
         long n = sys(SYS_recvfrom, fd, buffer + used + head, room - used - head,
                      MSG_PEEK | MSG_DONTWAIT, NULL, NULL);
-        if (n <= 0)
+        if (trouble_none(n, "look into a socketpair") <= 0)
             break;
         uint32_t length = (uint32_t)n;
         if (head)
@@ -157,7 +156,7 @@ static void capture_socket(int fd, struct description *d)
         used += head + (size_t)n;
     }
     offset = -1;
-    sys(SYS_setsockopt, fd, SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof offset);
+    trouble_none(sys(SYS_setsockopt, fd, SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof offset), "look into a socketpair");
     keep_content(d, buffer, used);
     pool_give(buffer);
 }
@@ -167,12 +166,14 @@ static uint64_t fdinfo_hex(int fd, const char *field)
 {
     char text[1024], name[40];
     say_format(name, sizeof name, "/proc/self/fdinfo/%d", fd);
-    long file = sys(SYS_open, name, O_RDONLY | O_CLOEXEC, 0);
+    long file = trouble_none(sys(SYS_open, name, O_RDONLY | O_CLOEXEC, 0), "read /proc/self/fdinfo");
     if (file < 0)
         return 0;
-    long n = sys(SYS_read, file, text, sizeof text - 1);
+    size_t used = 0;
+    for (long n = 1; n > 0 && used < sizeof text - 1; used += n > 0 ? (size_t)n : 0)
+        n = trouble_none(sys(SYS_read, file, text + used, sizeof text - 1 - used), "read /proc/self/fdinfo");
     sys(SYS_close, file);
-    text[n > 0 ? n : 0] = '\0';
+    text[used] = '\0';
     const char *p = strstr(text, field);
     uint64_t value = 0;
     for (p = p ? p + strlen(field) : ""; *p == ' ' || *p == '\t'; p++)
@@ -211,7 +212,7 @@ static void capture_memfd(int fd, struct description *d)
 {
     struct stat s;
     d->offset = sys(SYS_lseek, fd, 0, SEEK_CUR);
-    if (sys(SYS_fstat, fd, &s) < 0)
+    if (trouble_none(sys(SYS_fstat, fd, &s), "look at a memfd") < 0)
         return;
     if ((size_t)s.st_size > POOL_BLOCK_MAX) {
         if (!(d->bits & FD_BROKEN))
@@ -222,8 +223,10 @@ static void capture_memfd(int fd, struct description *d)
     }
     d->bits &= (uint16_t)~FD_BROKEN;
     char *buffer = s.st_size ? pool_take((size_t)s.st_size) : NULL;
-    long n = buffer ? sys(SYS_pread64, fd, buffer, s.st_size, 0) : 0;
-    keep_content(d, buffer, n > 0 ? (size_t)n : 0);
+    size_t used = 0;
+    for (long n = 1; buffer && n > 0 && used < (size_t)s.st_size; used += n > 0 ? (size_t)n : 0)
+        n = trouble_none(sys(SYS_pread64, fd, buffer + used, s.st_size - (long)used, used), "read a memfd");
+    keep_content(d, buffer, used);
     pool_give(buffer);
 }
 
