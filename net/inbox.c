@@ -4,6 +4,7 @@
 #include "net/host.h"
 #include "net/pool.h"
 #include "heap/say.h"
+#include "heap/disk.h"
 #include "heap/sys.h"
 
 #include <fcntl.h>
@@ -12,9 +13,11 @@
 #include <sys/stat.h>
 
 #define PUNCH_BYTES (1L << 20) /* give back in strides of this many */
+#define FULL_PAUSE_MS 200
 
 static struct inbox *inboxes;
 static struct inbox *closed; /* their files go when the turn is durable */
+static bool full;            /* and it was said */
 
 static bool wants_inbox(const struct description *d)
 {
@@ -48,6 +51,26 @@ static long open_journal(struct inbox *in)
     return fd_move_high((int)fd);
 }
 
+/* The store's disk failed while a journal was used: waits a while when it is full, saying so once, and ends the process of all
+ * else. What is not in the journal yet is still where it came from, or in the caller's hands. */
+static void wait_for_room(const char *name, long error)
+{
+    if (error != -ENOSPC && error != -EDQUOT)
+        say_die("cannot use %s in the store: %s; what was committed before is safe, start the same command again", name,
+                say_error(error));
+    if (!full)
+        say("no room for %s in the store; waiting for room", name);
+    full = true;
+    disk_pause(FULL_PAUSE_MS);
+}
+
+static void found_room(void)
+{
+    if (full)
+        say("the disk of the store has room again; going on");
+    full = false;
+}
+
 /* An inherited descriptor's journal is found by its number; any other by the serial of its description, which is
  * rolled back with the program, and by the FIFO's inode. */
 static void name_journal(struct inbox *in, const struct description *d, int fd)
@@ -70,13 +93,10 @@ void inbox_attach(struct description *d, int fd)
         return;
     *in = (struct inbox){.no_splice = d->kind == FD_TTY};
     name_journal(in, d, fd);
-    long file = open_journal(in);
-    if (file < 0) {
-        say("cannot open %s in the store: %s; input of descriptor %d is not journaled", in->name,
-            say_error(file), fd);
-        pool_give(in);
-        return;
-    }
+    long file;
+    while ((file = open_journal(in)) < 0)
+        wait_for_room(in->name, file);
+    found_room();
     in->file = (int32_t)file;
     in->next = inboxes;
     inboxes = in;
@@ -121,10 +141,14 @@ static long read_and_append(struct inbox *in, int fd, size_t bytes)
     r = sys(SYS_read, fd, piece, bytes < sizeof piece ? bytes : sizeof piece);
     for (long done = 0; r > 0 && done < r;) {
         long w = sys(SYS_pwrite64, in->file, piece + done, r - done, in->end + done);
+        if (w == -EINTR)
+            continue;
         if (w <= 0)
-            say_die("cannot write %s in the store: %s", in->name, say_error(w));
-        done += w;
+            wait_for_room(in->name, w ? w : -EIO);
+        else
+            done += w;
     }
+    found_room();
     inbox_grown(in, r);
     return r;
 }
@@ -138,7 +162,12 @@ long inbox_fill(struct inbox *in, int fd, size_t bytes)
         long r = sys(SYS_splice, fd, NULL, in->file, &at, bytes, SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
         if (r == -EINTR)
             continue;
+        if (r == -ENOSPC || r == -EDQUOT || r == -EIO || r == -ENOMEM) { /* the journal's: nothing was taken */
+            wait_for_room(in->name, r);
+            continue;
+        }
         if (r != -EINVAL && r != -ENOSYS) {
+            found_room();
             FAULT("inbox.spliced");
             inbox_grown(in, r);
             return r;
@@ -156,8 +185,14 @@ long inbox_take(struct inbox *in, const struct iovec *v, int count)
         if (!n)
             continue;
         long r = sys(SYS_pread64, in->file, v[i].iov_base, n, in->position);
-        if (r < 0)
+        if (r < 0 && (total || r == -EFAULT))
             return total ? total : r;
+        if (r == -EINTR) {
+            i--;
+            continue;
+        }
+        if (r < 0)
+            wait_for_room(in->name, r);
         in->position += r;
         FAULT("inbox.taken");
         total += r;
@@ -194,9 +229,10 @@ void inbox_committed(void)
 int inbox_reopen(void)
 {
     for (struct inbox *in = inboxes; in; in = in->next) {
-        long file = open_journal(in);
-        if (file < 0)
-            return (int)file;
+        long file;
+        while ((file = open_journal(in)) < 0)
+            wait_for_room(in->name, file);
+        found_room();
         in->file = (int32_t)file;
         in->position = MUTANT("inbox.position_lost", in->end, in->position);
     }
