@@ -143,7 +143,7 @@ static void fill_super(struct super *super, const struct store_birth *birth)
     super->magic = SUPER_MAGIC;
     super->version = STORE_VERSION;
     super->page_bytes = PAGE_BYTES;
-    sys(SYS_getrandom, &super->id, sizeof super->id, 0);
+    sys_random(&super->id, sizeof super->id);
     memcpy(super->build, birth->build, sizeof super->build);
     super->cpu_words = birth->cpu_words < STORE_CPU_WORDS ? birth->cpu_words : STORE_CPU_WORDS;
     memcpy(super->cpu, birth->cpu, super->cpu_words * sizeof *super->cpu);

@@ -61,6 +61,17 @@ static inline bool sys_failed(long result)
     return (unsigned long)result > -4096UL;
 }
 
+#ifndef KEN_RESTORER
+/* Fills it with random bytes, all of it: a store's identity that were half zeros might be another's. */
+static inline void sys_random(void *to, size_t bytes)
+{
+    for (size_t done = 0; done < bytes;) {
+        long n = sys(SYS_getrandom, (char *)to + done, bytes - done, 0);
+        done += n > 0 ? (size_t)n : 0;
+    }
+}
+#endif
+
 #define PAGE_BYTES 4096UL
 #define PAGE_DOWN(x) ((x) & ~(PAGE_BYTES - 1))
 #define PAGE_UP(x) (((x) + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1))

@@ -1,5 +1,6 @@
 #include "net/pool.h"
 #include "net/host.h"
+#include "net/trouble.h"
 #include "heap/sys.h"
 
 #include <string.h>
@@ -24,7 +25,7 @@ static struct {
 void *pool_reserve(size_t bytes)
 {
     long at = sys(SYS_mmap, 0, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (sys_failed(at))
+    if (sys_failed(trouble_none(at, "get memory")))
         return NULL;
     session_layout_changed();
     return (void *)at;
@@ -32,7 +33,8 @@ void *pool_reserve(size_t bytes)
 
 int pool_open(void *at, size_t bytes)
 {
-    long r = sys(SYS_mprotect, at, bytes, PROT_READ | PROT_WRITE);
+    /* A program that is told of it would mostly not look: its output would be missing, and it would be true for good. */
+    long r = trouble_none(sys(SYS_mprotect, at, bytes, PROT_READ | PROT_WRITE), "get memory");
     session_layout_changed();
     return (int)r;
 }

@@ -195,7 +195,7 @@ static bool would_block(const struct output *o)
 {
     struct description *d = fd_peek(o->fd);
     struct pollfd p = {o->fd, POLLOUT, 0};
-    return d && !(d->flags & O_NONBLOCK) && sys(SYS_poll, &p, 1, 0) == 0;
+    return d && !(d->flags & O_NONBLOCK) && sys(SYS_poll, &p, 1, 0) <= 0;
 }
 
 /* Whether a local receiver's queue has room cannot be polled for: these wait. */

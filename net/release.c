@@ -69,7 +69,7 @@ static bool release_one(struct output *o)
         long r = emit(o);
         if (r == -EINTR)
             continue;
-        if (r == -EAGAIN)
+        if (r == -EAGAIN || r == -ENOMEM || r == -ENOBUFS) /* the kernel took nothing: later again */
             return false;
         if (r < 0) {
             fail(o, r);

@@ -114,7 +114,9 @@ long wait_kernel(struct call *c)
 long wait_peek(int fd, short events)
 {
     struct pollfd p = {fd, events, 0};
-    long r = sys(SYS_poll, &p, 1, 0);
+    long r;
+    while ((r = sys(SYS_poll, &p, 1, 0)) == -EINTR)
+        ; /* it did not wait: that is no answer for the program */
     return r < 0 ? r : p.revents;
 }
 
