@@ -8,6 +8,7 @@
 #include "net/pool.h"
 #include "net/stream.h"
 #include "heap/say.h"
+#include "net/trouble.h"
 #include "heap/sys.h"
 
 #include <fcntl.h>
@@ -20,6 +21,7 @@
 #define RETRY_LATER_MS 500   /* when it did not come for long */
 #define RETRIES 1000
 #define FINISHED_KEPT 256
+#define PROBES 10
 #define PROBE_MS 5000        /* how long a peer may take to say who it is */
 
 /* In the image. */
@@ -208,7 +210,7 @@ static long await_hello(int fd, unsigned char *answer, size_t length)
             continue;
         long n = sys(SYS_read, fd, answer + got, length - got);
         if (n <= 0 && n != -EAGAIN && n != -EINTR)
-            return n ? n : -ECONNRESET;
+            return n ? trouble_none(n, "hear who a peer is") : -ECONNRESET;
         got += n > 0 ? (size_t)n : 0;
     }
     return 0;
@@ -221,13 +223,20 @@ static long probe(const char *name, struct wire_hello *h)
         struct wire_head head;
         struct wire_hello hello;
     } ask = {.head = {.kind = WIRE_HELLO, .body = sizeof ask.hello}}, answer;
-    long fd = transport_dial(name);
-    if (fd < 0)
+    /* Who cannot be asked for lack of memory is not known to be a plain process. */
+    long fd;
+    while ((fd = transport_dial(name)) == -EAGAIN || fd == -EINTR)
+        sys(SYS_poll, NULL, 0, 1); /* many dial it at this moment */
+    if (trouble_none(fd, "ask who a peer is") < 0)
         return fd;
     peers_fill_hello(NULL, &ask.hello);
     ask.hello.epoch = transport_epoch();
-    long r = sys(SYS_sendto, fd, &ask, sizeof ask, MSG_NOSIGNAL, NULL, 0);
-    if (r == sizeof ask)
+    long r;
+    while ((r = sys(SYS_sendto, fd, &ask, sizeof ask, MSG_NOSIGNAL, NULL, 0)) == -EINTR)
+        ;
+    trouble_none(r, "ask who a peer is");
+    r = r == sizeof ask || r < 0 ? r : -ECONNRESET;
+    if (r > 0)
         r = await_hello((int)fd, (unsigned char *)&answer, sizeof answer);
     sys(SYS_close, fd);
     if (r < 0)
@@ -258,7 +267,16 @@ static void reach(struct channel *c)
 struct channel *peers_ask(const char *name)
 {
     struct wire_hello h;
-    if (!know_self() || probe(name, &h) < 0 || wire_same_id(&h.id, &peers.self))
+    if (!know_self())
+        return NULL;
+    /* Who listens there and hangs up is a peer in trouble, or on its way out: it answers in its next incarnation, or is gone. */
+    long r = -ECONNRESET;
+    for (int attempt = 0; attempt < PROBES && (r == -ECONNRESET || r == -EPIPE); attempt++) {
+        if (attempt)
+            sys(SYS_poll, NULL, 0, RETRY_MS);
+        r = probe(name, &h);
+    }
+    if (r < 0 || wire_same_id(&h.id, &peers.self))
         return NULL;
     replace_old(&h);
     struct channel *c = find_channel(&h.id);

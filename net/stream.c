@@ -3,6 +3,7 @@
 #include "net/address.h"
 #include "net/pool.h"
 #include "net/stream_bell.h"
+#include "net/trouble.h"
 #include "heap/sys.h"
 
 #include <netinet/tcp.h>
@@ -68,7 +69,7 @@ static bool local_name(int fd, const struct fd_socket *sock, const struct wire_a
         memcpy(any.bytes, to->bytes, 12);
         from = peers_source(&any, to);
         from.port = 0;
-        sys(SYS_bind, fd, &a, address_write(&from, sock->domain, &a, sizeof a));
+        trouble_none(sys(SYS_bind, fd, &a, address_write(&from, sock->domain, &a, sizeof a)), "choose a port");
     }
     length = sizeof a;
     if (sys(SYS_getsockname, fd, &a, &length) < 0 || !address_read(local, &a, length))

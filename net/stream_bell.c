@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "net/stream_bell.h"
+#include "net/trouble.h"
 #include "heap/sys.h"
 
 #include <sys/epoll.h>
@@ -64,7 +65,7 @@ static void watch_again(int fd)
         struct epoll_event e = {.events = w->events, .data.u64 = w->data};
         int epoll = number_of(w->epoll);
         if (epoll >= 0)
-            sys(SYS_epoll_ctl, epoll, EPOLL_CTL_ADD, fd, &e);
+            trouble_none(sys(SYS_epoll_ctl, epoll, EPOLL_CTL_ADD, fd, &e), "watch a stream again");
     }
 }
 
@@ -88,7 +89,7 @@ void bell_ring(struct stream *s)
 {
     if (s->bell < 0 || s->rings >= RINGS_MAX)
         return;
-    if (sys(SYS_sendto, s->bell, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0) == 1)
+    if (trouble_none(sys(SYS_sendto, s->bell, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0), "wake a stream's reader") == 1)
         s->rings++;
 }
 

@@ -1,6 +1,7 @@
 #include "net/transport_inner.h"
 #include "net/fdtable.h"
 #include "net/host.h"
+#include "net/trouble.h"
 #include "heap/sys.h"
 #include "heap/window.h"
 
@@ -19,7 +20,7 @@ void transport_boot(void)
 void transport_watch(int operation, int fd, uint32_t events, uint32_t tag, uint32_t index)
 {
     struct epoll_event e = {.events = events, .data.u64 = (uint64_t)tag << 32 | index};
-    sys(SYS_epoll_ctl, transport_table->epoll, operation, fd, &e);
+    trouble_none(sys(SYS_epoll_ctl, transport_table->epoll, operation, fd, &e), "watch a peer");
 }
 
 bool transport_open_table(void)
@@ -27,12 +28,13 @@ bool transport_open_table(void)
     if (transport_table)
         return true;
     struct table *t = window_alloc(sizeof *t);
-    long epoll = t ? sys(SYS_epoll_create1, EPOLL_CLOEXEC) : -ENOMEM;
+    /* Without it all peers would be plain processes. */
+    long epoll = trouble_none(t ? sys(SYS_epoll_create1, EPOLL_CLOEXEC) : -ENOMEM, "speak to peers");
     if (epoll < 0)
         return false;
     t->epoll = (int)fd_move_high((int)epoll);
     t->timer = -1;
-    sys(SYS_getrandom, &t->epoch, sizeof t->epoch, 0);
+    sys_random(&t->epoch, sizeof t->epoch);
     t->epoch |= 1;
     transport_table = t;
     return true;

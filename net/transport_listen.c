@@ -3,6 +3,7 @@
 #include "net/address_text.h"
 #include "net/fdtable.h"
 #include "net/host.h"
+#include "net/trouble.h"
 #include "heap/sys.h"
 
 #include <sys/epoll.h>
@@ -60,7 +61,7 @@ int transport_listen(const char *name)
     if (find_listener(name))
         return 0;
     struct listener *l = free_listener();
-    long fd = l ? listen_on(name) : -ENOSPC;
+    long fd = l ? trouble_none(listen_on(name), "listen for peers") : -E2BIG;
     if (fd < 0)
         return (int)fd;
     l->fd = (int)fd;

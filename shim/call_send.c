@@ -3,6 +3,7 @@
 #include "shim/call_net.h"
 #include "shim/call_peer.h"
 #include "shim/call_stream.h"
+#include "net/trouble.h"
 #include "shim/call_wait.h"
 #include "shim/threads.h"
 #include "shim/turn.h"
@@ -117,7 +118,7 @@ static void bind_early(int fd, struct description *d)
     if (s->domain != AF_INET && s->domain != AF_INET6)
         return;
     any.at.ss_family = (sa_family_t)s->domain;
-    sys(SYS_bind, fd, &any.at, any.length);
+    trouble_none(sys(SYS_bind, fd, &any.at, any.length), "choose a port");
     fd_note_bound(fd, d);
 }
 
