@@ -1,0 +1,119 @@
+"""Which errors each system call of libken's own may answer, of those that a machine in trouble gives: no room, no memory, no
+descriptors, a disk that fails, an interruption, a part instead of all. Errors that only a wrong argument can cause are left out.
+
+A call that is in no table fails the suite: somebody has to say what it can answer.
+"""
+import re
+
+O_CREAT = 0o100
+
+OPEN = "EMFILE ENFILE ENOMEM EIO EINTR"
+READ = "EIO EINTR ENOMEM SHORT"
+WRITE = "ENOSPC EDQUOT EIO EINTR SHORT"
+SEND = "EAGAIN EINTR ENOBUFS ENOMEM SHORT"
+RECEIVE = "EAGAIN EINTR ENOMEM SHORT"
+DESCRIPTOR = "EMFILE ENFILE ENOMEM"
+LOOK_UP = "ENOMEM EIO"
+
+ERRORS = {
+    # files
+    "open": OPEN, "openat": OPEN, "close": "EIO EINTR",
+    "pread64": READ, "getdents64": "EIO ENOMEM", "pwrite64": WRITE, "pwritev": WRITE, "pwritev2": WRITE + " EOPNOTSUPP",
+    "fsync": "EIO ENOSPC EDQUOT EINTR", "fdatasync": "EIO ENOSPC EDQUOT EINTR",
+    "ftruncate": "EIO ENOSPC EINTR", "fallocate": "ENOSPC EDQUOT EIO EINTR EOPNOTSUPP",
+    "renameat": "ENOSPC EIO ENOMEM", "renameat2": "ENOSPC EIO ENOMEM EINVAL", "unlinkat": "EIO ENOMEM", "unlink": "EIO ENOMEM",
+    "linkat": "EXDEV EPERM EMLINK ENOSPC EIO ENOMEM", "mkdirat": "ENOSPC EDQUOT EIO ENOMEM", "utimensat": "EIO ENOMEM",
+    "fstat": LOOK_UP, "stat": LOOK_UP, "newfstatat": LOOK_UP, "statx": LOOK_UP + " ENOSYS", "readlink": LOOK_UP,
+    "access": LOOK_UP, "faccessat": LOOK_UP, "getcwd": "ENOMEM ENOENT", "chdir": LOOK_UP, "chroot": LOOK_UP,
+    "sendfile": "EINTR EAGAIN ENOMEM",  # into a pipe, of what lies in memory: a piece at a time
+    "copy_file_range": "EIO ENOSPC ENOMEM SHORT", "fadvise64": "",
+    "splice": "EAGAIN EINTR ENOMEM ENOSPC EIO SHORT", "tee": "EINTR ENOMEM", "flock": "EINTR ENOLCK",
+    # memory
+    "mmap": "ENOMEM EAGAIN", "mremap": "ENOMEM EAGAIN", "munmap": "ENOMEM", "mprotect": "ENOMEM", "madvise": "ENOMEM EAGAIN",
+    "brk": "", "mincore": "ENOMEM EAGAIN", "memfd_create": DESCRIPTOR, "userfaultfd": DESCRIPTOR + " EPERM ENOSYS",
+    "process_vm_readv": "ENOMEM",
+    # descriptors
+    "dup2": "EMFILE EINTR EBUSY", "dup3": "EMFILE EINTR EBUSY", "pipe2": DESCRIPTOR, "socketpair": DESCRIPTOR + " ENOBUFS",
+    "socket": DESCRIPTOR + " ENOBUFS", "eventfd2": DESCRIPTOR, "timerfd_create": DESCRIPTOR, "signalfd4": DESCRIPTOR,
+    "epoll_create1": DESCRIPTOR, "inotify_init1": DESCRIPTOR, "inotify_add_watch": "ENOMEM ENOSPC", "inotify_rm_watch": "",
+    "epoll_ctl": "ENOMEM ENOSPC", "epoll_wait": "EINTR", "close_range": "EMFILE ENOMEM",
+    # sockets
+    "bind": "ENOMEM EADDRINUSE", "listen": "EADDRINUSE", "connect": "EINTR EAGAIN ENOMEM",
+    "accept4": DESCRIPTOR + " EINTR EAGAIN ECONNABORTED", "accept": DESCRIPTOR + " EINTR EAGAIN ECONNABORTED",
+    "setsockopt": "ENOMEM",
+    "sendto": SEND, "sendmsg": SEND, "sendmmsg": SEND, "recvfrom": RECEIVE, "recvmsg": RECEIVE, "recvmmsg": RECEIVE,
+    "poll": "EINTR", "ppoll": "EINTR",  # needs memory for very many descriptors only
+    # processes
+    "clone": "EAGAIN ENOMEM", "execve": "ENOMEM EIO EMFILE ETXTBSY", "wait4": "EINTR",
+    "kill": "EAGAIN", "tgkill": "EAGAIN", "rt_tgsigqueueinfo": "EAGAIN",
+    "capset": "EPERM", "setgroups": "EPERM ENOMEM", "setresuid": "EPERM EAGAIN", "setresgid": "EPERM",
+    "nanosleep": "EINTR", "clock_nanosleep": "EINTR",
+    "timer_create": "EAGAIN ENOMEM", "timerfd_settime": "ECANCELED",
+    "getrandom": "EINTR SHORT",
+    # what liburing does
+    "io_uring_setup": DESCRIPTOR + " EPERM ENOSYS", "io_uring_enter": "EAGAIN EBUSY EINTR ENOMEM",
+}
+
+# These fail by a wrong argument only, or have no result that means failure.
+CANNOT_FAIL = set("""arch_prctl capget clock_gettime exit exit_group get_robust_list geteuid getgroups getitimer getpeername getsockname
+    getsockopt shutdown getpgid getpid
+    getresgid getresuid getsid gettid getuid lseek personality prlimit64 rseq rt_sigaction rt_sigpending rt_sigprocmask rt_sigreturn
+    sched_getaffinity sched_yield set_robust_list set_tid_address setitimer setpriority sigaltstack timer_delete timer_gettime
+    timer_settime timerfd_gettime umask uname""".split())
+
+# By their command: (call, command) -> errors.
+COMMANDS = {
+    "fcntl": {0: "EMFILE", 1030: "EMFILE", 5: "ENOLCK", 6: "ENOLCK EAGAIN EINTR", 7: "ENOLCK EINTR", 1031: "EPERM ENOMEM EBUSY",
+              1033: "EPERM", 1034: "EPERM"},
+    "ioctl": {0xC020AA00: "ENOMEM", 0xC018AA06: "EAGAIN ENOMEM", 0xC0606610: "ENOMEM EINTR",  # UFFDIO_REGISTER, _WRITEPROTECT, PAGEMAP_SCAN
+              0x5401: "EIO"},  # TCGETS
+    "prctl": {35: "EPERM ENOSYS"},  # PR_SET_MM
+}
+
+# By the kind of file that is read or written, as in st_mode >> 12.
+FIFO, DEVICE, REGULAR, SOCKET = 1, 2, 8, 12
+READING = {REGULAR: READ, FIFO: "EAGAIN EINTR", DEVICE: "EIO EINTR EAGAIN SHORT", SOCKET: RECEIVE}
+WRITING = {REGULAR: WRITE, FIFO: "EAGAIN EINTR", DEVICE: "EIO EINTR EAGAIN", SOCKET: SEND}
+KINDS = {"read": READING, "readv": READING, "write": WRITING, "writev": WRITING}
+
+
+def numbers():
+    """{number: name} of this machine's system calls."""
+    with open("/usr/include/x86_64-linux-gnu/asm/unistd_64.h") as f:
+        return {int(number): name for name, number in re.findall(r"#define __NR_(\w+) (\d+)", f.read())}
+
+
+NAMES = numbers()
+
+
+# What cannot be at a place, and why.
+UNREAL = {
+    "net/capture.c": "EAGAIN",  # asks only where something waits
+    "net/reopen_event.c": "EAGAIN", "net/reopen_socket.c": "EAGAIN",  # what was just made is empty
+    "net/stream_bell.c": "EAGAIN",  # as many rings as RINGS_MAX always fit
+    "net/transport_listen.c": "EADDRINUSE",  # then the name is another's, who is a peer in our place
+}
+
+
+def errors_of(site, number, command):
+    """The errors to try, or None where nobody has said which there are."""
+    errors, unreal = errors_of_call(number, command), UNREAL.get(site.split("#")[0], "").split()
+    return errors and [error for error in errors if error not in unreal]
+
+
+def errors_of_call(number, command):
+    name = NAMES.get(number, str(number))
+    if name in CANNOT_FAIL:
+        return []
+    if name == "futex":
+        return "EINTR EAGAIN".split() if command & 127 in (0, 9) else []  # FUTEX_WAIT, FUTEX_WAIT_BITSET
+    if name in KINDS:
+        return KINDS[name].get(command, "EAGAIN EINTR").split()
+    if name in COMMANDS:
+        return COMMANDS[name].get(command, "").split()
+    if name not in ERRORS:
+        return None
+    errors = ERRORS[name].split()
+    if name in ("open", "openat") and command & O_CREAT:
+        errors += ["ENOSPC", "EDQUOT"]
+    return errors

@@ -1,0 +1,336 @@
+"""Programs of which one system call of libken's own fails, and what may come of it.
+
+What happens is right when the program goes on, or when it ends with one `ken: ` line and a start without the fault goes on
+as if nothing had been, or when it was told of the error as of one of its own and says so. The workloads are those of
+mortal.py, whose answers are known, and more; each start of the program has a call that fails, and a point to die at
+later, so that it is also seen whether what was committed behind the failure can be resumed.
+"""
+import os
+import subprocess
+import time
+
+import mortal
+from harness import PYTHON, RESUME, Case, Failure, Program, TcpDialog, UdpDialog, check, free_port, subject
+from mortal import KENCTL, Mortal, ask, udp_dialog
+
+FULL = "ENOSPC", "EDQUOT"
+FOR_GOOD = 1000000
+STAYS = 2.5  # seconds after which a trouble that is there for good goes all the same
+LAST_WORDS = 0.7  # seconds in which a program that waits for room would say so again
+
+
+class Told(Failure):
+    """The program was told of the error and ended by itself: nothing further can be asked of it."""
+
+
+class Erring(Mortal):
+    """Its schedule has pairs for each start: the call that fails, and the point to die at, or None."""
+
+    def start(self):
+        index = self.starts
+        call, death = self.plan[index] if index < len(self.plan) else (None, None)
+        self.schedule = self.schedule[:index] + [None] * (index - len(self.schedule)) + [death]
+        self.call = call
+        self.log_path = f"{self.calls}.{index}"
+        for name, value in (("KEN_FAULT_CALL", call), ("KEN_FAULT_CALLS", (call or self.lists) and self.log_path)):
+            self.env.pop(name, None)
+            if value:
+                self.env[name] = value
+        # What a program in trouble may say is judged when it has ended.
+        self.expected_messages = [".*"] if call else self.in_order
+        self.started = time.monotonic()
+        return super().start()
+
+    def __init__(self, t, plan, env=None, lists=None):
+        """`lists`: where each start's calls are listed, none of which fails."""
+        self.plan, self.calls, self.lists, self.call = plan, lists or os.path.join(t.dir, "calls"), bool(lists), None
+        self.failed, self.outcome = 0, "goes on"
+        super().__init__(t, [], env=env)
+        self.in_order = self.expected_messages
+
+    def did_fail(self):
+        """True when this start's call has come and failed."""
+        if not self.call or not os.path.exists(self.log_path):
+            return False
+        with open(self.log_path) as f:
+            return any(line.endswith(("failed\n", "short\n")) for line in f)
+
+    def error(self):
+        return self.call.split(":")[2]
+
+    def stderr(self, start=None):
+        try:
+            return super().stderr(start)
+        except FileNotFoundError:  # it is just being started
+            return ""
+
+    def own_words(self):
+        return [line for line in self.stderr().splitlines() if not line.startswith("ken: ")]
+
+    def said(self):
+        return [line for line in self.messages() if not RESUME.match(line)]
+
+    def waits_for_room(self):
+        if not self.call or self.error() not in FULL or not self.call.endswith(f":{FOR_GOOD}"):
+            return False
+        return any("waiting for room" in line for line in self.said())
+
+    def keep(self):
+        while not self.rest.is_set():
+            try:
+                process = self.process
+                if process is not None and process.poll() is not None:
+                    if not self.survive():
+                        return
+                elif process is not None and self.waits_for_room():
+                    self.end_waiting(process)
+                elif process is not None and self.waits_for_ever():
+                    self.outcome, self.fault = "waits", "the test"
+                    process.kill()
+                    process.wait()
+            except Failure as failure:
+                self.trouble = failure
+                if self.dialog:
+                    self.dialog.stopping = True
+                return
+            time.sleep(0.002)
+
+    def waits_for_ever(self):
+        """The trouble stays, so waiting for its end is in order; without it, it must go on."""
+        lasts = self.call and self.call.endswith(f":{FOR_GOOD}")
+        return lasts and time.monotonic() > self.started + STAYS and self.did_fail()
+
+    def end_waiting(self, process):
+        """It waits for room that will never come: as it should, and having said so once."""
+        time.sleep(LAST_WORDS)
+        check(process.poll() is None, f"it died while it waited for room: {self.tail()}")
+        check(len(self.said()) == 1, f"on a full disk it says: {self.said()}")
+        self.outcome = "waits"
+        self.fault = "the test"
+        process.kill()
+        process.wait()
+
+    def survive(self):
+        """Judges an end; starts it again where it is to go on. False when it is over."""
+        status = self.wait_gone()
+        did_fail = self.did_fail()
+        self.failed += did_fail
+        if status == -9:
+            check(self.fault, "it was killed, but not by the test")
+            self.hits.append(self.fault)
+            if did_fail and self.outcome != "waits" and self.own_words():
+                self.outcome = "told"  # and was on its way out
+                raise Told(self.tail())
+        elif not did_fail or status == self.final and not self.said():
+            self.ended = status
+            return False
+        else:
+            self.judge_end(status)
+        self.kills += 1
+        if self.over():
+            return False
+        self.start()
+        return True
+
+    def judge_end(self, status):
+        check(status > 0, f"{self.call}: it died of signal {-status}: {self.tail()}")
+        said = self.said()
+        if not said and self.own_words():
+            self.outcome = "told"
+            raise Told(f"told: {self.tail()}")
+        check(said, f"{self.call}: it ended with status {status} and said nothing of it: {self.tail()}")
+        check(len(said) <= 2, f"{self.call}: it ended with status {status} and {len(said)} lines: {' | '.join(said)}")
+        self.outcome = "ends"
+        self.last_words = said[0]
+
+
+known_answers = {}
+
+
+def command_line(name, port, arguments, place):
+    start = [PYTHON, subject(name)] if name.endswith(".py") else [subject(name)]
+    return start + [str(port)] + [a.format(dir=place) for a in arguments]
+
+
+def answers(name, commands, arguments):
+    """What the program answers that runs alone: asked once, before the cases."""
+    if name not in known_answers:
+        t, port = Case(name), free_port()
+        p = Program(command_line(name, port, arguments, t.dir), t.dir, t.dir, bare=True).start()
+        dialog = UdpDialog(p, port)
+        known_answers[name] = [dialog.ask(command) for command in commands]
+        dialog.close()
+        p.stop()
+        t.finish(False)
+    return known_answers[name]
+
+
+def service(name, text, *arguments):
+    """A workload of a subject that answers datagrams, with the answers that a run of it alone gives."""
+    commands = text.split(", ")
+
+    def run(t, p):
+        port = free_port()
+        p.argv = command_line(name, port, arguments, t.dir)
+        p.dialog = dialog = UdpDialog(p, port)
+        dialog.retry = 0.04
+        t.at_end(dialog.close)
+        p.start()
+        for command, right in zip(commands, answers(name, commands, arguments)):
+            ask(p, dialog, command, right)
+    run.prepare = lambda: answers(name, commands, arguments)
+    return run
+
+
+def tcp(t, p, argv=None, requests=12):
+    port = free_port()
+    p.argv = (argv or [subject("tcp_counter")]) + [str(port)] + (["edge"] if argv else [])
+    p.dialog = dialog = TcpDialog(p, port)
+    t.at_end(dialog.close)
+    p.start()
+    for n in range(1, requests + 1):
+        ask(p, dialog, f"text-{n}" if argv else "INC key", f"{n} text-{n}" if argv else f"key {n}")
+
+
+def edge(t, p):
+    tcp(t, p, [subject("echo_loop")])
+
+
+def talk(kind, count, ours):
+    """A server and a client under libken; one of them is the one whose calls fail."""
+    def run(t, p):
+        port = free_port()
+        path = os.path.join(t.dir, "answers")
+        place = os.path.join(t.dir, "other")
+        os.makedirs(place)
+        other = Mortal(t, [])
+        other.cwd, other.store = place, os.path.join(place, "store")
+        other.env["KEN_STORE"] = other.store
+        t.programs.append(other)
+        server, client = (p, other) if ours == "server" else (other, p)
+        server.argv = [subject(f"{kind}_server"), str(port)]
+        client.argv = [subject(f"{kind}_client"), str(port), str(count), "c"]
+        client.stdout, client.final = os.open(path, os.O_CREAT | os.O_WRONLY), 0
+        t.at_end(lambda: os.close(client.stdout))
+        server.start()
+        await_port(server, port, "udp" if kind == "number" else "tcp")
+        client.start()
+        deadline = time.monotonic() + mortal.PATIENCE
+        while client.ended is None:
+            p.judge()
+            other.judge()
+            check(time.monotonic() < deadline, f"no progress: {client.tail()}; {server.tail()}")
+            time.sleep(0.002)
+        if client.ended and ours == "server":  # perhaps because the server was told, and left
+            await_judgement(p)
+        if ours == "server" and server.starts > 1 and "Connection refused" in client.stderr():
+            return  # it came just between two incarnations
+        check(client.ended == 0, f"the client ended with {client.ended}: {client.tail()}")
+        with open(path) as f:
+            lines = f.read().splitlines()
+        check(lines == [f"{n} {n + 1}" for n in range(count)] + ["done"], f"{len(lines)} lines, the last is {lines[-1:]}")
+    return run
+
+
+def await_judgement(p):
+    deadline = time.monotonic() + 1
+    while time.monotonic() < deadline and p.ended is None:
+        p.judge()
+        time.sleep(0.01)
+
+
+def await_port(p, port, table):
+    deadline, wanted = time.monotonic() + mortal.PATIENCE, f":{port:04X}"
+    while True:
+        with open(f"/proc/net/{table}") as f:
+            if any(line.split()[1].endswith(wanted) for line in f.readlines()[1:]):
+                return
+        p.judge()
+        check(time.monotonic() < deadline, "the server's port does not open")
+        time.sleep(0.002)
+
+
+def children(t, p):
+    dialog = udp_dialog(t, p, [PYTHON, subject("children.py")])
+    for n in range(1, 5):
+        ask(p, dialog, "text", f"TEXT {n} none {n}")
+
+
+def wrapper(t, p):
+    path = os.path.join(t.dir, "wrapper.sh")
+    with open(path, "w") as f:
+        f.write(f"#!/bin/sh\numask 027\necho a | grep -q a\nexec {subject('udp_counter')} $1\n")
+    os.chmod(path, 0o755)
+    dialog = udp_dialog(t, p, [path])
+    for n in range(1, 8):
+        ask(p, dialog, "INC key", f"key {n}")
+
+
+FILES = "read 100, line, log a, pread 77, seek 40, read 33, line, log b, where, read 200, line, where"
+PIPES = ("put one, send two, event 3, put four, take, send five, dup, event 6, get, put seven, count, take, get, put eight, dup, "
+         "take")
+SIGNALS = ("cd /usr, handle 10, handle 12, stack, itimer 50, block 10, raise 10, umask 077, limit 500, raise 12, unblock 10, "
+           "limit 900, cd /tmp, umask 022, block 12, raise 12, unblock 12")
+EARLY, LATER = "turn.applied:5", "turn.applied:4"
+
+# name: (function, environment, where its first start dies when the second is looked at, where the one looked at dies)
+WORKLOADS = {name: (function, env, mortal_death, LATER) for name, function, env, mortal_death in (
+    ("counter", mortal.counter, {}, EARLY),
+    ("compare", mortal.counter, {"KEN_TRACKER": "compare"}, EARLY),
+    ("softly", mortal.counter, {"KEN_SYNC": "process"}, EARLY),
+    ("kitchen", mortal.kitchen, {}, EARLY),
+    ("remap", mortal.remap, {}, EARLY),
+    ("threads", mortal.threads, {}, "release.noted:6"),
+    ("lines", mortal.lines, {}, "turn.applied:3"),
+    ("leave", mortal.leave, {}, "release.noted:20"),
+    ("leave_again", mortal.leave_again, {}, "turn.released:1"),
+    ("copy", mortal.copy, {}, "release.noted:40"),
+    ("fresh", mortal.fresh, {"KEN_FRESH": "1"}, None),
+    ("tcp", tcp, {}, EARLY),
+    ("edge", edge, {}, "turn.applied:7"),
+    ("pipes", service("pipes", PIPES), {}, "turn.applied:8"),
+    ("signals", service("signals", SIGNALS), {}, "turn.applied:9"),
+    ("files", service("files", FILES, "/proc/cpuinfo", "{dir}/log"), {}, "turn.applied:6"),
+    ("number_server", talk("number", 40, "server"), {}, "turn.applied:15"),
+    ("number_client", talk("number", 40, "client"), {}, "turn.applied:15"),
+    ("stream_server", talk("stream", 60, "server"), {}, "turn.applied:20"),
+    ("stream_client", talk("stream", 60, "client"), {}, "turn.applied:20"),
+    ("children", children, {}, EARLY),
+    ("wrapper", wrapper, {}, EARLY),
+)}
+
+
+def run(name, plan, lists=None):
+    """One workload. Returns (what went wrong or None, how often a call failed, what came of it)."""
+    function, env, _, _ = WORKLOADS[name]
+    t = Case(name)
+    p = Erring(t, plan, env=env, lists=lists)
+    t.programs.append(p)
+    wrong = None
+    try:
+        try:
+            function(t, p)
+            p.judge()
+        except Told:
+            pass
+        except Failure as failure:
+            # The program's own call answered the error, and it says so; or it talks to somebody who has given it up.
+            told = p.outcome == "goes on" and p.did_fail() and f"-1 {p.error()} " in str(failure)
+            if not told and not (p.outcome == "waits" and name.startswith(("number", "stream"))):
+                raise
+            p.outcome = p.outcome if p.outcome == "waits" else "told"
+        p.stop()
+        p.failed += p.did_fail()
+        if os.path.exists(os.path.join(p.store, "super")):
+            done = subprocess.run([KENCTL, "check", p.store], capture_output=True, text=True)
+            check(done.returncode == 0, f"kenctl check: {done.stderr.strip() or done.stdout.strip()}")
+    except Failure as failure:
+        p.stop()
+        wrong = str(failure)
+        wrong += "".join(f"\n    start {n}: {' | '.join(p.stderr(n).strip().splitlines()[-3:]) or '(silent)'}"
+                         for n in range(1, p.starts + 1))
+    try:
+        t.finish(wrong)
+    except Failure:
+        pass
+    return wrong, p.failed, p.outcome
