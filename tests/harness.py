@@ -19,7 +19,7 @@ older answer after a newer one.
 
 Environment: KEN_BUILD (build directory), KEN_LIB (the library, default KEN_BUILD/libken.so), KEN_KILLS
 (kills for each program), KEN_SEED (repeats a run), KEN_BARE=1 (no libken and no kills: tests the tests),
-KEN_KEEP=1|failed (leaves the scratch directories), KEN_TRACKER, KEN_SYNC (passed on).
+KEN_KEEP=1|failed (leaves the scratch directories), KEN_TRACKER, KEN_SYNC (passed on), KEN_LONG=1 (the long suite).
 Arguments choose cases by name. Exit status: 0 passed, 1 failed, 77 nothing but skips.
 """
 import atexit
@@ -44,6 +44,7 @@ BUILD = os.path.abspath(os.environ.get("KEN_BUILD", os.path.join(ROOT, "build"))
 LIB = os.path.abspath(os.environ.get("KEN_LIB", os.path.join(BUILD, "libken.so")))
 BARE = os.environ.get("KEN_BARE") == "1"
 KILLS = int(os.environ.get("KEN_KILLS", "20"))
+LONG = os.environ.get("KEN_LONG") == "1"  # the suite of an hour: more of everything
 SEED = int(os.environ.get("KEN_SEED", str(random.SystemRandom().randrange(1 << 31))))
 PYTHON = "/usr/bin/python3"
 PATIENCE = float(os.environ.get("KEN_PATIENCE", "20"))  # seconds without an answer that mean it will never come

@@ -7,14 +7,15 @@ import sys
 
 kind, address, port, count, name = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
 if kind == "udp":
-    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    family, _, _, _, server = socket.getaddrinfo(address, port, type=socket.SOCK_DGRAM)[0]
+    s = socket.socket(family, socket.SOCK_DGRAM)
 else:
     s = socket.create_connection((address, port))
     answers = s.makefile("rb")
 for i in range(count):
     request = f"{name}-{i}"
     if kind == "udp":
-        s.sendto(request.encode(), (address, port))
+        s.sendto(request.encode(), server)
         answer = s.recv(2000)
     else:
         s.sendall(request.encode() + b"\n")

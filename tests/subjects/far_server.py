@@ -7,7 +7,7 @@ import socket
 import sys
 
 kind, address, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
-number = 0
+number, family = 0, socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 def answer(request):
@@ -17,13 +17,13 @@ def answer(request):
 
 
 if kind == "udp":
-    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s = socket.socket(family, socket.SOCK_DGRAM)
     s.bind((address, port))
     while True:
         request, client = s.recvfrom(2000)
         s.sendto(answer(request), client)
 
-listener = socket.socket()
+listener = socket.socket(family)
 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 listener.bind((address, port))
 listener.listen(16)

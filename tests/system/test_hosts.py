@@ -1,94 +1,11 @@
 #!/usr/bin/python3
 """Programs under libken on two hosts: network namespaces with their own addresses, a link between them."""
-import ctypes
 import os
-import shutil
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 from harness import *
-
-CLONE_NEWNET = 0x40000000
-libc = ctypes.CDLL(None, use_errno=True)
-
-
-def ip(*words):
-    subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
-
-
-class Hosts:
-    """Two namespaces; 10.77.0.1 and 10.77.0.2."""
-
-    def __init__(self, t):
-        if os.geteuid() != 0 or not shutil.which("ip"):
-            raise Skip("network namespaces need root and ip")
-        self.t, self.home = t, os.open("/proc/self/ns/net", os.O_RDONLY)
-        self.names = [f"ken{os.getpid()}{c}" for c in "ab"]
-        t.at_end(self.remove)
-        try:
-            for name in self.names:
-                ip("netns", "add", name)
-                ip("-n", name, "link", "set", "lo", "up")
-            ip("link", "add", "ken0", "netns", self.names[0], "type", "veth", "peer", "name", "ken0", "netns", self.names[1])
-            for i, name in enumerate(self.names):
-                ip("-n", name, "addr", "add", f"10.77.0.{i + 1}/24", "dev", "ken0")
-                ip("-n", name, "link", "set", "ken0", "up")
-        except subprocess.CalledProcessError as e:
-            raise Skip(f"network namespaces are not permitted here: {e.stderr.strip()}") from None
-
-    def remove(self):
-        for p in self.t.programs:
-            p.stop()
-        for name in self.names:
-            subprocess.run(["ip", "netns", "del", name], capture_output=True)
-        os.close(self.home)
-
-    def within(self, host, action):
-        fd = os.open(f"/run/netns/{self.names[host]}", os.O_RDONLY)
-        check(libc.setns(fd, CLONE_NEWNET) == 0, "setns")
-        try:
-            return action()
-        finally:
-            check(libc.setns(self.home, CLONE_NEWNET) == 0, "setns")
-            os.close(fd)
-
-    def link(self, up):
-        ip("-n", self.names[0], "link", "set", "ken0", "up" if up else "down")
-
-    def loss(self, percent, delay):
-        for name in self.names:
-            r = subprocess.run(["tc", "-n", name, "qdisc", "replace", "dev", "ken0", "root", "netem", "loss", f"{percent}%",
-                                "delay", delay], capture_output=True, text=True)
-            if r.returncode:
-                raise Skip(f"no netem here: {r.stderr.strip()}")
-
-    def program(self, host, argv, key=None, peers="10.77.0.0/24", out=None, **kw):
-        env = {} if peers is None else {"KEN_PEERS": peers}
-        if key:
-            env["KEN_KEY_FILE"] = key
-        p = self.t.program(argv, start=False, env=env, stdout=out, **kw)
-        start = p.start
-        p.start = p.restart = lambda: self.within(host, start)
-        return p.start()
-
-
-def make_key(t, name="key"):
-    path = os.path.join(t.dir, name)
-    with open(path, "wb", opener=lambda p, f: os.open(p, f, 0o600)) as f:
-        f.write(os.urandom(32))
-    return path
-
-
-def lines_of(path):
-    with open(path, errors="replace") as f:
-        return f.read().splitlines()
-
-
-def wait_until(condition, what, seconds=PATIENCE):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        check(time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}")
-        time.sleep(0.01)
+from hosts import *
 
 
 def wait_open(p, kind, port=7001):
@@ -166,16 +83,6 @@ def datagrams_through_partitions(t):
         hosts.link(True)
         return True
     numbers(t, "udp", 4000, cut)
-
-
-@case(limit=120)
-def datagrams_through_loss(t):
-    def lossy(hosts, server, client, state=[]):
-        if not state:
-            hosts.loss(20, "2ms")
-            state.append(1)
-        return False
-    numbers(t, "udp", 150, lossy)
 
 
 @case(limit=120)

@@ -240,3 +240,32 @@ Test(address_list, too_many)
     text[300] = '\0';
     cr_assert_eq(parse(text), -EINVAL);
 }
+
+static void leads(const char *name, const char *from, unsigned port, const char *to)
+{
+    struct wire_address a = address(from, port), b = to ? address(to, port) : a;
+    cr_assert_eq(address_list_follow(&list, name, &a), to != NULL, "%s", name);
+    cr_assert(wire_same_address(&a, &b), "%s from %s", name, from);
+}
+
+/* A name that resolves elsewhere after a restart: same family if there is one, itself if it still has the address. */
+Test(address_list, names_are_followed)
+{
+    cr_assert_eq(parse("10.1.0.0/16 moves stays:7001"), 0);
+    struct wire_address a = address("10.2.0.1", 0), b = address("fd00::1", 0), c = address("10.2.0.2", 0);
+    address_list_resolve(&list, 0, &a);
+    address_list_resolve(&list, 0, &b);
+    address_list_resolve(&list, 1, &c);
+    leads("moves", "10.9.0.9", 80, "10.2.0.1");
+    leads("moves", "fd09::9", 80, "fd00::1");
+    leads("moves", "10.2.0.1", 80, "10.2.0.1");
+    leads("stays", "10.2.0.2", 7001, "10.2.0.2");
+    leads("stays", "fd09::9", 7001, "10.2.0.2");
+    leads("stays", "10.9.0.9", 7002, NULL); /* it is listed for another port */
+    leads("else", "10.9.0.9", 80, NULL);
+    c.port = htons(7001);
+    cr_assert_str_eq(address_list_name_of(&list, &a), "moves");
+    cr_assert_str_eq(address_list_name_of(&list, &c), "stays");
+    c = address("10.1.0.1", 80);
+    cr_assert_null(address_list_name_of(&list, &c));
+}
