@@ -23,7 +23,7 @@ static int add_entry(struct address_list *l, const struct wire_address *a, unsig
 {
     if (l->entries == ADDRESS_LIST_MAX)
         return -E2BIG;
-    l->entry[l->entries++] = (struct address_entry){*a, bits};
+    l->entry[l->entries++] = (struct address_entry){.address = *a, .bits = (uint16_t)bits};
     return 0;
 }
 
@@ -149,9 +149,11 @@ int address_list_resolve(struct address_list *l, unsigned name, const struct wir
     struct wire_address a = *to;
     a.port = l->name[name].port;
     int r = add_entry(l, &a, 128);
-    if (r == 0)
-        l->name[name].resolved++;
-    return r;
+    if (r < 0)
+        return r;
+    l->entry[l->entries - 1].name = (uint16_t)(name + 1);
+    l->name[name].resolved++;
+    return 0;
 }
 
 int address_list_unresolved(const struct address_list *l)
@@ -199,4 +201,31 @@ enum listed address_list_match(const struct address_list *l, const struct wire_a
 enum listed address_list_match_source(const struct address_list *l, const struct wire_address *from)
 {
     return match(l, from, 0);
+}
+
+const char *address_list_name_of(const struct address_list *l, const struct wire_address *a)
+{
+    for (uint32_t i = 0; i < l->entries; i++) {
+        const struct address_entry *e = &l->entry[i];
+        if (e->name && covers(e, a) && (!e->address.port || e->address.port == a->port))
+            return l->name[e->name - 1].text;
+    }
+    return NULL;
+}
+
+bool address_list_follow(const struct address_list *l, const char *name, struct wire_address *a)
+{
+    const struct address_entry *found = NULL;
+    for (uint32_t i = 0; i < l->entries; i++) {
+        const struct address_entry *e = &l->entry[i];
+        if (!e->name || strcmp(l->name[e->name - 1].text, name) != 0 || (e->address.port && e->address.port != a->port))
+            continue;
+        if (covers(e, a))
+            return true;
+        if (!found || (same_family(e, a) && !same_family(found, a)))
+            found = e;
+    }
+    if (found)
+        memcpy(a->bytes, found->address.bytes, sizeof a->bytes);
+    return found;
 }

@@ -26,7 +26,8 @@ struct address_list {
     uint32_t entries, names;
     struct address_entry {
         struct wire_address address; /* port: network order; 0: any */
-        uint32_t bits;               /* of the 128 that count */
+        uint16_t bits;               /* of the 128 that count */
+        uint16_t name;               /* 1 + the name that has this address; 0: listed as an address */
     } entry[ADDRESS_LIST_MAX];
     struct {
         char text[ADDRESS_NAME_BYTES];
@@ -44,6 +45,13 @@ int address_list_resolve(struct address_list *, unsigned name, const struct wire
 
 /* The first name without an address, or -1: the list is complete. */
 int address_list_unresolved(const struct address_list *);
+
+/* The name that the address was listed by, or NULL. */
+const char *address_list_name_of(const struct address_list *, const struct wire_address *);
+
+/* A name resolved elsewhere than before: *a, an address of then, becomes one of now, with its port. Of the same family, if
+ * there is one; itself, if the name still has it. False: the name is not listed; nothing was changed. */
+bool address_list_follow(const struct address_list *, const char *name, struct wire_address *a);
 
 enum listed {
     LISTED_NO,   /* plain: it is never sent a handshake */

@@ -398,6 +398,7 @@ void peers_resume(void)
     if (!peers.channels)
         return;
     peers_listen();
+    far_follow();
     for (struct channel *c = peers.channels; c; c = c->next) {
         channel_committed(c); /* what came back with the image is durable */
         if (!c->finished)

@@ -13,6 +13,7 @@ struct far {
     struct far *next;
     const struct channel *channel;
     struct wire_address address;
+    char name[ADDRESS_NAME_BYTES]; /* that the address was listed by; "": as an address */
 };
 
 static struct far *fars;
@@ -45,8 +46,20 @@ void far_note(struct channel *c, const struct wire_address *a)
         *f = (struct far){.next = fars, .channel = c};
         fars = f;
     }
-    if (f)
-        f->address = *a;
+    if (!f)
+        return;
+    const char *name = address_list_name_of(&session_remote()->list, a);
+    f->address = *a;
+    f->name[0] = '\0';
+    if (name)
+        memcpy(f->name, name, strlen(name) + 1);
+}
+
+void far_follow(void)
+{
+    for (struct far *f = fars; f && session_remote(); f = f->next)
+        if (f->name[0])
+            address_list_follow(&session_remote()->list, f->name, &f->address);
 }
 
 void far_forget(const struct channel *c)

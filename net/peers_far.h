@@ -15,6 +15,10 @@ const struct wire_address *far_address(const struct channel *);
 void far_note(struct channel *, const struct wire_address *);
 void far_forget(const struct channel *);
 
+/* A new process: peers that were listed by name are dialed where their names lead now. What the program sends to an address
+ * of before goes to the same peer still. */
+void far_follow(void);
+
 /* The socket has an address: listed peers connect to it by TCP as well. */
 void far_publish(int fd, const struct fd_socket *, const struct wire_address *);
 /* A stream socket before it is bound: what peers send never comes to it (remote_steer.h). */
