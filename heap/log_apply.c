@@ -7,15 +7,18 @@
 
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/vfs.h>
 
 #define BATCH 64
 #define SUMS 256
+#define ROOM_BYTES (256UL << 20) /* with less, nothing is stored through the mapping */
 #define REMAP_BYTES (1UL << 20) /* from here on zeros are cheaper mapped than written */
 
 /* Runs that adjoin in the file, to be written in one call, and sums that do. */
 struct batch {
     struct log *log;
     int fd, count;
+    bool roomy; /* the mapping may be stored to */
     uint64_t offset, bytes;
     const struct run *run[BATCH];
     unsigned sum_count;
@@ -124,19 +127,29 @@ static void punch(struct log *log, const struct run *run, const struct image_wri
     log_relief(log);
 }
 
+/* A store into the mapped file is a SIGBUS when the file system finds no room, and it may look for some even where the page has
+ * its block: ext4 and XFS make all of a large folio writable at once, holes included. A write says ENOSPC. */
+static bool is_roomy(const struct image_writer *writer)
+{
+    struct statfs s;
+    if (writer->fd < 0 || !writer->twin)
+        return true;
+    return !sys(SYS_fstatfs, writer->fd, &s) && (uint64_t)s.f_bavail * (uint64_t)s.f_bsize >= ROOM_BYTES;
+}
+
 /* Where a run may be copied to; NULL: it has to be written, because the file may have no block there. */
-static uint8_t *memory_for(const struct run *run, const struct image_writer *writer)
+static uint8_t *memory_for(const struct run *run, const struct image_writer *writer, bool roomy)
 {
     if (writer->fd < 0)
         return writer->memory;
     uint64_t end = run->offset + log_run_reach(run), sums_end = sums_at(PAGE_DOWN(end - 1)) + sizeof run->sum;
-    bool there = !(run->flags & LOG_NEW) && end <= writer->twin_bytes && sums_end <= writer->twin_bytes;
+    bool there = roomy && !(run->flags & LOG_NEW) && end <= writer->twin_bytes && sums_end <= writer->twin_bytes;
     return there ? writer->twin : NULL;
 }
 
 static void apply_run(struct batch *b, const struct run *run, const struct image_writer *writer)
 {
-    uint8_t *memory = memory_for(run, writer);
+    uint8_t *memory = memory_for(run, writer, b->roomy);
     if (run->kind == RUN_LINES && !memory) {
         batch_add(b, run);
         MUTANT("apply.no_sum", (void)0, sums_add(b, sums_at(run->offset), run->sum));
@@ -161,6 +174,7 @@ void log_apply_runs(struct log *log, const struct record *r, const struct image_
     batch.count = 0;
     batch.sum_count = 0; /* the rest, a page of it, need not be cleared */
     const struct run *run = log_first_run(r);
+    batch.roomy = is_roomy(writer);
     if (writer->fd < 0 && !writer->memory)
         return;
     for (uint32_t i = 0; i < r->runs; i++, run = log_next_run(run))
