@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "shim/deepbind.h"
+#include "heap/say.h"
 #include "heap/sys.h"
 
 #include <dlfcn.h>
@@ -43,10 +44,16 @@ static void divert(void *from, void *to)
 {
     struct jump jump = {{0xff, 0x25}, (uint64_t)to};
     uintptr_t page = PAGE_DOWN((uintptr_t)from);
-    if ((uintptr_t)from % ALIGNMENT || sys_failed(sys(SYS_mprotect, page, PAGE_BYTES, PROT_READ | PROT_WRITE)))
+    if ((uintptr_t)from % ALIGNMENT)
         return;
-    __builtin_memcpy(from, &jump, sizeof jump);
-    sys(SYS_mprotect, page, PAGE_BYTES, PROT_READ | PROT_EXEC);
+    /* All of them or none: libc's free() must not be handed what our malloc() gave. */
+    long r = sys(SYS_mprotect, page, PAGE_BYTES, PROT_READ | PROT_WRITE);
+    if (!sys_failed(r)) {
+        __builtin_memcpy(from, &jump, sizeof jump);
+        r = sys(SYS_mprotect, page, PAGE_BYTES, PROT_READ | PROT_EXEC);
+    }
+    if (sys_failed(r))
+        say_die("cannot change libc's allocator: no memory");
 }
 
 /* The GNU hash table of one object, as ld.so has relocated it. */
