@@ -93,7 +93,7 @@ struct transport *transport_take_slot(struct channel *c, bool accepted)
     unsigned char *in = t->in ? t->in : window_alloc(IN_BYTES);
     struct link *link = t->link ? t->link : window_alloc(sizeof *link);
     *t = (struct transport){.accepted = accepted, .channel = c, .in = in, .link = link};
-    if (!in || !link)
+    if (trouble_none(in && link ? 0 : -ENOMEM, "speak to a peer"))
         return NULL;
     if (i == transport_table->used)
         transport_table->used++;

@@ -110,16 +110,19 @@ static long hold_stream(int fd, struct description *d, const struct iovec *v, in
 
 /* The kernel binds an unbound datagram socket at its first send. Done here, at once, so that getsockname() answers and
  * the same port comes back in a new process: answers to what was sent go there. */
-static void bind_early(int fd, struct description *d)
+static long bind_early(int fd, struct description *d)
 {
     struct fd_socket *s = d->socket;
     struct sock_address any = {.length = s->domain == AF_INET6 ? sizeof(struct sockaddr_in6)
                                                                : sizeof(struct sockaddr_in)};
     if (s->domain != AF_INET && s->domain != AF_INET6)
-        return;
+        return 0;
     any.at.ss_family = (sa_family_t)s->domain;
-    trouble_none(sys(SYS_bind, fd, &any.at, any.length), "choose a port");
+    long r = trouble_none(sys(SYS_bind, fd, &any.at, any.length), "choose a port");
+    if (r == -EADDRINUSE)
+        return -EAGAIN; /* all ports are taken: so the kernel says it to a sender */
     fd_note_bound(fd, d);
+    return 0;
 }
 
 static long hold_datagram(struct call *c, int fd, struct description *d, const struct iovec *v,
@@ -137,8 +140,9 @@ static long hold_datagram(struct call *c, int fd, struct description *d, const s
         return wait_flushed(c);
     if (!inet && total > (1 << 18))
         return wait_flushed(c);
-    if (!s->bound && s->state != SOCK_CONNECTED)
-        bind_early(fd, d);
+    long bound = !s->bound && s->state != SOCK_CONNECTED ? bind_early(fd, d) : 0;
+    if (bound < 0)
+        return bound;
     if (inet) {
         bool plain;
         long r = peer_send(fd, d, address, address_length, v, count, total, flags, &plain);
