@@ -98,9 +98,13 @@ static const struct {
     {"getcwd", SYS_getcwd}, {"prctl", SYS_prctl}, {"poll", SYS_poll},
 };
 
+/* Wherever the build is: room/file.c#line. */
 static const char *plain(const char *site)
 {
-    return strncmp(site, "../", 3) ? site : site + 3;
+    const char *room = site;
+    for (const char *at = site, *last = site; (at = strchr(at, '/')); last = ++at)
+        room = last;
+    return room;
 }
 
 static void note(const struct fault *f, const char *site, uint32_t way, long nr, long command, const char *verdict)

@@ -23,7 +23,7 @@ ERRORS = {
     "ftruncate": "EIO ENOSPC EINTR", "fallocate": "ENOSPC EDQUOT EIO EINTR EOPNOTSUPP",
     "renameat": "ENOSPC EIO ENOMEM", "renameat2": "ENOSPC EIO ENOMEM EINVAL", "unlinkat": "EIO ENOMEM", "unlink": "EIO ENOMEM",
     "linkat": "EXDEV EPERM EMLINK ENOSPC EIO ENOMEM", "mkdirat": "ENOSPC EDQUOT EIO ENOMEM", "utimensat": "EIO ENOMEM",
-    "fstat": LOOK_UP, "stat": LOOK_UP, "newfstatat": LOOK_UP, "statx": LOOK_UP + " ENOSYS", "readlink": LOOK_UP,
+    "fstat": LOOK_UP, "fstatfs": LOOK_UP, "stat": LOOK_UP, "newfstatat": LOOK_UP, "statx": LOOK_UP + " ENOSYS", "readlink": LOOK_UP,
     "access": LOOK_UP, "faccessat": LOOK_UP, "getcwd": "ENOMEM ENOENT", "chdir": LOOK_UP, "chroot": LOOK_UP,
     "sendfile": "EINTR EAGAIN ENOMEM",  # into a pipe, of what lies in memory: a piece at a time
     "copy_file_range": "EIO ENOSPC ENOMEM SHORT", "fadvise64": "",
@@ -45,7 +45,7 @@ ERRORS = {
     "poll": "EINTR", "ppoll": "EINTR",  # needs memory for very many descriptors only
     # processes
     "clone": "EAGAIN ENOMEM", "execve": "ENOMEM EIO EMFILE ETXTBSY", "wait4": "EINTR",
-    "kill": "EAGAIN", "tgkill": "EAGAIN", "rt_tgsigqueueinfo": "EAGAIN",
+    "rt_tgsigqueueinfo": "EAGAIN",
     "capset": "EPERM", "setgroups": "EPERM ENOMEM", "setresuid": "EPERM EAGAIN", "setresgid": "EPERM",
     "nanosleep": "EINTR", "clock_nanosleep": "EINTR",
     "timer_create": "EAGAIN ENOMEM", "timerfd_settime": "ECANCELED",
@@ -56,7 +56,7 @@ ERRORS = {
 
 # These fail by a wrong argument only, or have no result that means failure.
 CANNOT_FAIL = set("""arch_prctl capget clock_gettime exit exit_group get_robust_list geteuid getgroups getitimer getpeername getsockname
-    getsockopt shutdown getpgid getpid
+    getsockopt kill shutdown tgkill getpgid getpid
     getresgid getresuid getsid gettid getuid lseek personality prlimit64 rseq rt_sigaction rt_sigpending rt_sigprocmask rt_sigreturn
     sched_getaffinity sched_yield set_robust_list set_tid_address setitimer setpriority sigaltstack timer_delete timer_gettime
     timer_settime timerfd_gettime umask uname""".split())

@@ -259,7 +259,7 @@ def children(t, p):
 def wrapper(t, p):
     path = os.path.join(t.dir, "wrapper.sh")
     with open(path, "w") as f:
-        f.write(f"#!/bin/sh\numask 027\necho a | grep -q a\nexec {subject('udp_counter')} $1\n")
+        f.write(f"#!/bin/sh\numask 027\necho a | grep -q a\nunset KEN_FAULT KEN_FAULT_CALL KEN_FAULT_CALLS\nexec {subject('udp_counter')} $1\n")
     os.chmod(path, 0o755)
     dialog = udp_dialog(t, p, [path])
     for n in range(1, 8):
