@@ -236,6 +236,9 @@ def await_judgement(p):
     deadline = time.monotonic() + 1
     while time.monotonic() < deadline and p.ended is None:
         p.judge()
+        if p.did_fail() and p.own_words():  # it lingers, for a peer that is gone
+            p.outcome = "told"
+            raise Told(p.tail())
         time.sleep(0.01)
 
 
