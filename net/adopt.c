@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "net/adopt.h"
 #include "net/inbox.h"
+#include "net/trouble.h"
 #include "heap/say.h"
 #include "heap/sys.h"
 
@@ -96,7 +97,7 @@ void fd_read_socket(int fd, struct description *d)
 struct description *fd_adopt(int fd, uint16_t bits)
 {
     struct stat s;
-    if (sys(SYS_fstat, fd, &s) < 0)
+    if (trouble_none(sys(SYS_fstat, fd, &s), "look at a descriptor") < 0)
         return NULL;
     long flags = sys(SYS_fcntl, fd, F_GETFL, 0);
     long closing = sys(SYS_fcntl, fd, F_GETFD, 0);
@@ -120,7 +121,7 @@ struct description *fd_adopt(int fd, uint16_t bits)
 void fd_each_open(void (*visit)(int fd, void *context), void *context)
 {
     char buffer[2048] __attribute__((aligned(8)));
-    long directory = sys(SYS_open, "/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    long directory = trouble_none(sys(SYS_open, "/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0), "list descriptors");
     if (directory < 0) {
         for (int fd = 0; fd < 1024; fd++)
             if (sys(SYS_fcntl, fd, F_GETFD, 0) >= 0)
@@ -128,7 +129,7 @@ void fd_each_open(void (*visit)(int fd, void *context), void *context)
         return;
     }
     long n;
-    while ((n = sys(SYS_getdents64, directory, buffer, sizeof buffer)) > 0) {
+    while ((n = trouble_none(sys(SYS_getdents64, directory, buffer, sizeof buffer), "list descriptors")) > 0) {
         for (long at = 0; at < n;) {
             struct directory_entry *e = (struct directory_entry *)(buffer + at);
             at += e->length;
