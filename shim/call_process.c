@@ -44,9 +44,11 @@ long clone_thread(unsigned long flags, unsigned long stack, long parent_tid, lon
     return clone_raw_thread(flags, push_registers(stack, frame), parent_tid, child_tid, tls);
 }
 
-/* What the parent emitted before must not come out behind what the child emits. */
+/* What the parent emitted before must not come out behind what the child emits, and nobody looks at what that makes of the
+ * memory. */
 static void before_child(void)
 {
+    verify_all(&session->image);
     if (outbox_held())
         turn_end(TURN_FLUSH);
 }
@@ -64,7 +66,6 @@ static long after_child(long pid)
 static long fork_copy(struct call *c, unsigned long flags, unsigned long stack)
 {
     before_child();
-    verify_all(&session->image); /* nobody looks at what the child makes of it */
     alloc_fork_prepare();
     long pid = sys(SYS_clone, flags, 0, c->arg[2], c->arg[3], c->arg[4]);
     if (pid != 0) {
