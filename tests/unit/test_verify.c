@@ -104,6 +104,14 @@ static bool dies(void (*use)(unsigned), unsigned page)
     return true;
 }
 
+/* As on a kernel without PAGEMAP_SCAN. */
+static void read_it_slowly(unsigned page)
+{
+    pagemap.scans = false;
+    *(volatile uint8_t *)(memory + page * 4096UL);
+    cr_assert_eq(verify_touched(&image, &pagemap), 0);
+}
+
 static void read_it(unsigned page)
 {
     *(volatile uint8_t *)(memory + page * 4096UL);
@@ -160,6 +168,7 @@ Test(verify, a_flipped_bit_is_found_by_whatever_uses_the_page, .timeout = 60)
         uint64_t at = round % 4 ? offset_of(page) + random_next() % 4096 : sums_at(offset_of(page)) + random_next() % 4;
         flip_bit("image", at, bit);
         cr_assert(dies(read_it, page), "reading page %u, byte %lu", page, at);
+        cr_assert(dies(read_it_slowly, page));
         cr_assert(dies(write_it, page));
         cr_assert(dies(drop_it, page));
         cr_assert(dies(all, page));
