@@ -327,6 +327,7 @@ int areas_refresh(struct session *s, int (*take)(struct session *, uintptr_t, ui
         vdso_record(&s->image, a->text, a->text + length);
     s->image.meta->areas = 0;
     a->sparse_count = a->shared_count = 0;
+    pages_clear(&a->closed);
     const char *cursor = a->text;
     struct mapping_line line;
     while (mapping_next(&cursor, a->text + length, &line)) {
@@ -339,6 +340,8 @@ int areas_refresh(struct session *s, int (*take)(struct session *, uintptr_t, ui
         if (kind == AREA_FILE_PRIVATE && is_orphan(s, &line))
             kind = AREA_ANONYMOUS;
         int r = area_add(s, &line, kind);
+        if (!r && !line.shared && !(line.prot & PROT_READ))
+            r = pages_add(&a->closed, line.start, line.end);
         if (!r && (kind == AREA_ANONYMOUS || kind == AREA_STACK || kind == AREA_FILE_PRIVATE))
             r = track_new(s, &line, kind == AREA_ANONYMOUS && line.inode && is_nameless(&line), take);
         if (r)

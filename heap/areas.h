@@ -27,6 +27,7 @@ struct areas {
     size_t sparse_count;
     struct span *shared; /* shared memory without a file: no tracker sees a child's writes, so it is compared */
     size_t shared_count;
+    struct pages closed; /* private memory that the program has made unreadable, and may open again */
     struct span stack;   /* the main stack */
     char *text;          /* buffer for /proc/self/maps */
     uint64_t image_device, image_inode; /* as the kernel's list shows them */

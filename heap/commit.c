@@ -19,6 +19,16 @@ static bool is_taken(const struct session *s, uintptr_t address)
     return at < s->taken.count && s->taken.at[at].start <= address;
 }
 
+/* The page, or what it holds where the program itself could not read it now. */
+static const void *look_at(struct session *s, uintptr_t address)
+{
+    size_t at = s->areas.closed.count ? pages_find(&s->areas.closed, address) : 0;
+    if (at >= s->areas.closed.count || s->areas.closed.at[at].start > address)
+        return (const void *)address;
+    long n = sys(SYS_pread64, s->memory_fd, s->closed_page, PAGE_BYTES, address);
+    return n == PAGE_BYTES ? s->closed_page : NULL;
+}
+
 /* Puts what changed in one page into the record. */
 static int take_page(struct session *s, uintptr_t address)
 {
@@ -27,9 +37,12 @@ static int take_page(struct session *s, uintptr_t address)
     bool present = offset && image_present(i, offset);
     if (present && i->unverified.count)
         verify_at(i, offset); /* what it is compared with */
+    const void *now = look_at(s, address);
+    if (!now)
+        return -EIO;
     const void *before = present ? i->twin + offset : NULL;
     /* Lines that went back to what the twin has would be missed by a second comparison with it. */
-    uint64_t changed = is_taken(s, address) ? ~0UL : diff_page((const void *)address, before);
+    uint64_t changed = is_taken(s, address) ? ~0UL : diff_page(now, before);
     if (!changed)
         return 0;
     if (!present) {
@@ -38,7 +51,7 @@ static int take_page(struct session *s, uintptr_t address)
         MUTANT("image.not_present", (void)0, image_set_present(i, offset));
     }
     changed &= MUTANT("diff.line_missed", ~(1UL << 63), ~0UL);
-    return image_log_lines(i, &s->log, (const void *)address, before, offset, changed, present ? 0 : LOG_NEW);
+    return image_log_lines(i, &s->log, now, before, offset, changed, present ? 0 : LOG_NEW);
 }
 
 /* What lies below the red zone of the main stack is dead. */

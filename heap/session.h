@@ -26,6 +26,7 @@ struct session {
     struct progress *progress; /* one page of the store's file `progress`, mapped shared: survives a SIGKILL */
     struct remote *remote;     /* net's: peers on other hosts, and the key; NULL: none are listed */
     int maps_fd;
+    int memory_fd; /* /proc/self/mem: for pages that the program has closed */
     int *mapped_fds; /* files that restore() opened to map them; closed behind the restorer */
     uint32_t mapped_count;
     bool sigsys;            /* the net is spread */
@@ -37,6 +38,7 @@ struct session {
     uint64_t started_ns; /* CLOCK_MONOTONIC, when libken was entered */
     char report[256];    /* the file that is told of each resume, "" when there is none */
     char kenctl[256]; /* the helper program, "" when there is none */
+    uint8_t closed_page[4096] __attribute__((aligned(64)));
     /* commit()'s: on the stack it would lie in pages that each turn dirties once more. */
     struct page_range ranges[SESSION_RANGES];
     struct pages taken; /* in the record already, by areas_refresh() */

@@ -96,6 +96,14 @@ static struct remote *open_remote(void)
     return r;
 }
 
+static int open_own(const char *path)
+{
+    long fd = sys(SYS_open, path, O_RDONLY | O_CLOEXEC, 0);
+    if (sys_failed(fd))
+        say_die("cannot read %s (%s); mount /proc", path, say_error(fd));
+    return (int)disk_high_fd(fd);
+}
+
 /* The window and the session in it: the same for a fresh run and a resumed one. */
 static struct session *open_session(const struct store *store, uint64_t base)
 {
@@ -110,10 +118,8 @@ static struct session *open_session(const struct store *store, uint64_t base)
     int r = tracker_open(&s->tracker, config.tracker);
     if (r < 0)
         say_die("this kernel cannot track dirty pages as asked (%s); unset KEN_TRACKER", say_error(r));
-    long maps = sys(SYS_open, "/proc/self/maps", O_RDONLY | O_CLOEXEC, 0);
-    if (sys_failed(maps))
-        say_die("cannot read /proc/self/maps (%s); mount /proc", say_error(maps));
-    s->maps_fd = (int)disk_high_fd(maps);
+    s->maps_fd = open_own("/proc/self/maps");
+    s->memory_fd = open_own("/proc/self/mem");
     if (areas_open(&s->areas))
         say_die("out of memory");
     FAULT("boot.tracker");

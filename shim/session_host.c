@@ -22,7 +22,7 @@ bool session_owns_fd(int fd)
 {
     const struct session *s = session;
     return s && (fd == s->store.directory_fd || fd == s->store.lock_fd || fd == s->store.image_fd ||
-                 fd == s->maps_fd || is_log_fd(&s->log, fd) || is_tracker_fd(&s->tracker, fd));
+                 fd == s->maps_fd || fd == s->memory_fd || is_log_fd(&s->log, fd) || is_tracker_fd(&s->tracker, fd));
 }
 
 int session_store_dirfd(void)

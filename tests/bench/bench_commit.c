@@ -56,6 +56,7 @@ static struct session *open_session(const char *directory)
     s->store = store;
     check(tracker_open(&s->tracker, TRACKER_BEST), "tracker_open");
     s->maps_fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+    s->memory_fd = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
     check(areas_open(&s->areas), "areas_open");
     check(log_open(&s->log, &s->store, SYNC_PROCESS, s->store.image_fd), "log_open");
     check(log_recover(&s->log, &(struct image_writer){.fd = s->store.image_fd}), "log_recover");

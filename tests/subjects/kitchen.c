@@ -137,6 +137,24 @@ static void do_arena(unsigned long n)
     }
 }
 
+/* Pages that are closed as soon as they were written, as compilers at run time and some allocators do. */
+static void do_vault(unsigned long n)
+{
+    enum { BYTES = 8 * 4096 };
+    static unsigned char *vault;
+    static unsigned char fill;
+    if (!vault)
+        vault = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    else if (mprotect(vault, BYTES, PROT_READ | PROT_WRITE))
+        err(1, "mprotect");
+    else
+        check_pattern("vault", vault, BYTES, fill);
+    fill_pattern(vault, BYTES, fill = (unsigned char)n);
+    global += vault[n % BYTES];
+    mprotect(vault, BYTES / 2, PROT_NONE);
+    mprotect(vault + BYTES / 2, BYTES / 2, n % 2 ? PROT_NONE : PROT_EXEC);
+}
+
 static void do_hole(unsigned long n) /* pages given back read as zero */
 {
     struct arena *a = &arenas[n % ARENAS];
@@ -241,7 +259,7 @@ static const struct {
 } commands[] = {
     {"global", do_global}, {"switch", do_switch}, {"arena", do_arena}, {"hole", do_hole},
     {"block", do_block},   {"grow", do_grow},     {"library", do_library}, {"sort", do_sort},
-    {"jump", do_jump},     {"stack", do_stack},   {"misc", do_misc},
+    {"jump", do_jump},     {"stack", do_stack},   {"misc", do_misc},     {"vault", do_vault},
 };
 
 static int act(const char *command)

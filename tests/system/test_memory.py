@@ -8,7 +8,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from harness import *
 
 KITCHEN = ("global", "global", "switch", "arena", "arena", "hole", "block", "block", "grow", "library",
-           "sort", "jump", "stack", "misc", "deep", "deep", "up")
+           "sort", "jump", "stack", "misc", "vault", "deep", "deep", "up")
 
 
 def with_twin(t, name, commands, kills=None, **kw):
