@@ -16,6 +16,8 @@ static const struct command {
     {"backtrace", ctl_backtrace, "STORE", "where the saved process is waiting"},
     {"check", ctl_check, "STORE", "is the store whole? status 0 or 1"},
     {"turn", ctl_turn, "STORE", "the number of the last committed turn"},
+    {"holder", ctl_holder, "STORE", "the process that has the store; status 1: none"},
+    {"wait", ctl_wait, "STORE PID", "until that process has it no more (for kenrun)"},
     {"crash", ctl_crash, "PID TID SIGNAL TURN [FD]", "the backtrace of a dying process (for libken)"},
     {"store", ctl_store, "COMMAND [ARG...]", "the default store of a command"},
     {"check-program", ctl_check_program, "PATH", "can libken run this program?"},

@@ -21,6 +21,8 @@ int ctl_store(int argc, char **argv);
 int ctl_launch(int argc, char **argv);
 int ctl_show(int argc, char **argv);
 int ctl_turn(int argc, char **argv);
+int ctl_holder(int argc, char **argv);
+int ctl_wait(int argc, char **argv);
 int ctl_check(int argc, char **argv);
 int ctl_backtrace(int argc, char **argv);
 
