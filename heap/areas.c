@@ -316,6 +316,26 @@ static void find_image(struct areas *a, const char *text, const char *end)
     }
 }
 
+void areas_inherit(struct session *s)
+{
+    s->areas.known_count = s->areas.sparse_count = s->areas.shared_count = 0;
+    s->areas.stale = true;
+}
+
+void areas_pin(struct session *s)
+{
+    struct areas *a = &s->areas;
+    struct mapping_line line;
+    uint32_t index;
+    long length = mapping_read(s->maps_fd, a->text, AREAS_TEXT_BYTES);
+    const char *cursor = a->text;
+    while (length > 0 && mapping_next(&cursor, a->text + length, &line)) {
+        bool ours = window_holds(line.start) || vdso_holds(s->image.meta, line.start);
+        if (!ours && classify(a, &line) == AREA_FILE_PRIVATE)
+            file_index(s, &line, &index);
+    }
+}
+
 int areas_refresh(struct session *s, int (*take)(struct session *, uintptr_t, uintptr_t))
 {
     struct areas *a = &s->areas;

@@ -46,6 +46,12 @@ void areas_resume(struct session *);
 /* The range was unmapped or replaced: its pages are gone, from the image as well. */
 void areas_forget(struct session *, uintptr_t start, uintptr_t end);
 
+/* In a child of fork: nothing is tracked, and all is new. */
+void areas_inherit(struct session *);
+
+/* Pins the files that are mapped, as the next refresh would: while the process may still write to the store. */
+void areas_pin(struct session *);
+
 /* Reads the layout again; calls take(session, from, to) for the pages that are new. Returns 0 or -errno. */
 int areas_refresh(struct session *, int (*take)(struct session *, uintptr_t, uintptr_t));
 

@@ -227,6 +227,29 @@ int image_open(struct image *i, int fd, bool existing)
     return 0;
 }
 
+int image_inherit(struct image *i, bool existing)
+{
+    const struct image parents = *i;
+    const struct meta was = *i->meta;
+    int r = image_open(i, parents.fd, existing);
+    if (r)
+        return r;
+    struct meta *m = i->meta;
+    struct meta is = existing ? *m : was;
+    if (!existing) {
+        is.turn = is.chunks = is.areas = is.vdso_bytes = is.vdso_pieces = 0;
+        is.pages = is.durable_bytes = 0;
+    }
+    is.files = was.files;
+    is.exit_status = 0;
+    *m = is;
+    memcpy(i->files, parents.files, was.files * sizeof *i->files);
+    i->layout_changed = true;
+    i->restored = 0; /* no page of this process is the file's: memory_unshare() */
+    image_drop(i, PAGE_BYTES, UINTPTR_MAX & ~(PAGE_BYTES - 1));
+    return 0;
+}
+
 uint64_t image_find(struct image *i, uintptr_t address)
 {
     uint64_t number = address >> CHUNK_SHIFT;

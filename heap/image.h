@@ -45,6 +45,10 @@ struct image {
  * Returns 0 or -errno; -EBADMSG when the metadata are not what the format says. */
 int image_open(struct image *, int fd, bool existing);
 
+/* In a child of fork, when the log was recovered: a working copy of its own, which holds no page: the next commit is all
+ * of the process. What the files of its mappings are called stays as this process knows it. Returns as image_open(). */
+int image_inherit(struct image *, bool existing);
+
 /* Checks the metadata at the beginning of an image (at least META_BYTES of it, or all of a shorter one) against their
  * sums, each other and the file's size. 0, or -EBADMSG; nothing is changed. */
 int image_examine(const void *beginning, uint64_t file_bytes);

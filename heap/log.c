@@ -78,6 +78,14 @@ int log_open(struct log *log, struct store *store, enum sync sync, int image_fd)
     return r;
 }
 
+void log_inherit(struct log *log)
+{
+    log_attach_after_restore(log);
+    log->twin = NULL;
+    log->trust_cache = log->marked = log->full = log->ready = false;
+    log_begin(log);
+}
+
 void log_use_twin(struct log *log, void *twin)
 {
     log->twin = twin;

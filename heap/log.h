@@ -90,6 +90,9 @@ struct log {
 int log_open(struct log *, struct store *, enum sync, int image_fd);
 void log_close(struct log *);
 
+/* In a child of fork that goes on with its parent's log, by the same descriptors: forgets all else. log_recover() comes next. */
+void log_inherit(struct log *);
+
 /* Where recovery applies records. */
 struct image_writer {
     uint8_t *twin;       /* with fd: the same file mapped shared, or NULL; used where its pages are sure to be there */

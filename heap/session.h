@@ -25,6 +25,8 @@ struct session {
     struct areas areas;
     struct progress *progress; /* one page of the store's file `progress`, mapped shared: survives a SIGKILL */
     struct remote *remote;     /* net's: peers on other hosts, and the key; NULL: none are listed */
+    struct heir *heir;         /* shim's: what it and its children of fork tell each other; NULL: nothing */
+    int error_fd;              /* stderr as the process was started with it, while it resumes; else -1 */
     int maps_fd;
     int memory_fd; /* /proc/self/mem: for pages that the program has closed */
     int *mapped_fds; /* files that restore() opened to map them; closed behind the restorer */
@@ -32,6 +34,8 @@ struct session {
     bool sigsys;            /* the net is spread */
     bool patch_vdso;        /* never move the vdso: for tests */
     bool resumed;       /* this process continues an earlier one */
+    bool unshared;      /* and no page of it is the image file's any more */
+    bool apart;         /* a child of fork that may become the program (shim/heir.h), or has not: the store is another's */
 #ifdef KEN_FAULTS
     struct fault fault;
 #endif

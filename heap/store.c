@@ -110,13 +110,18 @@ static int take_lock(struct store *s, unsigned wait_ms)
     if (fd < 0)
         return (int)fd;
     s->lock_fd = (int)fd;
+    return store_lock(s, wait_ms);
+}
+
+int store_lock(struct store *s, unsigned wait_ms)
+{
     for (;;) {
         struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-        long r = MUTANT("store.no_lock", 0, sys(SYS_fcntl, fd, F_SETLK, &lock));
+        long r = MUTANT("store.no_lock", 0, sys(SYS_fcntl, s->lock_fd, F_SETLK, &lock));
         if (r != -EAGAIN && r != -EACCES)
             return (int)r;
         lock = (struct flock){.l_type = F_WRLCK, .l_whence = SEEK_SET};
-        if (!sys(SYS_fcntl, fd, F_GETLK, &lock) && lock.l_type != F_UNLCK)
+        if (!sys(SYS_fcntl, s->lock_fd, F_GETLK, &lock) && lock.l_type != F_UNLCK)
             s->holder_pid = lock.l_pid > 0 ? lock.l_pid : 0;
         if (!wait_ms)
             return -EBUSY;

@@ -82,6 +82,10 @@ int store_set_aside(const char *directory);
 void store_distrust_cache(const struct store *);
 bool store_distrusts_cache(const struct store *);
 
+/* Takes the lock by the descriptor that is open already: in a child of fork, when its parent has given it up. Retries for
+ * wait_ms. 0, -EBUSY (holder_pid), -errno. */
+int store_lock(struct store *, unsigned wait_ms);
+
 /* Releases the lock and all descriptors. */
 void store_close(struct store *);
 

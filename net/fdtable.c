@@ -266,6 +266,34 @@ struct epoll_watch **fd_watch(int epoll, int fd)
     return link;
 }
 
+void fd_stand_by(void)
+{
+    peers_stand_by(true);
+    outbox_forked();
+    inbox_forked();
+    for (int i = 0; i < used; i++) {
+        descriptions[i].inbox = NULL;
+        descriptions[i].bits &= (uint16_t)~FD_JOURNAL;
+    }
+}
+
+void fd_take_over(void)
+{
+    peers_stand_by(false);
+    for (int fd = 0; fd <= fd_highest; fd++) {
+        struct description *d = fd_peek(fd);
+        if (!d)
+            continue;
+        fd_touch(d);
+        inbox_attach(d, fd);
+        if (d->inbox)
+            inbox_begin_here(d->inbox);
+        if (d->kind == FD_SOCKET && d->socket)
+            peers_publish(fd, d);
+    }
+    peers_resume();
+}
+
 static bool shared; /* some description is FD_SHARED */
 
 void fd_forked(void)

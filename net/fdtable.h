@@ -152,6 +152,12 @@ int fd_reopen(void);
 /* The program has a child now, which shares every description. */
 void fd_forked(void);
 
+/* In a child of fork that is followed: the outputs, the journals of input and the peers are its parent's. */
+void fd_stand_by(void);
+
+/* Such a child is the program now, with peers and journals of its own; the next capture looks at every descriptor. */
+void fd_take_over(void);
+
 /* Whether some pipe or socketpair of the program's own may be shared with a child; and that all children have ended: they
  * are its own again, except those that outputs are held for, which must not be overtaken. A grandchild that has outlived its
  * parent is not known of. */

@@ -239,6 +239,21 @@ int inbox_reopen(void)
     return 0;
 }
 
+void inbox_forked(void)
+{
+    for (struct inbox *in = inboxes, *next; in; in = next) {
+        next = in->next;
+        sys(SYS_close, in->file);
+        pool_give(in);
+    }
+    inboxes = closed = NULL;
+}
+
+void inbox_begin_here(struct inbox *in)
+{
+    in->position = in->end;
+}
+
 bool inbox_owns(int fd)
 {
     for (const struct inbox *in = inboxes; in; in = in->next)

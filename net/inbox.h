@@ -63,4 +63,10 @@ bool inbox_owns(int fd);
 /* True when some inbox holds unread bytes: the wait handlers have to look. */
 bool inbox_any(void);
 
+/* In a child of fork: all of them are its parent's. Whoever points to one forgets it. */
+void inbox_forked(void);
+
+/* What the journal holds was read by an earlier process: the input begins behind it. */
+void inbox_begin_here(struct inbox *);
+
 #endif

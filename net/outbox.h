@@ -86,6 +86,9 @@ void outbox_drain(void);
 /* The program closes a socket whose tail has not left: it leaves by a duplicate, in the background. */
 void outbox_orphan(int fd);
 
+/* In a child of fork: what has not left is its parent's. */
+void outbox_forked(void);
+
 /* In a new process: sockets that were closed before are gone. */
 void outbox_reopen(void);
 

@@ -406,6 +406,11 @@ void peers_resume(void)
     }
 }
 
+bool peers_any(void)
+{
+    return peers.channels;
+}
+
 void peers_farewell(void)
 {
     stream_close_all();

@@ -19,6 +19,12 @@ enum protocol { PROTOCOL_UDP, PROTOCOL_TCP };
 /* A new process, its descriptors made again, at the last commit: names are listened at again, peers are told. */
 void peers_resume(void);
 
+/* True when there is any, or was lately. */
+bool peers_any(void);
+
+/* A child of fork that may become the program: as long as it is not, there are no peers, and it has no names. */
+void peers_stand_by(bool on);
+
 /* After each commit: what the turn produced leaves, what it took in is acknowledged. */
 void peers_committed(void);
 

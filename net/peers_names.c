@@ -126,8 +126,17 @@ static struct channel *ask_all(enum protocol p, const struct wire_address *a)
     return NULL;
 }
 
+static bool stands_by;
+
+void peers_stand_by(bool on)
+{
+    stands_by = on;
+}
+
 struct channel *peers_find(enum protocol p, const struct wire_address *a)
 {
+    if (stands_by)
+        return NULL;
     struct known *k = *find_known(p, a);
     if (k)
         return k->channel;
@@ -173,7 +182,7 @@ void peers_publish(int fd, struct description *d)
     bool inet = s && (s->domain == AF_INET || s->domain == AF_INET6);
     bool fits = inet && ((s->type == SOCK_DGRAM && s->protocol != IPPROTO_ICMP && s->protocol != IPPROTO_ICMPV6) ||
                          (s->type == SOCK_STREAM && s->state == SOCK_LISTENING));
-    if (!fits || s->published || !s->local || !address_read(&a, &s->local->at, s->local->length) || !a.port)
+    if (stands_by || !fits || s->published || !s->local || !address_read(&a, &s->local->at, s->local->length) || !a.port)
         return;
     s->published = 1;
     peers_listen();

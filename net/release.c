@@ -198,6 +198,17 @@ void outbox_orphan(int fd)
     }
 }
 
+void outbox_forked(void)
+{
+    for (uint32_t i = 0; i < outbox.count; i++) {
+        outbox_settle(&outbox.entries[i]);
+        close_orphan(&outbox.entries[i]);
+    }
+    outbox.count = outbox.committed = outbox.tails = outbox.small_used = 0;
+    outbox.large_used = outbox.fresh_bytes = 0;
+    outbox.first_ns = 0;
+}
+
 void outbox_reopen(void)
 {
     for (uint32_t i = 0; i < outbox.count; i++)

@@ -20,6 +20,7 @@
 #include "shim/crash.h"
 #include "shim/credentials.h"
 #include "shim/deepbind.h"
+#include "shim/heir.h"
 #include "shim/identity.h"
 #include "shim/process.h"
 #include "shim/sigsys.h"
@@ -112,6 +113,7 @@ static struct session *open_session(const struct store *store, uint64_t base)
     if (!s)
         say_die("cannot reserve the address space at 0x%lx (%s)", base, say_error(at));
     s->store = *store;
+    s->error_fd = -1;
     fault_move(&s->fault);
     FAULT("boot.window");
     s->patch_vdso = config.patch_vdso;
@@ -295,6 +297,8 @@ void boot_resumed(void)
     struct session *s = session;
     const struct meta *m = s->image.meta;
     FAULT("resume.begin");
+    heir_boot();
+    s->error_fd = (int)disk_high_fd(sys(SYS_fcntl, 2, F_DUPFD_CLOEXEC, 3));
     verify_own(s);
     areas_resume(s);
     restore_done(s);
@@ -323,10 +327,45 @@ void boot_resumed(void)
     FAULT("resume.signals");
     threads_go();
     uint64_t age = (clock_ns(CLOCK_REALTIME) - m->committed_ns) / 1000000;
+    say_to(s->error_fd >= 0 ? s->error_fd : 2); /* a daemon's own leads nowhere */
     say("%s resumed from %s: turn %lu, committed %lu.%lu%lu%lu s ago", m->program, s->store.path, m->turn,
         age / 1000, age / 100 % 10, age / 10 % 10, age % 10);
+    say_to(2);
+    disk_close(&s->error_fd);
     report(s);
     FAULT("resume.done");
+}
+
+/* Whoever gave up root may look at itself only when it is said to be dumpable. */
+static void open_tracker(struct session *s)
+{
+    long dumpable = sys(SYS_prctl, PR_GET_DUMPABLE, 0, 0, 0, 0);
+    sys(SYS_prctl, PR_SET_DUMPABLE, 1, 0, 0, 0);
+    int r = tracker_open(&s->tracker, config.tracker);
+    long maps = s->maps_fd >= 0 ? s->maps_fd : disk_high_fd(sys(SYS_open, "/proc/self/maps", O_RDONLY | O_CLOEXEC, 0));
+    sys(SYS_prctl, PR_SET_DUMPABLE, dumpable == 1, 0, 0, 0);
+    if (r < 0 || sys_failed(maps))
+        say_die("cannot track the pages of the daemon (%s)", say_error(r < 0 ? r : maps));
+    s->maps_fd = (int)maps;
+}
+
+void boot_inherit(void)
+{
+    struct session *s = session;
+    int r = store_lock(&s->store, 0); /* it is free, or a restart of the parent was faster */
+    if (r)
+        refuse(&s->store, r);
+    FAULT("heir.locked");
+    log_inherit(&s->log);
+    recover(s);
+    FAULT("heir.recovered");
+    if ((r = image_inherit(&s->image, s->log.sequence > 0)))
+        say_die("cannot set up the image in %s (%s)", s->store.path, say_error(r));
+    log_use_twin(&s->log, s->image.twin);
+    s->log.synced_bytes = s->image.meta->durable_bytes;
+    open_tracker(s);
+    areas_inherit(s);
+    s->apart = false;
 }
 
 static void begin(struct session *s, char **argv)
@@ -357,6 +396,7 @@ static void begin(struct session *s, char **argv)
     signal_boot();
     limits_boot();
     threads_boot(s->image.meta);
+    heir_boot();
     FAULT("boot.ready");
     call_passive = false;
     s->sigsys = !config.plt_only && sigsys_on();

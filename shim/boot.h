@@ -5,4 +5,8 @@
 /* In a new incarnation, behind commit(): makes the kernel's side of everything again. */
 void boot_resumed(void);
 
+/* In a child of fork that is to be the program: takes the store's lock, which its parent gave up, and gets handles and an
+ * image of its own. The next commit is the whole of this process. Dies when the store is another's. */
+void boot_inherit(void);
+
 #endif

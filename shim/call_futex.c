@@ -44,11 +44,13 @@ static long wait_limited(struct call *c)
         clock = CLOCK_MONOTONIC;
     }
     inner.arg[3] = (long)&deadline;
-    do {
+    for (;;) {
         deadline = time_kernels(clock, &until);
         result = signal_block_once(&inner);
-    } while (result == SIGNAL_AGAIN);
-    return result;
+        if (result != SIGNAL_AGAIN)
+            return result;
+        turn_end(TURN_WAIT);
+    }
 }
 
 static long lock_owned(struct call *c)
@@ -57,6 +59,8 @@ static long lock_owned(struct call *c)
     long result;
     for (bool waited = false; !owner_lock(c, waited, &wait, &result); waited = true) {
         result = signal_block_once(&wait);
+        if (result == SIGNAL_AGAIN)
+            turn_end(TURN_WAIT);
         if (result != 0 && result != -EAGAIN && result != SIGNAL_AGAIN && result != -EINTR)
             break;
     }

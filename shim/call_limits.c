@@ -2,6 +2,7 @@
 #include "heap/fault.h"
 #include "shim/call_signal.h"
 #include "shim/credentials.h"
+#include "shim/heir.h"
 #include "shim/process.h"
 #include "shim/thread.h"
 
@@ -113,6 +114,8 @@ long call_prctl(struct call *c)
     if ((int)c->arg[0] == PR_SET_SYSCALL_USER_DISPATCH)
         return -EINVAL; /* as on a kernel without it: libken needs it for itself */
     long result = call_raw(c);
+    if ((int)c->arg[0] == PR_SET_PDEATHSIG && !sys_failed(result))
+        heir_mourns_itself();
     if ((int)c->arg[0] == PR_SET_NO_NEW_PRIVS && !sys_failed(result))
         credentials_note();
     if ((int)c->arg[0] == PR_SET_NAME && !sys_failed(result))

@@ -12,6 +12,9 @@
 #ifndef MADV_DONTNEED_LOCKED
 #define MADV_DONTNEED_LOCKED 24
 #endif
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102
 #define MADV_GUARD_REMOVE 103
@@ -134,6 +137,36 @@ static long drop_restored(uintptr_t start, uintptr_t end, int advice)
         start = stop;
     }
     return 0;
+}
+
+/* Reading and writing the same is enough; the tracker takes the page for written, and finds it unchanged. */
+static void touch(uintptr_t start, uintptr_t end)
+{
+    if (!sys_failed(sys(SYS_madvise, start, end - start, MADV_POPULATE_WRITE)))
+        return;
+    for (; start < end; start += PAGE_BYTES)
+        __atomic_fetch_or((uint8_t *)start, 0, __ATOMIC_RELAXED);
+}
+
+void memory_unshare(void)
+{
+    const uint32_t both = PROT_READ | PROT_WRITE;
+    struct areas *a = &session->areas;
+    struct mapping_line line;
+    if (!session->resumed || session->unshared)
+        return;
+    session->unshared = true;
+    long length = mapping_read(session->maps_fd, a->text, AREAS_TEXT_BYTES);
+    const char *cursor = a->text;
+    while (length > 0 && mapping_next(&cursor, a->text + length, &line)) {
+        if (!from_image(&line) || window_holds(line.start) || !(line.prot & PROT_READ))
+            continue; /* what cannot be read is not seen either */
+        if ((line.prot & both) != both)
+            sys(SYS_mprotect, line.start, line.end - line.start, line.prot | both);
+        touch(line.start, line.end);
+        if ((line.prot & both) != both)
+            sys(SYS_mprotect, line.start, line.end - line.start, line.prot);
+    }
 }
 
 long call_madvise(struct call *c)

@@ -5,10 +5,12 @@
 #include "net/fdtable.h"
 #include "net/outbox.h"
 #include "net/stream.h"
+#include "shim/call_memory.h"
 #include "shim/call_signal.h"
 #include "shim/children.h"
 #include "shim/config.h"
 #include "shim/futex_owner.h"
+#include "shim/heir.h"
 #include "shim/process.h"
 #include "shim/threads.h"
 #include "shim/turn.h"
@@ -53,6 +55,11 @@ static void before_child(void)
         turn_end(TURN_FLUSH);
 }
 
+static bool is_plain_fork(unsigned long flags)
+{
+    return !(flags & ~(0xffUL | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | CLONE_PARENT_SETTID));
+}
+
 static long after_child(long pid)
 {
     if (pid > 0) {
@@ -66,17 +73,24 @@ static long after_child(long pid)
 static long fork_copy(struct call *c, unsigned long flags, unsigned long stack)
 {
     before_child();
+    bool followed = !stack && is_plain_fork(flags) && heir_before_fork();
+    if (!(flags & CLONE_VFORK))
+        memory_unshare();
     alloc_fork_prepare();
     long pid = sys(SYS_clone, flags, 0, c->arg[2], c->arg[3], c->arg[4]);
     if (pid != 0) {
         alloc_fork_parent();
+        if (followed)
+            heir_after_fork(pid);
         return after_child(pid);
     }
-    call_passive = true;
+    call_passive = !followed;
     alloc_fork_child();
     transport_forked();
     stream_forked();
     signal_forked();
+    if (followed)
+        heir_begin();
     if (stack && c->frame)
         c->frame->uc_mcontext.gregs[REG_RSP] = (greg_t)stack;
     return 0;
@@ -146,12 +160,24 @@ static char **protected_environment(char **from)
 long call_execve(struct call *c)
 {
     struct call with = *c;
+    if (heir_concerned)
+        heir_decline();
+    if (call_passive)
+        return call_raw(c);
     long *environment = &with.arg[c->nr == SYS_execveat ? 3 : 2];
     *environment = (long)protected_environment((char **)*environment);
     turn_finish(0);
     signal_settle();
     long r = call_raw(&with);
     turn_go_on();
+    return r;
+}
+
+long call_setsid(struct call *c)
+{
+    long r = call_raw(c);
+    if (!sys_failed(r))
+        heir_leads();
     return r;
 }
 
@@ -163,6 +189,7 @@ long call_exit(struct call *c)
         owner_exits();
         threads_exit(c->arg[0]);
     }
+    heir_exit((int)c->arg[0]);
     if (children_daemon())
         say("the program went on as a daemon, in a child, which is not protected: run it in the foreground");
     turn_finish((int)c->arg[0]);

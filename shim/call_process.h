@@ -8,7 +8,7 @@
 
 #include "shim/call.h"
 
-call_handler call_fork, call_vfork, call_clone, call_clone3, call_execve, call_exit;
+call_handler call_fork, call_vfork, call_clone, call_clone3, call_execve, call_exit, call_setsid;
 
 /* clone(2) for a child that shares this memory: it goes on at the frame's instruction pointer with the frame's
  * registers, a result of 0 and the stack of the call, not in the handler. Returns the child's pid or -errno. */

@@ -90,6 +90,9 @@ bool signal_has_altstack(void);
 /* Gives the kernel the action for `signal` that fits signal_action(signal). 0 or -errno. */
 long signal_install(int signal);
 
+/* If the interrupted code is about to wait in the kernel, or does: it looks again what there is to do, and true. */
+bool signal_break_wait(ucontext_t *);
+
 /* Entered by the kernel only. */
 void signal_wrapper(int signal, siginfo_t *info, void *context);
 void signal_restorer(void);

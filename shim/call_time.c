@@ -256,6 +256,12 @@ bool time_capture_timers(uint64_t *rung)
     return itimers_capture(rung) | timers_capture(rung);
 }
 
+void time_forked(void)
+{
+    memset(itimer_used, 0, sizeof itimer_used);
+    timers_forked();
+}
+
 void time_capture(void)
 {
     *last_commit() = time_monotonic_ns();

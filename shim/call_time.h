@@ -51,6 +51,9 @@ uint64_t time_unheard(uint64_t signals);
 /* Adapts the offset and arms the timers again; signals still blocked, or after signal_resume(). */
 void time_resume(void);
 
+/* In a child of fork: it has no timers. */
+void time_forked(void);
+
 /* What a timer that had `left` has after `down` without the process: as sleeps do, it runs on
  * meanwhile, like those of a process that was stopped. One that is over fires at once. 0 stays 0:
  * not armed. */

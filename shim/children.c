@@ -36,6 +36,11 @@ void children_remove(long pid)
                 sizeof children[0] * (size_t)(--child_count - at));
 }
 
+void children_forked(void)
+{
+    child_count = 0;
+}
+
 bool children_resume(bool ignored)
 {
     if (ignored)

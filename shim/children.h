@@ -17,6 +17,9 @@ void children_add(long pid);
 /* Called when one was reported as ended. */
 void children_remove(long pid);
 
+/* In a child of fork: they are its parent's. */
+void children_forked(void);
+
 /* In the new process: all are dead. `ignored`: the program lets the kernel reap, so forget them.
  * True when the program should hear a SIGCHLD. */
 bool children_resume(bool ignored);

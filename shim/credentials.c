@@ -1,5 +1,7 @@
 #include "shim/credentials.h"
 #include "heap/say.h"
+#include "heap/session.h"
+#include "shim/heir.h"
 #include "shim/turn.h"
 
 #include <linux/capability.h>
@@ -36,10 +38,17 @@ void credentials_note(void)
 }
 
 /* What only the first user may do to the store, above all pinning what is mapped, is done while it is that one. */
-static long change(struct call *c)
+static void before_change(void)
 {
     if (!changed)
         turn_end(TURN_FLUSH);
+    if (!changed && heir_candidate)
+        areas_pin(session), store_sync_pins(&session->store);
+}
+
+static long change(struct call *c)
+{
+    before_change();
     long r = call_raw(c);
     if (!sys_failed(r))
         credentials_note();
@@ -65,8 +74,7 @@ long call_capset(struct call *c)
 long call_chroot(struct call *c)
 {
     char link[64], where[PATH_MAX];
-    if (!changed)
-        turn_end(TURN_FLUSH);
+    before_change();
     long fd = sys(SYS_open, c->arg[0], 010000000 /* O_PATH */ | 02000000 /* O_CLOEXEC */, 0);
     long n = -1;
     if (fd >= 0) {

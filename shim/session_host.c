@@ -22,22 +22,22 @@ bool session_owns_fd(int fd)
 {
     const struct session *s = session;
     return s && (fd == s->store.directory_fd || fd == s->store.lock_fd || fd == s->store.image_fd ||
-                 fd == s->maps_fd || fd == s->memory_fd || is_log_fd(&s->log, fd) || is_tracker_fd(&s->tracker, fd));
+                 fd == s->maps_fd || fd == s->memory_fd || fd == s->error_fd || is_log_fd(&s->log, fd) || is_tracker_fd(&s->tracker, fd));
 }
 
 int session_store_dirfd(void)
 {
-    return session ? session->store.directory_fd : -1;
+    return session && !session->apart ? session->store.directory_fd : -1;
 }
 
 const uint8_t *session_identity(void)
 {
-    return session ? session->store.super.id.bytes : NULL;
+    return session && !session->apart ? session->store.super.id.bytes : NULL;
 }
 
 struct progress *session_progress(void)
 {
-    return session ? session->progress : NULL;
+    return session && !session->apart ? session->progress : NULL;
 }
 
 void session_layout_changed(void)

@@ -55,10 +55,12 @@ long call_rt_sigtimedwait(struct call *c)
         return hand_over(c, &info, result);
     turn_end(TURN_WAIT);
     inner.arg[2] = (long)timeout;
-    do {
+    for (;;) {
         if (timeout)
             left = time_spec(deadline - time_monotonic_ns());
         result = signal_block_once(&inner);
-    } while (result == SIGNAL_AGAIN);
-    return hand_over(c, &info, result);
+        if (result != SIGNAL_AGAIN)
+            return hand_over(c, &info, result);
+        turn_end(TURN_WAIT);
+    }
 }

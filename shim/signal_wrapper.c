@@ -12,6 +12,7 @@
 #include "heap/fault.h"
 #include "shim/call_time.h"
 #include "shim/crash.h"
+#include "shim/heir.h"
 #include "shim/process.h"
 #include "shim/threads.h"
 #include "shim/turn.h"
@@ -95,6 +96,14 @@ void signal_wrapper(int signal, siginfo_t *info, void *context)
     deliver(signal, info, uc);
 }
 
+bool signal_break_wait(ucontext_t *uc)
+{
+    bool waits = between(uc, signal_block_begin, signal_block_syscall);
+    if (waits)
+        go_to(uc, signal_block_ran);
+    return waits;
+}
+
 /* Hands the queue back to the kernel, which delivers it as soon as the mask allows. */
 static void requeue(struct signal_thread *t)
 {
@@ -160,6 +169,8 @@ long signal_block_for(struct call *c, long nr)
     bool restarts = signal_restarts(nr), again;
     long result;
     do {
+        if (heir_candidate && heir_due())
+            return SIGNAL_AGAIN;
         if (t->queued) {
             threads_unlock();
             signal_settle();

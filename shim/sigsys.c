@@ -11,6 +11,7 @@
 #define PR_SYS_DISPATCH_ON 1
 #endif
 #define SYS_USER_DISPATCH_CODE 2
+#define SYSCALL_BYTES 2
 
 /* The linker's bounds of this object's text; the kernel compares the address behind the instruction. */
 extern const char __ehdr_start[] __attribute__((visibility("hidden")));
@@ -37,6 +38,11 @@ static void net(int signal, siginfo_t *info, void *context)
         signal_wrapper(signal, info, context);
         return;
     }
+    if (call_passive) { /* a plain process does its calls itself, beginning with this one */
+        sigsys_thread_off();
+        r[REG_RIP] -= SYSCALL_BYTES;
+        return;
+    }
     struct call c = {.nr = r[REG_RAX],
                      .arg = {r[REG_RDI], r[REG_RSI], r[REG_RDX], r[REG_R10], r[REG_R8], r[REG_R9]},
                      .frame = frame};
@@ -49,6 +55,17 @@ bool sigsys_thread_on(void)
 {
     return !sys_failed(sys(SYS_prctl, PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_ON, __ehdr_start,
                            etext - __ehdr_start, 0));
+}
+
+void sigsys_thread_off(void)
+{
+    sys(SYS_prctl, PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_OFF, 0, 0, 0);
+}
+
+bool sigsys_is_ours(const ucontext_t *frame)
+{
+    uintptr_t at = (uintptr_t)frame->uc_mcontext.gregs[REG_RIP];
+    return at >= (uintptr_t)__ehdr_start && at < (uintptr_t)etext;
 }
 
 bool sigsys_on(void)

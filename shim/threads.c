@@ -7,6 +7,7 @@
 #include "shim/call_signal.h"
 #include "shim/call_time.h"
 #include "shim/credentials.h"
+#include "shim/heir.h"
 #include "shim/sigsys.h"
 #include "shim/thread.h"
 
@@ -115,11 +116,12 @@ void threads_unlock(void)
 static void stand_still(int signal, siginfo_t *info, void *frame)
 {
     (void)signal;
-    (void)frame;
-    if (info->si_code != SI_TKILL || info->si_pid != (pid_t)sys(SYS_getpid))
-        return; /* from outside: not for us, and not for the program */
+    thread_self()->stops++; /* whoever sent it, the program never hears of it */
+    if (info->si_code != SI_TKILL || info->si_pid != (pid_t)sys(SYS_getpid)) {
+        heir_signalled(frame);
+        return;
+    }
     struct peer *me = self();
-    thread_self()->stops++;
     me->go_seen = __atomic_load_n(&go_word, __ATOMIC_ACQUIRE);
     bool again = context_save(&me->context); /* in a new incarnation */
     if (!again) {
@@ -152,6 +154,19 @@ void threads_boot(const struct meta *m)
     peers_used = 1;
     process = sys(SYS_getpid);
     install_signal();
+}
+
+void threads_forked(void)
+{
+    struct peer me = *self();
+    uint32_t index = thread_self()->peer;
+    memset(peers, 0, sizeof *peers * peers_used);
+    me.leader = true;
+    me.state = THREAD_RUNNING;
+    me.tid = me.real_tid = process = sys(SYS_getpid);
+    peers[index] = me;
+    peers_used = index + 1;
+    threads_many = false;
 }
 
 __attribute__((noinline)) long threads_away(long (*wait)(void *), void *context)

@@ -53,6 +53,9 @@ extern bool threads_many;
 
 void threads_boot(const struct meta *); /* the calling thread is the leader */
 
+/* In a child of fork that is followed: the calling thread is the only one, and the first. */
+void threads_forked(void);
+
 /* Entering and leaving libken, and a wait in the kernel in between. No-ops while there is one thread. */
 void threads_lock(void);
 void threads_unlock(void);

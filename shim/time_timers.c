@@ -134,6 +134,11 @@ bool timers_capture(uint64_t *rung)
     return any;
 }
 
+void timers_forked(void)
+{
+    memset(timers, 0, sizeof timers);
+}
+
 /* Clocks of processes and threads stand still with them. */
 static int64_t passed(long clock, int64_t down, int64_t wall_down)
 {

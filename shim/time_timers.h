@@ -14,4 +14,6 @@ bool timers_capture(uint64_t *rung); /* as time_capture_timers() */
 /* As time_left_ns(). How long the process was away, by the monotonic and by the wall clock. */
 void timers_resume(int64_t down, int64_t wall_down);
 
+void timers_forked(void);
+
 #endif

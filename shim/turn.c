@@ -22,6 +22,7 @@
 #include "shim/call_time.h"
 #include "shim/children.h"
 #include "shim/config.h"
+#include "shim/heir.h"
 #include "shim/threads.h"
 
 static enum run_state state = RUN_RUNNING;
@@ -87,9 +88,13 @@ void turn_end(enum turn_reason reason)
 {
     if (!session || call_passive)
         return;
+    if (heir_concerned && !heir_turn(reason))
+        return;
     if (reason == TURN_EXIT)
         state = RUN_EXITING;
     commit_and_release(state);
+    if (heir_concerned)
+        heir_turned();
 }
 
 void turn_finish(int status)

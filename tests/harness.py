@@ -93,6 +93,20 @@ def free_port():
             pass
 
 
+def processes(argv):
+    """The pids of all that have this command line."""
+    line = "\0".join(argv) + "\0"
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/cmdline") as f:
+                if f.read() == line:
+                    found.append(int(name))
+        except OSError:
+            pass
+    return found
+
+
 def file_system(path):
     """The type of the file system that holds `path`."""
     best, kind = "", "unknown"
