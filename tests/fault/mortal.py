@@ -6,6 +6,7 @@ dies by SIGKILL, it is started again by the same command.
 """
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -31,6 +32,7 @@ class Mortal(Program):
         self.schedule, self.log, self.later = list(schedule), log, later or {}
         self.hits, self.fault, self.trouble, self.ended = [], None, None, None
         self.rest, self.keeper = threading.Event(), None
+        self.daemons = False
         self.final = None  # the status that a finished run has
         self.dialog = None
         self.expected_messages.append("the old store is kept as")
@@ -55,12 +57,18 @@ class Mortal(Program):
             if self.process is not None and self.process.poll() is not None:
                 try:
                     status = self.wait_gone()
+                    if status == -9:
+                        self.note_hit()
+                    if self.daemons:
+                        if self.holder():
+                            status = self.follow()
+                        elif status == 0 and "state: stopped" in self.show():
+                            status = self.follow()
+                        if status is None:
+                            return
                     if status != -9:
                         self.ended = status
                         return
-                    check(self.fault, "it was killed, but not by the test")
-                    self.hits.append(self.fault)
-                    self.kills += 1
                     if self.over():
                         return
                     self.start()
@@ -71,12 +79,33 @@ class Mortal(Program):
                     return
             time.sleep(0.001)
 
+    def show(self):
+        return subprocess.run([KENCTL, "show", self.store], capture_output=True, text=True).stdout
+
+    def holder(self):
+        text = subprocess.run([KENCTL, "holder", self.store], capture_output=True, text=True).stdout
+        return int(text) if text else 0
+
+    def note_hit(self):
+        check(self.fault, "it was killed, but not by the test")
+        self.hits.append(self.fault)
+        self.fault = None
+        self.kills += 1
+
+    def follow(self):
+        """Waits for the end of the daemon that the program is now: -9; None: the case was over before."""
+        while self.holder():
+            if self.rest.wait(0.005):
+                return None
+        if self.fault:
+            self.note_hit()
+        return -9
+
     def over(self):
         """True when it died behind its own end: the store says that the run is finished, and how."""
         if self.final is None:
             return False
-        text = subprocess.run([KENCTL, "show", self.store], capture_output=True, text=True).stdout
-        for line in text.splitlines():
+        for line in self.show().splitlines():
             if line == f"state: finished, status {self.final}":
                 self.ended = self.final
                 return True
@@ -102,6 +131,13 @@ class Mortal(Program):
         if self.keeper:
             self.keeper.join()
         super().stop()
+        while self.daemons and (pids := harness.processes(self.argv)):
+            for pid in pids:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+            time.sleep(0.002)
 
 
 def ask(p, dialog, command, right):
@@ -308,6 +344,20 @@ def fresh(t, p):
     check(len(kept) == 1, f"the store of the first run was kept as {kept}")
 
 
+def daemon(t, p):
+    """Two forks, and a parent that waits for the daemon."""
+    port = free_port()
+    p.argv = [subject("daemon"), "ready", str(port), os.path.join(t.dir, "pid")]
+    p.daemons = True
+    p.expected_messages.append("is in use by process")
+    p.dialog = dialog = UdpDialog(p, port)
+    dialog.retry = 0.04
+    t.at_end(dialog.close)
+    p.start()
+    for n in range(1, 9):
+        ask(p, dialog, "inc", str(n))
+
+
 # name: (function, environment of the first start, of later ones)
 WORKLOADS = {
     "counter": (counter, {}, {}),
@@ -321,6 +371,7 @@ WORKLOADS = {
     "copy": (copy, {}, {}),
     "softly": (counter, {"KEN_SYNC": "process"}, {"KEN_SYNC": "power"}),
     "copied_pins": (counter, {"KEN_FAULT_CALL": "linkat:1:EXDEV:1000"}, {}),
+    "daemon": (daemon, {}, {}),
     "fresh": (fresh, {"KEN_FRESH": "1"}, {"KEN_FRESH": "1"}),
 }
 

@@ -1,0 +1,289 @@
+#!/usr/bin/python3
+"""Programs that go into the background: what forked, and whose parent exited, is the program, under the same store."""
+import os
+import re
+import signal
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from harness import *
+from servers import *
+
+KENCTL = os.environ.get("KEN_CTL", os.path.join(BUILD, "scripts", "kenctl"))
+KENRUN = os.path.join(ROOT, "scripts", "kenrun")
+DAEMON_KILLS = min(KILLS, 3)
+
+
+class Daemon(Program):
+    """Its first process exits with 0; the one that is killed from then on is whoever has the store. A restart brings it
+    back as an ordinary child."""
+
+    def start(self):
+        super().start()
+        if self.starts == 1:
+            self.wait_background()
+        return self
+
+    restart = start
+
+    def wait_background(self):
+        status = self.wait_gone()
+        check(status == 0, f"it did not go into the background: status {status}, {self.tail()}")
+        check(self.bare or self.holder(), f"nobody has the store: {self.tail()}")
+
+    def holder(self):
+        text = subprocess.run([KENCTL, "holder", self.store], capture_output=True, text=True).stdout
+        return int(text) if text else 0
+
+    def pid(self):
+        return self.process.pid if self.process else self.holder()
+
+    def kill9(self):
+        if self.process:
+            return super().kill9()
+        pid = self.holder()
+        check(pid, f"the daemon is gone: {self.tail()}")
+        os.kill(pid, signal.SIGKILL)
+        self.kills += 1
+        self.wait_free()
+
+    def wait_free(self):
+        deadline = time.monotonic() + PATIENCE
+        while self.holder():
+            check(time.monotonic() < deadline, "the store is not given up")
+            time.sleep(0.002)
+
+    def kill_everybody(self):
+        while pids := processes(self.argv):
+            for pid in pids:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+            if self.process:
+                self.process.poll()
+            time.sleep(0.001)
+        if self.process:
+            self.wait_gone()
+        self.wait_free()
+
+    def stop(self):
+        super().stop()
+        if not self.bare and self.starts:
+            self.expected_messages.append("")
+            self.kill_everybody()
+
+
+def daemon(t, argv, start=True, **kw):
+    if BARE:
+        raise Skip("a daemon without libken has no store to be found by")
+    place = os.path.join(t.dir, str(len(t.programs)))
+    os.makedirs(place)
+    program = Daemon(argv, os.path.join(place, "store"), place, **kw)
+    t.programs.append(program)
+    return program.start() if start else program
+
+
+def counting(t, program, port):
+    dialog = UdpDialog(program, port)
+    t.at_end(dialog.close)
+    count = 0
+
+    def model(command):
+        nonlocal count
+        count += command == "inc"
+        return str(count) if command == "inc" else "me"
+
+    return Traffic(dialog, (t.random.choice(("inc", "inc", "who")) for _ in iter(int, 1)), model)
+
+
+def run_way(t, way, kills=DAEMON_KILLS):
+    port = free_port()
+    program = daemon(t, [subject("daemon"), way, str(port), os.path.join(t.dir, "pid")])
+    t.killed_while(program, counting(t, program, port), kills)
+
+
+for name in ("libc", "single", "double", "waits", "ready", "slow", "signal", "bind"):
+    add_case(f"way_{name}", lambda t, way=name: run_way(t, way))
+
+
+@case
+def killed_on_the_way(t):
+    """All of its processes are killed at once, at any time from the start on: it begins again, or goes on."""
+    for way in ("libc", "double", "waits", "ready"):
+        port = free_port()
+        program = daemon(t, [subject("daemon"), way, str(port), os.path.join(t.dir, f"pid-{way}")], start=False)
+        for n in range(5):
+            Program.start(program)
+            time.sleep(t.random.uniform(0, 0.08))
+            program.kill_everybody()
+            program.kills += 1
+        Program.start(program)
+        traffic = counting(t, program, port)
+        traffic.start()
+        traffic.wait_for(5)
+        traffic.finish()
+        if program.process.poll() is not None:
+            program.wait_background()
+        program.kill9()
+        Program.start(program)
+        again = traffic.dialog.ask("inc")
+        check(int(again) == int(traffic.dialog.answers[max(n for n, a in traffic.dialog.answers.items()
+                                                           if a != "me" and n < traffic.dialog.seq)]) + 1,
+              f"{way}: the count goes on with {again}")
+        program.stop()
+
+
+@case
+def a_killed_parent(t):
+    """Killed while it waits for its daemon: that one ends with it, and the restart begins it anew."""
+    port = free_port()
+    program = daemon(t, [subject("daemon"), "slow", str(port), os.path.join(t.dir, "pid")], start=False)
+    Program.start(program)
+    deadline = time.monotonic() + 10
+    while not os.path.exists(program.argv[3]):
+        check(time.monotonic() < deadline, "it does not begin")
+        time.sleep(0.01)
+    program.kill9()
+    Program.start(program)
+    program.wait_background()
+    t.killed_while(program, counting(t, program, port), 1)
+
+
+@case
+def a_child_that_is_none(t):
+    """A service whose child called setsid() and sleeps stays the program."""
+    port = free_port()
+    program = t.program([subject("daemon"), "stays", str(port), os.path.join(t.dir, "pid")])
+    t.at_end(lambda: [os.kill(pid, signal.SIGKILL) for pid in processes(program.argv)])
+    dialog = UdpDialog(program, port)
+    t.at_end(dialog.close)
+    t.killed_while(program, Traffic(dialog, iter(lambda: "inc", 0), lambda _, n=iter(range(1, 1 << 30)): str(next(n))), 4)
+
+
+@case
+def followed(t):
+    """kenrun stays with the daemon, starts it again when it was killed, and passes a signal on."""
+    port = free_port()
+    command = [subject("daemon"), "ready", str(port), os.path.join(t.dir, "pid")]
+    program = daemon(t, command, start=False)
+    env = dict(os.environ, KEN_LIB=LIB, KEN_CTL=KENCTL)
+    with open(os.path.join(t.dir, "kenrun.err"), "w") as err:
+        kenrun = subprocess.Popen([KENRUN, "--store", program.store, "--", *command], env=env, stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.DEVNULL, stderr=err, cwd=t.dir)
+    t.at_end(kenrun.kill)
+    t.at_end(program.kill_everybody)
+    dialog = UdpDialog(program, port)
+    t.at_end(dialog.close)
+    for n in range(1, 9):
+        check(dialog.ask("inc") == str(n), f"not {n}")
+        if n in (2, 4, 6):
+            program.kills += 1
+            os.kill(program.holder(), signal.SIGKILL)
+    check(kenrun.poll() is None, f"kenrun ended with {kenrun.returncode}")
+    kenrun.terminate()
+    check(kenrun.wait(10) == 143, f"kenrun ended with {kenrun.returncode}")
+    check(not processes(command), "it was not told to end")
+    lines = open(os.path.join(t.dir, "kenrun.err")).read()
+    check(lines.count("was killed; starting it again") == 3, lines)
+
+
+@case
+def memory_of_a_child(t):
+    """What a resumed program changes after a fork its child does not see."""
+    program = t.program([PYTHON, subject("fork_memory.py"), str(port := free_port())])
+    dialog = UdpDialog(program, port)
+    t.at_end(dialog.close)
+    dialog.ask("fill")
+    if not program.bare:
+        program.kill9()
+        program.restart()
+    dialog.ask("fork")
+    for _ in range(5):
+        dialog.ask("change")
+    answer = dialog.ask("child")
+    check(answer == "as it was", f"the child's memory: {answer}")
+
+
+def client(kind, port, number=0, *rest, **kw):
+    return lambda load, rng: kind(load, rng, port, number, *rest, **kw)
+
+
+def written(t, name, text):
+    path = os.path.join(t.dir, name)
+    with open(path, "w") as f:
+        f.write(text)
+    return path
+
+
+def documents(t):
+    place = os.path.join(t.dir, "www")
+    os.makedirs(place)
+    files = [(f"file{n}.txt", "".join(t.random.choices("abcdefgh \n", k=size))) for n, size in enumerate((1, 900, 20_000))]
+    for name, text in files:
+        with open(os.path.join(place, name), "w") as f:
+            f.write(text)
+    return place, files
+
+
+@case
+def redis(t):
+    port = free_port()
+    program = daemon(t, [need_server("redis-server"), "--port", str(port), "--save", "", "--appendonly", "no",
+                         "--daemonize", "yes", "--pidfile", f"{t.dir}/pid"])
+    torture(t, program, DAEMON_KILLS, client(RedisKeys, port, 0), client(RedisKeys, port, 1))
+
+
+@case
+def memcached(t):
+    """Gives up root, and becomes a daemon then."""
+    port = free_port()
+    program = daemon(t, [need_server("memcached"), "-d", "-u", "nobody", "-t", "4", "-p", str(port), "-l", "127.0.0.1"])
+    torture(t, program, DAEMON_KILLS, *(client(MemcacheClient, port, n) for n in range(3)))
+
+
+@case
+def nginx(t):
+    port = free_port()
+    place, files = documents(t)
+    settings = written(t, "nginx.conf", f"""
+        daemon on; master_process off; pid {t.dir}/nginx.pid; error_log {t.dir}/error.log; events {{}}
+        http {{ access_log off; client_body_temp_path {t.dir}; proxy_temp_path {t.dir}; fastcgi_temp_path {t.dir};
+            uwsgi_temp_path {t.dir}; scgi_temp_path {t.dir};
+            server {{ listen 127.0.0.1:{port}; root {place}; location = /status {{ stub_status; }} }} }}""")
+    program = daemon(t, [need_server("nginx"), "-c", settings])
+    counter = "/status", re.compile(r"requests\s+\d+ \d+ (\d+)")
+    torture(t, program, DAEMON_KILLS, *(client(FileClient, port, n, files, counter) for n in range(2)))
+
+
+@case
+def lighttpd(t):
+    """Its parent waits for a byte of the daemon's."""
+    port = free_port()
+    place, files = documents(t)
+    settings = written(t, "lighttpd.conf", f"""
+        server.modules = ("mod_status")
+        server.document-root = "{place}"
+        server.bind = "127.0.0.1"
+        server.port = {port}
+        status.status-url = "/status"
+        mimetype.assign = (".txt" => "text/plain")\n""")
+    program = daemon(t, [need_server("lighttpd"), "-f", settings])
+    counter = "/status?auto", re.compile(r"Total Accesses: (\d+)")
+    torture(t, program, DAEMON_KILLS, *(client(FileClient, port, n, files, counter) for n in range(2)))
+
+
+@case
+def dnsmasq(t):
+    """Its parent waits until the daemon closes a pipe, having given up root."""
+    port = free_port()
+    os.chmod(t.dir, 0o755)
+    hosts = written(t, "hosts", "".join(f"10.0.0.{n} host{n}.test\n" for n in range(1, 100)))
+    program = daemon(t, [need_server("dnsmasq"), "--no-resolv", "--no-hosts", "--conf-file=/dev/null",
+                         f"--port={port}", "--listen-address=127.0.0.1", "--bind-interfaces", f"--addn-hosts={hosts}",
+                         f"--pid-file={t.dir}/pid"])
+    torture(t, program, DAEMON_KILLS, client(DnsClient, port, 0), client(DnsClient, port, 1))
+
+
+main()
