@@ -26,6 +26,7 @@ struct session {
     struct progress *progress; /* one page of the store's file `progress`, mapped shared: survives a SIGKILL */
     struct remote *remote;     /* net's: peers on other hosts, and the key; NULL: none are listed */
     struct heir *heir;         /* shim's: what it and its children of fork tell each other; NULL: nothing */
+    int life[2];               /* a pipe whose second end only the protected process has: children see its end; or -1 */
     int error_fd;              /* stderr as the process was started with it, while it resumes; else -1 */
     int maps_fd;
     int memory_fd; /* /proc/self/mem: for pages that the program has closed */

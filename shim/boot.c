@@ -113,7 +113,7 @@ static struct session *open_session(const struct store *store, uint64_t base)
     if (!s)
         say_die("cannot reserve the address space at 0x%lx (%s)", base, say_error(at));
     s->store = *store;
-    s->error_fd = -1;
+    s->error_fd = s->life[0] = s->life[1] = -1;
     fault_move(&s->fault);
     FAULT("boot.window");
     s->patch_vdso = config.patch_vdso;

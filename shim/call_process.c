@@ -91,6 +91,8 @@ static long fork_copy(struct call *c, unsigned long flags, unsigned long stack)
     signal_forked();
     if (followed)
         heir_begin();
+    else
+        heir_not();
     if (stack && c->frame)
         c->frame->uc_mcontext.gregs[REG_RSP] = (greg_t)stack;
     return 0;

@@ -165,6 +165,41 @@ static _Noreturn void die_with_parent(void)
         sys(SYS_kill, sys(SYS_getpid), SIGKILL);
 }
 
+/* The end of the protected process closes the pipe, which sends its reader a signal: also a child's child, which
+ * PR_SET_PDEATHSIG does not serve. The owner, the latest candidate, belongs to the one open file that all share. */
+static void open_life(void)
+{
+    struct session *s = session;
+    int ends[2];
+    if (s->life[1] >= 0 || sys_failed(sys(SYS_pipe2, ends, O_CLOEXEC)))
+        return;
+    s->life[0] = (int)disk_high_fd(ends[0]);
+    s->life[1] = (int)disk_high_fd(ends[1]);
+    sys(SYS_fcntl, s->life[0], F_SETSIG, THREADS_SIGNAL);
+    sys(SYS_fcntl, s->life[0], F_SETFL, O_ASYNC);
+}
+
+static void watch_life(void)
+{
+    disk_close(&session->life[1]);
+    if (session->life[0] >= 0)
+        sys(SYS_fcntl, session->life[0], F_SETOWN, sys(SYS_getpid));
+}
+
+static void leave_life(void)
+{
+    int fd = session->life[0];
+    if (fd >= 0 && sys(SYS_fcntl, fd, F_GETOWN) == sys(SYS_getpid))
+        sys(SYS_fcntl, fd, F_SETOWN, 0);
+    disk_close(&session->life[0]);
+}
+
+void heir_not(void)
+{
+    disk_close(&session->life[1]);
+    disk_close(&session->life[0]);
+}
+
 /* --- fork ---------------------------------------------------------------------------------------- */
 
 bool heir_before_fork(void)
@@ -184,6 +219,8 @@ bool heir_before_fork(void)
                       .state = leads ? LEADER : CANDIDATE};
     h->below = ticket;
     h->outputs = 0;
+    if (!heir_candidate)
+        open_life();
     if (!heir_candidate)
         h->since_ns = time_monotonic_ns();
     return true;
@@ -219,6 +256,7 @@ void heir_begin(void)
     h->below = 0;
     h->leads = h->hurried = false;
     h->since_ns = time_monotonic_ns();
+    watch_life();
     h->mourns = !sys_failed(sys(SYS_prctl, PR_SET_PDEATHSIG, THREADS_SIGNAL, 0, 0, 0));
     struct tie *a = tie_of(h, h->above);
     if (a)
@@ -251,6 +289,7 @@ static void become_plain(struct heir *h, struct tie *s)
     decline(s);
     for (int n = 0; s && look(&s->signalling) && n < 1000; n++)
         sys(SYS_sched_yield);
+    leave_life();
     if (h->mourns)
         sys(SYS_prctl, PR_SET_PDEATHSIG, 0, 0, 0, 0);
     decline(tie_of(h, h->below));
@@ -271,6 +310,7 @@ static bool take(struct heir *h, struct tie *s)
     while (!await(&s->parent, LEAVES, SOON_MS))
         if (guard_is_gone(h) && look(&s->parent) == LEAVES)
             die_with_parent();
+    leave_life();
     if (h->mourns)
         sys(SYS_prctl, PR_SET_PDEATHSIG, 0, 0, 0, 0);
     boot_inherit();

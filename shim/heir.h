@@ -44,8 +44,9 @@ void heir_boot(void);
 bool heir_before_fork(void);
 void heir_after_fork(long pid);
 
-/* In the child that is one. */
+/* In the child that is one; and in one that is not. */
 void heir_begin(void);
+void heir_not(void);
 
 /* setsid() succeeded. */
 void heir_leads(void);

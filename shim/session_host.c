@@ -22,7 +22,8 @@ bool session_owns_fd(int fd)
 {
     const struct session *s = session;
     return s && (fd == s->store.directory_fd || fd == s->store.lock_fd || fd == s->store.image_fd ||
-                 fd == s->maps_fd || fd == s->memory_fd || fd == s->error_fd || is_log_fd(&s->log, fd) || is_tracker_fd(&s->tracker, fd));
+                 fd == s->maps_fd || fd == s->memory_fd || fd == s->error_fd || fd == s->life[0] || fd == s->life[1] ||
+                 is_log_fd(&s->log, fd) || is_tracker_fd(&s->tracker, fd));
 }
 
 int session_store_dirfd(void)
