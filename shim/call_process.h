@@ -1,6 +1,6 @@
 /* Calls that make, replace or end a process.
  *
- * A child runs unprotected and unhindered; the parent stays protected. exec inside the protected process
+ * A child runs unprotected and unhindered; the parent stays protected, unless the child is its heir (heir.h). exec inside the protected process
  * carries the protection over to the new program, in the same store. Exit is the last turn.
  */
 #ifndef KEN_SHIM_CALL_PROCESS_H

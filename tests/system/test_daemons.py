@@ -114,7 +114,7 @@ def killed_on_the_way(t):
     for way in ("libc", "double", "waits", "ready"):
         port = free_port()
         program = daemon(t, [subject("daemon"), way, str(port), os.path.join(t.dir, f"pid-{way}")], start=False)
-        for n in range(5):
+        for _ in range(5):
             Program.start(program)
             time.sleep(t.random.uniform(0, 0.08))
             program.kill_everybody()

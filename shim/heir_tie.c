@@ -1,0 +1,106 @@
+#include "shim/heir_tie.h"
+#include "heap/disk.h"
+#include "heap/session.h"
+#include "heap/sys.h"
+#include "shim/call_time.h"
+#include "shim/threads.h"
+
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <poll.h>
+
+uint32_t tie_look(const uint32_t *word)
+{
+    return __atomic_load_n(word, __ATOMIC_SEQ_CST);
+}
+
+void tie_put(uint32_t *word, uint32_t value)
+{
+    __atomic_store_n(word, value, __ATOMIC_SEQ_CST);
+    sys(SYS_futex, word, FUTEX_WAKE, INT32_MAX, 0, 0, 0);
+}
+
+bool tie_change(struct tie *s, uint32_t from, uint32_t to)
+{
+    bool done = __atomic_compare_exchange_n(&s->state, &from, to, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    if (done)
+        sys(SYS_futex, &s->state, FUTEX_WAKE, INT32_MAX, 0, 0, 0);
+    return done;
+}
+
+/* Waits until the word is another; false after `ms`. */
+bool tie_await(const uint32_t *word, uint32_t value, long ms)
+{
+    int64_t until = time_monotonic_ns() + ms * 1000000;
+    for (int64_t left; tie_look(word) == value && (left = until - time_monotonic_ns()) > 0;) {
+        struct timespec limit = time_spec(left);
+        sys(SYS_futex, word, FUTEX_WAIT, value, &limit, 0, 0);
+    }
+    return tie_look(word) != value;
+}
+
+struct tie *tie_find(struct lineage *l, uint64_t ticket)
+{
+    struct tie *s = &l->ties[ticket % TIES];
+    return ticket && s->ticket == ticket ? s : NULL;
+}
+
+struct tie *tie_make(struct lineage *l, uint64_t *ticket)
+{
+    *ticket = __atomic_add_fetch(&l->tickets, 1, __ATOMIC_SEQ_CST);
+    struct tie *s = &l->ties[*ticket % TIES];
+    *s = (struct tie){.ticket = *ticket, .state = CANDIDATE, .parent = LIVES};
+    return s;
+}
+
+bool tie_is_open(const struct tie *s)
+{
+    return s && (tie_look(&s->state) == CANDIDATE || tie_look(&s->state) == LEADER);
+}
+
+void tie_decline(struct tie *s)
+{
+    if (s && !tie_change(s, CANDIDATE, DECLINED))
+        tie_change(s, LEADER, DECLINED);
+}
+
+/* One that exits for a child of its own has written that one's pid before. */
+bool tie_is_dead(const struct tie *s)
+{
+    int32_t pid = (int32_t)tie_look((const uint32_t *)&s->pid);
+    long fd = sys(SYS_pidfd_open, pid, 0);
+    struct pollfd p = {(int)fd, POLLIN, 0};
+    bool dead = fd == -ESRCH || (fd >= 0 && sys(SYS_poll, &p, 1, 0) == 1);
+    if (fd >= 0)
+        sys(SYS_close, fd);
+    return dead && (int32_t)tie_look((const uint32_t *)&s->pid) == pid;
+}
+
+/* The end of the protected process closes the pipe, which sends its reader a signal: also a child's child, which
+ * PR_SET_PDEATHSIG does not serve. The owner, the latest candidate, belongs to the one open file that all share. */
+void life_open(void)
+{
+    struct session *s = session;
+    int ends[2];
+    if (s->life[1] >= 0 || sys_failed(sys(SYS_pipe2, ends, O_CLOEXEC)))
+        return;
+    s->life[0] = (int)disk_high_fd(ends[0]);
+    s->life[1] = (int)disk_high_fd(ends[1]);
+    sys(SYS_fcntl, s->life[0], F_SETSIG, THREADS_SIGNAL);
+    sys(SYS_fcntl, s->life[0], F_SETFL, O_ASYNC);
+}
+
+void life_watch(void)
+{
+    disk_close(&session->life[1]);
+    if (session->life[0] >= 0)
+        sys(SYS_fcntl, session->life[0], F_SETOWN, sys(SYS_getpid));
+}
+
+void life_leave(void)
+{
+    int fd = session->life[0];
+    if (fd >= 0 && sys(SYS_fcntl, fd, F_GETOWN) == sys(SYS_getpid))
+        sys(SYS_fcntl, fd, F_SETOWN, 0);
+    disk_close(&session->life[0]);
+}
