@@ -342,6 +342,8 @@ static void open_tracker(struct session *s)
     long dumpable = sys(SYS_prctl, PR_GET_DUMPABLE, 0, 0, 0, 0);
     sys(SYS_prctl, PR_SET_DUMPABLE, 1, 0, 0, 0);
     int r = tracker_open(&s->tracker, config.tracker);
+    disk_close(&s->memory_fd); /* the parent's */
+    s->memory_fd = open_own("/proc/self/mem");
     long maps = s->maps_fd >= 0 ? s->maps_fd : disk_high_fd(sys(SYS_open, "/proc/self/maps", O_RDONLY | O_CLOEXEC, 0));
     sys(SYS_prctl, PR_SET_DUMPABLE, dumpable == 1, 0, 0, 0);
     if (r < 0 || sys_failed(maps))
