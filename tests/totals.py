@@ -36,20 +36,10 @@ def read(log):
         return []
 
 
-def merged(logs):
-    """FIRST+SECOND: the second log's result stands for the tests that were run again."""
-    tests = {test["name"]: test for log in logs for test in read(log)}
-    return list(tests.values())
-
-
 def main():
-    if sys.argv[1] == "--failed":
-        print(" ".join(test["name"].split(" / ")[-1] for test in read(sys.argv[2])
-                       if test["result"] not in ("OK", "EXPECTEDFAIL", "SKIP")))
-        return
     totals, failed, skips = [0, 0, 0], [], []
     for log, status in zip(sys.argv[1::2], map(int, sys.argv[2::2])):
-        tests = merged(log.split("+"))
+        tests = read(log)
         failed_before = len(failed)
         for test in tests:
             counts = cases(test)
