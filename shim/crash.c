@@ -24,7 +24,8 @@ void crash_helper(const char *path)
     size_t length = path ? strlen(path) : 0;
     if (length >= sizeof helper)
         length = 0;
-    memcpy(helper, path, length);
+    if (length)
+        memcpy(helper, path, length);
     helper[length] = 0;
 }
 

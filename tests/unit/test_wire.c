@@ -75,7 +75,7 @@ Test(wire, random_bytes)
         unsigned char *bytes = malloc(n ? n : 1);
         for (size_t i = 0; i < n; i++)
             bytes[i] = random_bits() & 1 ? (unsigned char)random_bits() : 0;
-        if (n > 4 && random_bits() & 1) {
+        if (n > 5 && random_bits() & 1) {
             bytes[1] = bytes[2] = bytes[3] = bytes[5] = 0;
             bytes[4] %= WIRE_KINDS + 2;
         }
