@@ -62,7 +62,7 @@ static inline void alloc_free_fast(void *p)
 {
     uintptr_t address = (uintptr_t)p;
     struct heap *h = alloc_heap;
-    if (unlikely(address - region.objects >= region.objects_bytes)) {
+    if (unlikely(address - region.objects >= region_objects_bytes())) {
         alloc_free_slowly(p, NULL);
         return;
     }

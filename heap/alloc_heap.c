@@ -49,7 +49,7 @@ static void partial_link(struct heap *h, struct span *s)
     if (r->next)
         rest_at(r->next)->prev = id;
     *head = id;
-    s->state = SPAN_PARTIAL;
+    span_become(s, SPAN_PARTIAL);
 }
 
 static void partial_unlink(struct heap *h, struct span *s)
@@ -216,7 +216,7 @@ static struct span *span_make(struct heap *h, unsigned kind)
         }
         r->remote_count = r->balance = 0;
         s->owner = h;
-        s->state = SPAN_CURRENT;
+        span_become(s, SPAN_CURRENT);
         runs_map(id);
     }
     lock_give(&alloc_lock);
@@ -226,7 +226,7 @@ static struct span *span_make(struct heap *h, unsigned kind)
 static struct span *refill(struct heap *h, unsigned kind)
 {
     if (h->current[kind] != &alloc_no_span)
-        h->current[kind]->state = SPAN_FULL;
+        span_become(h->current[kind], SPAN_FULL);
     h->current[kind] = no_span();
     if (__atomic_load_n(&h->pending, __ATOMIC_RELAXED))
         drain(h, false);
@@ -234,9 +234,9 @@ static struct span *refill(struct heap *h, unsigned kind)
     while (h->partial[kind]) {
         s = span_at(h->partial[kind]);
         partial_unlink(h, s);
-        s->state = SPAN_FULL;
+        span_become(s, SPAN_FULL);
         if (span_has_free(s)) {
-            s->state = SPAN_CURRENT;
+            span_become(s, SPAN_CURRENT);
             return h->current[kind] = s;
         }
     }
@@ -281,7 +281,7 @@ static void put_away(struct heap *h)
         h->current[kind] = no_span();
         if (s == &alloc_no_span)
             continue;
-        s->state = SPAN_FULL;
+        span_become(s, SPAN_FULL);
         settle(h, s, true);
     }
 }

@@ -193,7 +193,7 @@ static uint32_t neighbour(size_t page, enum span_content content)
 {
     uint32_t id = map_id(page);
     struct span *s = span_at(id);
-    return id && s->state == SPAN_RUN && s->content == content ? id : 0;
+    return id && span_state(s) == SPAN_RUN && s->content == content ? id : 0;
 }
 
 /* Files a run (in no list, unmapped), merged with its neighbours. */
@@ -364,7 +364,7 @@ bool runs_extend(uint32_t id, size_t count)
             return false;
     } else {
         uint32_t next = map_id(end);
-        if (!next || span_at(next)->state != SPAN_RUN || rest_at(next)->pages < more)
+        if (!next || span_state(span_at(next)) != SPAN_RUN || rest_at(next)->pages < more)
             return false;
         run_unlink(next);
         cut_tail(next, more, span_at(next)->content);

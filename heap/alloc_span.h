@@ -174,14 +174,26 @@ static inline unsigned map_kind(uint32_t value)
 /* The span at an address, or span 0 (whose state is SPAN_UNUSED), or NULL outside the region. */
 static inline struct span *span_of(uintptr_t address)
 {
-    if (unlikely(address - region.objects >= region.objects_bytes))
+    if (unlikely(address - region.objects >= region_objects_bytes()))
         return NULL;
     return map_span(*map_entry(page_of(address)));
 }
 
+/* A small span's owner moves it between full, partial and current without a lock, while others ask whether it is a small
+ * one (they hold a block of it, so it stays one) or a free run next to theirs (which it is not). */
+static inline enum span_state span_state(const struct span *s)
+{
+    return (enum span_state)__atomic_load_n(&s->state, __ATOMIC_RELAXED);
+}
+
+static inline void span_become(struct span *s, enum span_state state)
+{
+    __atomic_store_n(&s->state, (uint8_t)state, __ATOMIC_RELAXED);
+}
+
 static inline bool span_is_small(const struct span *s)
 {
-    return s->state >= SPAN_FULL;
+    return span_state(s) >= SPAN_FULL;
 }
 
 /* The bits that word w of the bitmap has when everything is free. */

@@ -117,7 +117,7 @@ int region_grow(enum region_stretch stretch, size_t bytes)
     uintptr_t start = e->end;
     __atomic_store_n(&e->end, e->start + want, __ATOMIC_RELEASE);
     if (stretch == REGION_OBJECTS)
-        region.objects_bytes = want;
+        __atomic_store_n(&region.objects_bytes, want, __ATOMIC_RELAXED);
     if (grow_hook)
         grow_hook(start, want - have);
     return 0;

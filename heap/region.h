@@ -47,6 +47,12 @@ struct region {
  * value. */
 extern struct region region __attribute__((visibility("hidden")));
 
+/* Without the lock: an older, lower value, but not than what the caller was given a block in. */
+static inline size_t region_objects_bytes(void)
+{
+    return __atomic_load_n(&region.objects_bytes, __ATOMIC_RELAXED);
+}
+
 /* Reserves the region if there is none yet. Returns 0 or -errno. Allocator's lock held. */
 int region_open(void);
 

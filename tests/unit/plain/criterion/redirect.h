@@ -1,0 +1,1 @@
+/* See criterion.h beside it. */
