@@ -420,7 +420,7 @@ def what_libken_cannot_enter_is_refused(t):
 def options(t):
     k = Kenrun(t)
     for wrong in (["--wrong"], ["-x"], [], ["--store"], ["--store", "", "true"], ["--restarts", "x", "true"],
-                  ["--restarts=", "true"], ["--sync", "never", "true"], ["--fresh"], ["--"]):
+                  ["--restarts=", "true"], ["--restarts", "9" * 20, "true"], ["--sync", "never", "true"], ["--fresh"], ["--"]):
         expect(k.run(*wrong), 64, "usage: kenrun")
     code, out, _ = k.run("--help")
     check(code == 0 and out.startswith("usage: kenrun"), "--help")
@@ -433,6 +433,64 @@ def options(t):
             f"sh fresh=- store={t.dir}/rel sync=process"]
     for line, text in zip(k.lines(), want):
         check(line.startswith(text), f"{line!r} is not {text!r}")
+
+
+NASTY = ("", " ", "a b", "*", "$(touch owned)", "`touch owned`", "; touch owned", "'", '"', "\\", "\n", "--", "--store", "-x", "=",
+         "%s%n", "\udcff\udcfe", "é", "x" * 5000, "$HOME", "&", "|touch owned", "!!", "~", "-n", "\t", "#")
+NO_NUMBER = tuple(text for text in NASTY if text not in ("--store", "--")) + ("-1", "1e3", "0x10", "1 2", "+5", "٣")
+
+
+def random_arguments(rng):
+    """Arguments of kenrun and what they mean: (options, the command's own arguments or None when kenrun must refuse)."""
+    good = lambda name, value: rng.choice(([f"{name}={value}"], [name, value]))
+    options, right = [], True
+    for _ in range(rng.randrange(5)):
+        kind = rng.randrange(4)
+        if kind == 0:
+            name = "".join(rng.choice(("d", " ", "$x", "*", "'", '"', "é", ";", "=")) for _ in range(rng.randrange(1, 6)))
+            options += good("--store", "/nowhere/" + name)
+        elif kind == 1:
+            options += good("--restarts", rng.choice(("0", "7", "08", "123456789")))
+        elif kind == 2:
+            options += good("--sync", rng.choice(("power", "process")))
+        else:
+            options += ["--fresh"]
+    if rng.random() < 0.5:
+        right = False
+        at = rng.choice(("--restarts", "--kills", "--every", "--chaos", "--sync", "--store", "unknown"))
+        if at == "unknown":
+            options += [rng.choice(("-", "--")) + rng.choice(("x", "Store", "fresh=1", "restart", "storee=/x", "\udcff", "$(touch owned)"))]
+        elif at == "--store":
+            options += rng.choice((["--store="], ["--store", ""]))
+        elif at == "--sync":
+            options += good(at, rng.choice([text for text in NO_NUMBER if text] + ["Power", "power "]))
+        else:
+            options += [f"{at}={rng.choice(NO_NUMBER)}"]
+    if rng.random() < 0.5:
+        options.append("--")
+    return options, [rng.choice(NASTY) for _ in range(rng.randrange(6))] if right else None
+
+
+@case(limit=600)
+def any_arguments(t):
+    """Random ones: they are refused with the usage, or the command gets its own byte for byte; nothing else is run."""
+    k = Kenrun(t)
+    show = k.script('for a; do printf "%s\\0" "$a"; done\n', "show")
+    runs = 3000 if LONG else 80
+    counts = [0, 0]
+    for _ in range(runs):
+        options, own = random_arguments(t.random)
+        words = [os.fsencode(word) for word in options + [show] + (own or [])]
+        done = subprocess.run([k.kenrun, *words], cwd=t.dir, env=k.env, stdin=subprocess.DEVNULL, capture_output=True, timeout=20)
+        if own is None:
+            check(done.returncode == 64 and b"usage: kenrun" in done.stderr and not done.stdout,
+                  f"{words} is not refused: {done.returncode} {done.stderr[:200]}")
+        else:
+            check(done.returncode == 0 and not done.stderr, f"{words}: {done.returncode} {done.stderr[:200]}")
+            check(done.stdout == b"".join(os.fsencode(word) + b"\0" for word in own), f"{words} arrive as {done.stdout[:200]}")
+        counts[own is None] += 1
+        check(not os.path.exists(os.path.join(t.dir, "owned")), f"{words} ran a command of their own")
+    t.note(f"{counts[0]} run, {counts[1]} refused")
 
 
 @case
