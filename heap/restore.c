@@ -108,8 +108,11 @@ static void add_copy(struct builder *b, const struct area *a, int fd)
 static void add_anonymous(struct builder *b, const struct area *a)
 {
     uint32_t plain = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-    if (b->noexec && any_present(b, a->start, a->end)) {
-        add_copy(b, a, -1);
+    if (b->noexec) { /* an empty area, too, may have a place in the image: it shares one with its neighbours */
+        if (any_present(b, a->start, a->end))
+            add_copy(b, a, -1);
+        else
+            add_map(b, a->start, a->end, a->prot, plain, -1, 0);
         return;
     }
     for (uint64_t at = a->start, next; at < a->end; at = next) {
