@@ -146,6 +146,8 @@ int ctl_show(int argc, char **argv)
         print_memory(&s);
         saved_print_descriptors(&s);
     }
+    if (bytes_on_disk(&s, "unsent"))
+        print_size("left for peers: ", bytes_on_disk(&s, "unsent")), putchar('\n');
     print_size("disk: image ", bytes_on_disk(&s, "image"));
     print_size(", log ", bytes_on_disk(&s, "log.0") + bytes_on_disk(&s, "log.1"));
     printf(" (%ld records)\n", s.records);

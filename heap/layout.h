@@ -5,6 +5,7 @@
  *   image     the committed memory, a flat sparse file (its contents: layout_meta.h)
  *   log.0/1   redo log segments: one struct segment_head block, then records
  *   distrust  present after a sync of the image failed: recovery takes nothing of it for granted
+ *   unsent    what peers had not taken when the last run ended (net/unsent.h)
  *   pin/      hard links to, or copies of, the files that are mapped
  *   lock      locked with fcntl() while a process uses the store
  *

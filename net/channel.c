@@ -189,7 +189,7 @@ int channel_connected(struct channel *c, const struct wire_hello *h, uint64_t *f
     c->peer = h->id;
     if (c->epoch != h->epoch)
         c->epoch = h->epoch;
-    if (c->place != h->place)
+    if (h->place && c->place != h->place)
         c->place = h->place;
     take_ack(c, h->durable, h->datagrams_taken);
     *from = c->acked;

@@ -40,6 +40,7 @@ struct channel {
     uint32_t mask;
     bool finished;         /* the peer said WIRE_BYE */
     bool gone;             /* and WIRE_GONE: it needs no answer any more */
+    bool former;           /* a former run's (former.h) */
     uint64_t datagrams_sent, datagrams_acked;           /* bytes; the peer's program consumed so many */
     uint64_t datagrams_taken, datagrams_taken_durable; /* bytes; ours did */
 };

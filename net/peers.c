@@ -2,7 +2,9 @@
 #include "net/address.h"
 #include "net/adopt.h"
 #include "net/datagram.h"
+#include "net/former.h"
 #include "net/peers_far.h"
+#include "net/peers_inner.h"
 #include "net/host.h"
 #include "net/outbox.h"
 #include "net/pool.h"
@@ -17,22 +19,15 @@
 #include <sys/utsname.h>
 #include <time.h>
 
-#define RETRY_MS 20          /* how often a peer that went away is looked for */
 #define RETRY_LATER_MS 500   /* when it did not come for long */
 #define RETRIES 1000
+#define LOOK_EVERY 16        /* retries, before it is looked who has the addresses of a peer now */
+#define LOOKED_AT 8
 #define FINISHED_KEPT 256
 #define PROBES 10
 #define PROBE_MS 5000        /* how long a peer may take to say who it is */
 
-/* In the image. */
-static struct {
-    struct wire_id self;
-    uint64_t place;
-    bool on;
-    struct channel *channels;
-    unsigned retries;
-    uint64_t suspect; /* the epoch of a hello that did not fit */
-} peers;
+struct peers peers;
 
 /* Where the store lies: its directory's parent and its name. A fresh run in the same place replaces the one before. */
 static uint64_t place_of(int directory)
@@ -52,7 +47,7 @@ static uint64_t place_of(int directory)
     return h | 1;
 }
 
-static bool know_self(void)
+bool peers_know_self(void)
 {
     const uint8_t *id = peers.on ? NULL : session_identity();
     if (!id)
@@ -76,13 +71,13 @@ static void id_name(char *to, const struct wire_id *id)
 void peers_listen(void)
 {
     char name[TRANSPORT_NAME];
-    if (!know_self())
+    if (!peers_know_self())
         return;
     id_name(name, &peers.self);
     transport_listen(name);
 }
 
-static struct channel *find_channel(const struct wire_id *id)
+struct channel *peers_channel(const struct wire_id *id)
 {
     for (struct channel *c = peers.channels; c; c = c->next)
         if (wire_same_id(&c->peer, id))
@@ -90,7 +85,7 @@ static struct channel *find_channel(const struct wire_id *id)
     return NULL;
 }
 
-static struct channel *make_channel(const struct wire_id *id)
+struct channel *peers_make_channel(const struct wire_id *id)
 {
     struct channel *c = pool_take(sizeof *c);
     if (!c)
@@ -103,7 +98,7 @@ static struct channel *make_channel(const struct wire_id *id)
 }
 
 /* The peer's run is over: nothing is to be sent to it, and its addresses may be somebody else's. */
-static void retire(struct channel *c)
+void peers_retire(struct channel *c)
 {
     c->finished = true;
     stream_peer_gone(c);
@@ -135,11 +130,13 @@ void peers_fill_hello(const struct channel *c, struct wire_hello *h)
 {
     if (c)
         channel_hello(c, h);
-    know_self();
+    peers_know_self();
     h->magic = WIRE_MAGIC;
     h->version = WIRE_VERSION;
-    h->id = peers.self;
-    h->place = peers.place;
+    const struct wire_id *former = former_self(c);
+    h->id = former ? *former : peers.self;
+    /* Who hears that this run came in the place of a former one takes that for over. */
+    h->place = former || (!c && former_first()) ? 0 : peers.place;
 }
 
 static void replace_old(const struct wire_hello *h)
@@ -148,15 +145,27 @@ static void replace_old(const struct wire_hello *h)
         if (c->finished || !h->place || c->place != h->place || wire_same_id(&c->peer, &h->id))
             continue;
         say("a peer began anew with a fresh store; connections with its former run read as reset");
-        retire(c);
+        peers_retire(c);
+        c->gone = true;
+        channel_abandon(c, c->produced);
         transport_drop(c);
+    }
+    for (struct channel *c = former_first(), *next; c; c = next) {
+        next = c->next;
+        if (!h->place || c->place != h->place || wire_same_id(&c->peer, &h->id))
+            continue;
+        transport_drop(c);
+        former_drop(c, "a peer began anew with a fresh store");
     }
 }
 
 /* A process that died may have left a hello behind that is older than what came since: the second time counts. */
 static struct channel *misfit(struct channel *c, const struct wire_hello *h)
 {
-    if (peers.suspect == h->epoch) {
+    if (peers.suspect == h->epoch && c->former) {
+        transport_drop(c);
+        former_drop(c, "a peer lost its state");
+    } else if (peers.suspect == h->epoch) {
         say("a peer and this process have no common past (a store was put back?); connections with it read as reset");
         stream_peer_gone(c);
         channel_renew(c);
@@ -167,13 +176,17 @@ static struct channel *misfit(struct channel *c, const struct wire_hello *h)
 
 struct channel *peers_greeted(const struct wire_hello *h, struct channel *wanted, uint64_t *from)
 {
-    if (!know_self() || h->magic != WIRE_MAGIC || h->version != WIRE_VERSION || wire_same_id(&h->id, &peers.self))
+    if (!peers_know_self() || h->magic != WIRE_MAGIC || h->version != WIRE_VERSION || wire_same_id(&h->id, &peers.self))
         return NULL;
-    if (!wire_no_id(&h->to) && !wire_same_id(&h->to, &peers.self))
+    const struct wire_id *self = former_self(wanted) ? former_self(wanted) : &peers.self;
+    if (!wire_no_id(&h->to) && !wire_same_id(&h->to, self))
         return NULL;
+    bool right = !wanted || wire_same_id(&wanted->peer, &h->id);
     replace_old(h);
-    struct channel *c = wanted ? wanted : find_channel(&h->id);
-    if (!c && !(c = make_channel(&h->id)))
+    if (!right || former_waits(&h->id, wanted))
+        return NULL;
+    struct channel *c = wanted ? wanted : peers_channel(&h->id);
+    if (!c && !(c = peers_make_channel(&h->id)))
         return NULL;
     if (c->finished && !channel_busy(c))
         channel_abandon(c, h->durable);
@@ -185,7 +198,7 @@ struct channel *peers_greeted(const struct wire_hello *h, struct channel *wanted
     return r < 0 ? NULL : c;
 }
 
-static long now_ms(void)
+long peers_now_ms(void)
 {
     struct timespec t = {0, 0};
     sys(SYS_clock_gettime, CLOCK_MONOTONIC, &t);
@@ -196,10 +209,10 @@ static long now_ms(void)
 static long await_hello(int fd, unsigned char *answer, size_t length)
 {
     size_t got = 0;
-    long until = now_ms() + PROBE_MS;
+    long until = peers_now_ms() + PROBE_MS;
     while (got < length) {
         struct pollfd p[2] = {{fd, POLLIN, 0}, {transport_fd(), POLLIN, 0}};
-        long left = until - now_ms();
+        long left = until - peers_now_ms();
         if (left <= 0 || sys(SYS_poll, p, 2, left) == 0)
             return -ETIMEDOUT;
         if (p[1].revents) {
@@ -251,23 +264,23 @@ static long probe(const char *name, struct wire_hello *h)
 static int dial(struct channel *c)
 {
     char name[TRANSPORT_NAME];
-    const struct wire_address *far = far_address(c);
+    const struct wire_address *far = c->former ? former_far(c) : far_address(c);
     if (far)
         return transport_connect_far(far, c);
     id_name(name, &c->peer);
     return transport_connect(name, c);
 }
 
-static void reach(struct channel *c)
+void peers_reach(struct channel *c)
 {
-    if (!transport_pending(c) && dial(c) < 0)
+    if (!former_waits(&c->peer, c) && !transport_pending(c) && dial(c) < 0)
         transport_alarm(peers.retries < RETRIES ? RETRY_MS : RETRY_LATER_MS);
 }
 
 struct channel *peers_ask(const char *name)
 {
     struct wire_hello h;
-    if (!know_self())
+    if (!peers_know_self())
         return NULL;
     /* Who listens there and hangs up is a peer in trouble, or on its way out: it answers in its next incarnation, or is gone. */
     long r = -ECONNRESET;
@@ -279,66 +292,101 @@ struct channel *peers_ask(const char *name)
     if (r < 0 || wire_same_id(&h.id, &peers.self))
         return NULL;
     replace_old(&h);
-    struct channel *c = find_channel(&h.id);
-    if (!c && (c = make_channel(&h.id)))
+    struct channel *c = peers_channel(&h.id);
+    if (!c && (c = peers_make_channel(&h.id)))
         c->place = h.place;
     if (c)
-        reach(c);
+        peers_reach(c);
     return c;
 }
 
 void peers_introduced(unsigned protocol, const struct wire_address *a, const struct wire_hello *h)
 {
-    if (!know_self() || h->magic != WIRE_MAGIC || h->version != WIRE_VERSION || wire_no_id(&h->id) ||
+    if (!peers_know_self() || h->magic != WIRE_MAGIC || h->version != WIRE_VERSION || wire_no_id(&h->id) ||
         wire_same_id(&h->id, &peers.self))
         return;
     replace_old(h);
-    struct channel *c = find_channel(&h->id);
-    if (!c && (c = make_channel(&h->id)))
+    struct channel *c = peers_channel(&h->id);
+    if (!c && (c = peers_make_channel(&h->id)))
         c->place = h->place;
     if (!c)
         return;
     far_note(c, a);
     peers_learn((enum protocol)protocol, a, c);
-    reach(c);
+    peers_reach(c);
 }
 
 /* --- keeping in touch ---------------------------------------------------------------------------- */
 
-static bool wants_transport(const struct channel *c)
+bool peers_wants_transport(const struct channel *c)
 {
+    if (c->former)
+        return channel_busy(c);
     return !c->finished && (channel_busy(c) || c->durable != c->expected || stream_any(c) || far_address(c));
+}
+
+/* Nobody answers by the peer's identity: who has its addresses now? A fresh run in its place means that it is gone. */
+static bool look_for_successor(const struct channel *c)
+{
+    struct unsent_address at[LOOKED_AT];
+    unsigned n = peers_addresses(c, at, LOOKED_AT);
+    for (unsigned i = 0; i < n; i++) {
+        char name[TRANSPORT_NAME];
+        struct wire_hello h;
+        address_name(name, (enum protocol)at[i].protocol, &at[i].at);
+        if (peers_awaited(&at[i].at))
+            transport_ask_far(at[i].protocol, &at[i].at);
+        else if (probe(name, &h) == 0 && !wire_same_id(&h.id, &c->peer) && h.place && h.place == c->place) {
+            replace_old(&h);
+            return true;
+        }
+    }
+    return false;
 }
 
 void peers_tick(void)
 {
-    peers.retries++;
-    for (struct channel *c = peers.channels; c; c = c->next)
-        if (wants_transport(c))
-            reach(c);
+    bool look = ++peers.retries % LOOK_EVERY == 0;
+    for (struct channel *c = former_first(); c; c = c->next)
+        peers_reach(c);
+    for (struct channel *c = peers.channels; c; c = c->next) {
+        if (!peers_wants_transport(c) && !former_waits(&c->peer, NULL))
+            continue;
+        peers_reach(c);
+        if (look && !transport_pending(c) && look_for_successor(c)) {
+            transport_alarm(RETRY_MS); /* the lists have changed */
+            return;
+        }
+    }
 }
 
 void peers_lost(struct channel *c)
 {
-    if (wants_transport(c))
+    if (peers_wants_transport(c))
         transport_alarm(RETRY_MS);
 }
 
 void peers_gone(struct channel *c)
 {
+    if (c->former) {
+        c->finished = true; /* for peers_pumped() */
+        return;
+    }
     if (!c->finished)
-        retire(c);
+        peers_retire(c);
     c->gone = true;
     channel_abandon(c, c->produced);
 }
 
 bool peers_deliver(struct channel *c, const struct wire_head *h, const unsigned char *body)
 {
+    if (c->former)
+        return true; /* that run is over */
     switch (h->kind) {
     case WIRE_DATAGRAM:
         return datagram_deliver(c, h, body);
     case WIRE_BYE:
-        retire(c);
+        peers_retire(c);
         return true;
     default:
         return stream_deliver(c, h, body);
@@ -357,14 +405,16 @@ int peers_produce(struct channel *c, struct wire_head head, const void *front, s
 void peers_committed(void)
 {
     outbox.frames = 0;
-    if (!peers.channels)
+    if (!peers.channels && !former_first())
         return;
     bool finished = false;
+    for (struct channel *c = former_first(); c; c = c->next)
+        channel_committed(c);
     for (struct channel *c = peers.channels; c; c = c->next) {
         channel_committed(c);
         finished |= c->finished;
-        if (!transport_alarmed() && !transport_pending(c) && wants_transport(c))
-            reach(c);
+        if (!transport_alarmed() && !transport_pending(c) && peers_wants_transport(c))
+            peers_reach(c);
     }
     transport_flush();
     if (finished)
@@ -373,6 +423,9 @@ void peers_committed(void)
 
 bool peers_owe(void)
 {
+    for (const struct channel *c = former_first(); c; c = c->next)
+        if (c->expected != c->durable)
+            return true;
     for (const struct channel *c = peers.channels; c; c = c->next)
         if (c->expected != c->durable)
             return true;
@@ -395,6 +448,7 @@ void peers_resume(void)
     transport_inherit(true);
     publish_all();
     transport_inherit(false);
+    peers_reach_for_formers();
     if (!peers.channels)
         return;
     peers_listen();
@@ -402,53 +456,11 @@ void peers_resume(void)
     for (struct channel *c = peers.channels; c; c = c->next) {
         channel_committed(c); /* what came back with the image is durable */
         if (!c->finished)
-            reach(c);
+            peers_reach(c);
     }
 }
 
 bool peers_any(void)
 {
     return peers.channels;
-}
-
-void peers_farewell(void)
-{
-    stream_close_all();
-    for (struct channel *c = peers.channels; c; c = c->next)
-        if (!c->gone)
-            peers_produce(c, (struct wire_head){.kind = WIRE_BYE}, NULL, 0, NULL, 0, 0, 0);
-}
-
-/* A peer that said good-bye as well is waited for until it is gone: killed in its last moments it comes back, and has to
- * find out that all of its frames are here. Neither leaves before the other has its good-bye for good. */
-static bool lingers(bool *more_than_bye)
-{
-    bool any = false;
-    for (const struct channel *c = peers.channels; c; c = c->next) {
-        if (!channel_busy(c))
-            continue;
-        any = true;
-        *more_than_bye |= !c->finished && c->produced - c->acked > 1;
-    }
-    return any;
-}
-
-bool peers_linger(long *until, unsigned linger_ms)
-{
-    bool much = false;
-    if (!*until)
-        *until = now_ms() + (long)linger_ms;
-    if (!lingers(&much))
-        return false;
-    struct pollfd p = {transport_fd(), POLLIN, 0};
-    long left = *until - now_ms();
-    if (left <= 0) {
-        if (much)
-            say("a peer did not take everything within %u ms (KEN_LINGER); the rest is lost", linger_ms);
-        return false;
-    }
-    sys(SYS_poll, &p, p.fd >= 0, left < RETRY_MS ? left : RETRY_MS);
-    transport_wake();
-    transport_pump();
-    return true;
 }

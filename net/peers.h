@@ -34,6 +34,15 @@ void peers_committed(void);
 void peers_farewell(void);
 bool peers_linger(long *until, unsigned linger_ms);
 
+/* What the peers have not taken after that goes into the store, for the next run (unsent.h). peers_leaves(): there is
+ * something; it notes that in the image, which is to be committed then. peers_leave() writes the file, or removes one
+ * that is of no use any more: 0 or -errno. Nothing may come in between it and the commit that finishes the run. */
+bool peers_leaves(void);
+int peers_leave(unsigned linger_ms);
+
+/* A fresh run: takes in what unsent_map() found. 0 or -ENOMEM. */
+int peers_inherit(const void *unsent);
+
 /* True when frames were taken in that no commit covers yet. */
 bool peers_owe(void);
 

@@ -2,7 +2,9 @@
 #include "net/address.h"
 #include "net/datagram.h"
 #include "net/peers_far.h"
+#include "net/peers_inner.h"
 #include "net/pool.h"
+#include "net/unsent.h"
 #include "heap/sys.h"
 
 #include <fcntl.h>
@@ -71,6 +73,16 @@ void peers_forget(const struct channel *c)
             pool_give(k);
         }
     }
+}
+
+unsigned peers_addresses(const struct channel *c, struct unsent_address *to, unsigned most)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < BUCKETS; i++)
+        for (const struct known *k = known[i]; k && n < most; k = k->next)
+            if (k->channel == c)
+                to[n++] = (struct unsent_address){k->address, k->protocol};
+    return n;
 }
 
 /* The source that the kernel takes for what goes there. */

@@ -461,7 +461,7 @@ void stream_peer_gone(struct channel *c)
     for (struct stream *s = streams; s; s = s->next)
         if (s->channel == c) {
             if (!s->ended || !s->deaf)
-                fail(s, ECONNRESET);
+                fail(s, s->state == STREAM_CONNECTING ? ECONNREFUSED : ECONNRESET);
             s->channel = NULL;
             s->deaf = true;
         }

@@ -150,18 +150,30 @@ void transport_fail(struct transport *t, long error)
     transport_hang_up(t);
 }
 
-void transport_farewell(void)
+static void say_gone(struct transport *t)
 {
     struct wire_head gone = {.kind = WIRE_GONE};
-    for (unsigned i = 0; transport_table && i < transport_table->used; i++) {
-        struct transport *t = &transport_table->transports[i];
-        if (t->state != STATE_READY || t->retired)
-            continue;
-        transport_send(t);
-        if (t->state == STATE_READY && !t->out_used && !t->done)
-            link_send(t->link, &(struct iovec){&gone, sizeof gone}, 1);
-    }
+    if (t->state != STATE_READY || t->retired)
+        return;
+    transport_send(t);
+    /* Who does not have everything is told when it has: by the next run. */
+    if (t->state == STATE_READY && !t->out_used && !t->done && (!channel_busy(t->channel) || t->channel->finished))
+        link_send(t->link, &(struct iovec){&gone, sizeof gone}, 1);
+}
+
+void transport_farewell(void)
+{
+    for (unsigned i = 0; transport_table && i < transport_table->used; i++)
+        say_gone(&transport_table->transports[i]);
     transport_forked();
+}
+
+void transport_dismiss(const struct channel *c)
+{
+    for (unsigned i = 0; transport_table && i < transport_table->used; i++)
+        if (transport_table->transports[i].state != STATE_FREE && transport_table->transports[i].channel == c)
+            say_gone(&transport_table->transports[i]);
+    transport_drop(c);
 }
 
 void transport_flush(void)
@@ -248,6 +260,7 @@ bool transport_pump(void)
                 transport_send(t);
         }
     }
+    peers_pumped();
     return moved;
 }
 

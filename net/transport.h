@@ -61,8 +61,11 @@ void transport_wake(void);
 /* Sends what may be sent, to all, and what is to be acknowledged. */
 void transport_flush(void);
 
-/* The process has finished: says so to all, and hangs up. */
+/* The process has finished: says so to all who have everything, and hangs up. */
 void transport_farewell(void);
+
+/* The same on one channel alone. */
+void transport_dismiss(const struct channel *);
 
 /* No longer carries that channel: all of its transports are closed. */
 void transport_drop(const struct channel *);
@@ -87,5 +90,6 @@ bool peers_deliver(struct channel *, const struct wire_head *, const unsigned ch
 void peers_lost(struct channel *); /* its last transport is gone */
 void peers_gone(struct channel *); /* its process will not come back */
 void peers_tick(void);
+void peers_pumped(void); /* after each look at what came in */
 
 #endif

@@ -9,9 +9,11 @@
 #include "net/address_resolve.h"
 #include "net/fdtable.h"
 #include "net/outbox.h"
+#include "net/peers.h"
 #include "net/pool.h"
 #include "net/remote.h"
 #include "net/terminal.h"
+#include "net/unsent.h"
 #include "shim/call_limits.h"
 #include "shim/call_memory.h"
 #include "shim/call_signal.h"
@@ -370,10 +372,36 @@ void boot_inherit(void)
     s->apart = false;
 }
 
+/* What the last run left for its peers: proved before anything is changed. */
+static size_t find_unsent(struct session *s, const void **unsent)
+{
+    size_t bytes = 0;
+    int r = unsent_map(s->store.directory_fd, unsent, &bytes);
+    if (r == -EPROTO)
+        say_die("%s/unsent was left for peers by another version of libken; start the same command once with that "
+                "version, or --fresh", s->store.path);
+    if (r < 0) {
+        say_format(s->store.fault_path, sizeof s->store.fault_path, "%s", UNSENT_FILE);
+        refuse(&s->store, r == -EBADMSG ? STORE_DAMAGED : r);
+    }
+    return bytes;
+}
+
+static void inherit(const void *unsent, size_t bytes)
+{
+    if (bytes && peers_inherit(unsent) < 0)
+        say_die("out of memory");
+    if (bytes)
+        sys(SYS_munmap, unsent, bytes);
+}
+
 static void begin(struct session *s, char **argv)
 {
     struct store_birth birth = {.window_base = window_base(), .segment_bytes = VARIANT("small.segments", 64 << 10, 0)};
     char command[2048];
+    const void *unsent;
+    size_t unsent_bytes = find_unsent(s, &unsent);
+    FAULT("boot.unsent");
     identity_birth(&birth, argv, command, sizeof command);
     int r = store_format(&s->store, &birth);
     if (r)
@@ -399,6 +427,7 @@ static void begin(struct session *s, char **argv)
     limits_boot();
     threads_boot(s->image.meta);
     heir_boot();
+    inherit(unsent, unsent_bytes);
     FAULT("boot.ready");
     call_passive = false;
     s->sigsys = !config.plt_only && sigsys_on();

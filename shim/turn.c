@@ -97,6 +97,19 @@ void turn_end(enum turn_reason reason)
         heir_turned();
 }
 
+/* What the peers do not have stays in the store. The image knows of the file before there is one. */
+static void leave_to_next_run(void)
+{
+    if (peers_leaves())
+        turn_end(TURN_EXIT);
+    FAULT("exit.leaving");
+    int r = peers_leave(config_linger_ms());
+    if (r < 0)
+        say_die("cannot keep what peers did not take in %s (%s); start the same command again", session->store.path,
+                say_error(r));
+    FAULT("exit.left");
+}
+
 void turn_finish(int status)
 {
     session->image.meta->exit_status = status;
@@ -108,6 +121,7 @@ void turn_finish(int status)
     for (long until = 0; peers_linger(&until, config_linger_ms());)
         if (peers_owe())
             turn_end(TURN_EXIT);
+    leave_to_next_run();
     /* In a later incarnation as well: the status of the first one, which is in the image. */
     session->image.meta->exit_status = status;
     commit_and_release(MUTANT("exit.not_finished", RUN_EXITING, RUN_FINISHED));

@@ -358,6 +358,43 @@ def daemon(t, p):
         ask(p, dialog, "inc", str(n))
 
 
+def unsent(t, p, heard=False):
+    """A run ends while its peer is down; the next one, which dies, stands in for it. With `heard` the peer is there again,
+    else a third run stands in for both."""
+    port = free_port()
+    teller, store = [harness.PYTHON, subject("teller.py"), str(port)], dict(store=p.store, cwd=p.cwd)
+    go = os.path.join(t.dir, "go")
+    collector = t.program([harness.PYTHON, subject("collector.py"), str(port)], env=SMALL)
+    while not os.path.exists(os.path.join(collector.store, "super")):
+        time.sleep(0.005)
+    time.sleep(0.1)
+    first = Program(teller + ["hello", f"wait:{go}", "1-20"], env=dict(SMALL, KEN_LINGER="0"), stdout=subprocess.PIPE, **store)
+    t.programs.append(first)
+    first.start()
+    check(first.process.stdout.readline() == b"met\n", "it meets nobody")
+    first.expected_messages.append("the rest stays in the store")
+    collector.kill9()
+    open(go, "w").close()
+    check(first.wait_gone() == 0, "the first run fails")
+    if heard:
+        collector.restart()
+    p.expected_messages.append("the rest stays in the store")
+    p.argv, p.final, p.env["KEN_LINGER"] = teller + ["21-40", "exit:3"], 3, "10" if heard else "0"
+    p.start()
+    check(p.wait_end() == 3, f"status {p.ended}")
+    if not heard:
+        collector.restart()
+    last = Program(teller + ["41-60", "tell"], env=dict(SMALL, KEN_LINGER="10"), stdout=subprocess.PIPE, **store)
+    t.programs.append(last)
+    last.start()
+    text = last.process.stdout.readline().decode().strip()
+    check(text == ",".join(str(n) for n in range(1, 61)), f"the peer has {text}")
+
+
+def unsent_heard(t, p):
+    unsent(t, p, True)
+
+
 # name: (function, environment of the first start, of later ones)
 WORKLOADS = {
     "counter": (counter, {}, {}),
@@ -372,6 +409,8 @@ WORKLOADS = {
     "softly": (counter, {"KEN_SYNC": "process"}, {"KEN_SYNC": "power"}),
     "copied_pins": (counter, {"KEN_FAULT_CALL": "linkat:1:EXDEV:1000"}, {}),
     "daemon": (daemon, {}, {}),
+    "unsent": (unsent, {}, {}),
+    "unsent_heard": (unsent_heard, {}, {}),
     "fresh": (fresh, {"KEN_FRESH": "1"}, {"KEN_FRESH": "1"}),
 }
 

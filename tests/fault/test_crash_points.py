@@ -29,7 +29,7 @@ PAIRS = 400 if LONG else 30
 JOBS = int(os.environ.get("KEN_JOBS", "2"))
 # Where the first process dies when it is the second one that is looked at.
 FIRST_DEATH = {"leave": "release.noted:20", "leave_again": "turn.released:1", "told": "turn.released:1", "copy": "release.noted:40",
-               "lines": "turn.applied:3", "fresh": None, "threads": "release.noted:6"}
+               "lines": "turn.applied:3", "fresh": None, "unsent": "turn.applied:1", "unsent_heard": "turn.applied:1", "threads": "release.noted:6"}
 ONLY = {"fresh": ("aside.",)}
 
 
