@@ -67,6 +67,12 @@ int peers_produce(struct channel *, struct wire_head, const void *front, size_t 
 void peers_publish(int fd, struct description *);
 void peers_unpublish(const struct fd_socket *);
 
+/* Before a bound socket listens, and before sockets are made again: whoever finds the address in the kernel finds its name,
+ * too, and takes it for no plain process. */
+void peers_announce(int fd, struct description *);
+void peers_renounce(int fd, struct description *); /* it does not listen after all */
+void peers_announce_again(void);
+
 /* Addresses. False: not an internet address. */
 bool address_read(struct wire_address *, const void *sockaddr, size_t length);
 

@@ -12,7 +12,7 @@
 
 #define BUCKETS 64
 #define PLAIN 256                 /* addresses of plain processes remembered at a time */
-#define PLAIN_TICKS (1UL << 30)   /* about half a second of the time stamp counter */
+#define PLAIN_TICKS (1UL << 28)   /* some 100 ms of the time stamp counter */
 
 struct known {
     struct known *next;
@@ -154,7 +154,8 @@ struct channel *peers_find(enum protocol p, const struct wire_address *a)
         return k->channel;
     unsigned i = hash(p, a) % PLAIN;
     uint64_t now = __rdtsc();
-    if (plain[i].protocol == p + 1 && wire_same_address(&plain[i].address, a) && now - plain[i].asked < PLAIN_TICKS)
+    /* A connection is for long: that nobody was there a moment ago says nothing about now. */
+    if (p == PROTOCOL_UDP && plain[i].protocol == p + 1 && wire_same_address(&plain[i].address, a) && now - plain[i].asked < PLAIN_TICKS)
         return NULL;
     if (peers_awaited(a)) {
         transport_ask_far(p, a);
@@ -186,26 +187,80 @@ static bool takes_v4_too(int fd)
     return !only;
 }
 
+/* The names that lead to a socket with that address; how many. `both`: it takes IPv4, too. */
+static uint8_t listen_at(const struct fd_socket *s, const struct wire_address *a, bool both)
+{
+    char name[TRANSPORT_NAME];
+    peers_listen();
+    address_name(name, protocol_of(s), a);
+    transport_listen(name);
+    if (!both)
+        return 1;
+    struct wire_address any = address_any(a, true);
+    address_name(name, protocol_of(s), &any);
+    transport_listen(name);
+    return 2;
+}
+
+static bool is_both(int fd, const struct wire_address *a)
+{
+    return address_is_wildcard(a) && !address_is_v4(a) && takes_v4_too(fd);
+}
+
+void peers_announce(int fd, struct description *d)
+{
+    struct fd_socket *s = d->socket;
+    struct wire_address a;
+    if (!s->published && s->local && address_read(&a, &s->local->at, s->local->length) && a.port)
+        listen_at(s, &a, is_both(fd, &a));
+}
+
+static bool has_twin(const struct fd_socket *s)
+{
+    for (int i = 0; i < fd_descriptions(); i++) {
+        const struct description *d = fd_description(i);
+        if (d->kind == FD_SOCKET && d->socket && d->socket != s && d->socket->published && d->socket->type == s->type &&
+            d->socket->local && s->local && d->socket->local->length == s->local->length &&
+            !memcmp(&d->socket->local->at, &s->local->at, s->local->length))
+            return true;
+    }
+    return false;
+}
+
+void peers_renounce(int fd, struct description *d)
+{
+    struct fd_socket *s = d->socket;
+    struct wire_address a;
+    if (s->published || has_twin(s) || !s->local || !address_read(&a, &s->local->at, s->local->length))
+        return;
+    s->published = is_both(fd, &a) ? 2 : 1;
+    peers_unpublish(s);
+    s->published = 0;
+}
+
+void peers_announce_again(void)
+{
+    struct wire_address a;
+    transport_inherit(true);
+    for (int fd = 0; fd <= fd_highest; fd++) {
+        const struct description *d = fd_peek(fd);
+        const struct fd_socket *s = d && d->kind == FD_SOCKET ? d->socket : NULL;
+        if (s && s->published && s->local && address_read(&a, &s->local->at, s->local->length))
+            listen_at(s, &a, s->published == 2);
+    }
+    transport_inherit(false);
+}
+
 void peers_publish(int fd, struct description *d)
 {
     struct fd_socket *s = d->socket;
     struct wire_address a;
-    char name[TRANSPORT_NAME];
     bool inet = s && (s->domain == AF_INET || s->domain == AF_INET6);
     bool fits = inet && ((s->type == SOCK_DGRAM && s->protocol != IPPROTO_ICMP && s->protocol != IPPROTO_ICMPV6) ||
                          (s->type == SOCK_STREAM && s->state == SOCK_LISTENING));
     if (stands_by || !fits || s->published || !s->local || !address_read(&a, &s->local->at, s->local->length) || !a.port)
         return;
-    s->published = 1;
-    peers_listen();
-    address_name(name, protocol_of(s), &a);
-    transport_listen(name);
-    if (address_is_wildcard(&a) && !address_is_v4(&a) && takes_v4_too(fd)) {
-        struct wire_address any = address_any(&a, true);
-        address_name(name, protocol_of(s), &any);
-        transport_listen(name);
-        s->published = 2;
-    }
+    s->published = listen_at(s, &a, is_both(fd, &a));
     far_publish(fd, s, &a);
     if (s->type == SOCK_DGRAM)
         datagram_attach(d);

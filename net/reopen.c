@@ -274,6 +274,7 @@ int fd_reopen(void)
 {
     transport_boot();
     stream_boot();
+    peers_announce_again();
     progress_reopen();
     outbox_reopen();
     int r = inbox_reopen();

@@ -79,7 +79,12 @@ long call_bind(struct call *c)
 long call_listen(struct call *c)
 {
     struct description *d = socket_of(c);
+    bool bound = d && d->socket->type == SOCK_STREAM && d->socket->state == SOCK_BOUND;
+    if (bound)
+        peers_announce((int)c->arg[0], d);
     long r = call_raw(c);
+    if (bound && r < 0)
+        peers_renounce((int)c->arg[0], d);
     if (d && r == 0) {
         d->socket->state = SOCK_LISTENING;
         d->socket->backlog = (int32_t)c->arg[1];
@@ -103,8 +108,13 @@ long call_connect(struct call *c)
         return dialed;
     wait_drain(fd);
     bool waits = fd_is_stream(d) && !(d->flags & O_NONBLOCK);
-    if (waits)
+    if (waits) {
         turn_end(TURN_WAIT);
+        /* A peer may have begun to listen while the turn was committed. */
+        dialed = stream_dial(c, fd, d, &plain);
+        if (!plain)
+            return dialed;
+    }
     long r = waits ? wait_kernel(c) : call_raw(c);
     if (r == 0 || r == -EINPROGRESS)
         fd_note_connected(fd, d, (const void *)c->arg[1], (size_t)c->arg[2]);
