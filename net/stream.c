@@ -8,18 +8,18 @@
 
 #include <netinet/tcp.h>
 
-static struct stream *streams; /* those that were accepted last come first */
+struct stream *stream_first;
 static uint32_t last_id;
 static unsigned pending; /* that no accept() has taken yet */
 
-static struct stream *of(const struct description *d)
+struct stream *stream_of(const struct description *d)
 {
     return d->socket ? d->socket->stream : NULL;
 }
 
 static struct stream *find(const struct channel *c, uint32_t id, bool opened_here)
 {
-    for (struct stream *s = streams; s; s = s->next)
+    for (struct stream *s = stream_first; s; s = s->next)
         if (s->channel == c && s->id == id && s->opened_here == opened_here)
             return s;
     return NULL;
@@ -31,13 +31,13 @@ static struct stream *make(struct channel *c, uint32_t id, bool opened_here)
     if (!s)
         return NULL;
     *s = (struct stream){
-        .next = streams, .channel = c, .id = id, .opened_here = opened_here, .of = -1, .listener = -1, .bell = -1};
-    return streams = s;
+        .next = stream_first, .channel = c, .id = id, .opened_here = opened_here, .of = -1, .listener = -1, .bell = -1};
+    return stream_first = s;
 }
 
-static void destroy(struct stream *s)
+void stream_destroy(struct stream *s)
 {
-    struct stream **link = &streams;
+    struct stream **link = &stream_first;
     while (*link != s)
         link = &(*link)->next;
     *link = s->next;
@@ -50,7 +50,7 @@ static void destroy(struct stream *s)
     pool_give(s);
 }
 
-static int tell(struct stream *s, enum wire_kind kind, uint64_t value)
+int stream_tell(struct stream *s, enum wire_kind kind, uint64_t value)
 {
     struct wire_head head = {
         .kind = (uint16_t)kind, .flags = s->opened_here ? WIRE_OPENER : 0, .stream = s->id, .value = value};
@@ -88,21 +88,22 @@ int stream_connect(int fd, struct description *d, const void *address, size_t le
     struct channel *c = peers_find(PROTOCOL_TCP, &route.to);
     if (!c && peers_awaited(&route.to))
         return -ENOBUFS;
-    if (!c || !(of(d) || local_name(fd, d->socket, &route.to, &route.from)))
+    if (!c || !(stream_of(d) || local_name(fd, d->socket, &route.to, &route.from)))
         return 1;
-    if (of(d)) { /* it was refused before, and asks again */
-        route.from = of(d)->local;
-        destroy(of(d));
+    if (stream_of(d)) { /* it was refused before, and asks again */
+        route.from = stream_of(d)->local;
+        stream_destroy(stream_of(d));
         d->socket->stream = NULL;
     }
     struct stream *s = make(c, ++last_id, true);
     long bell = s ? bell_make(s) : -ENOBUFS;
     if (bell < 0) {
         if (s)
-            destroy(s);
+            stream_destroy(s);
         return (int)bell;
     }
     s->state = STREAM_CONNECTING;
+    s->awaited = true;
     s->local = route.from;
     s->remote = route.to;
     struct wire_head head = {.kind = WIRE_OPEN, .flags = WIRE_OPENER, .stream = s->id, .value = STREAM_WINDOW};
@@ -111,7 +112,7 @@ int stream_connect(int fd, struct description *d, const void *address, size_t le
         r = bell_replace(d, (int)bell);
     if (r < 0) {
         sys(SYS_close, bell);
-        destroy(s);
+        stream_destroy(s);
         return r;
     }
     stream_adopt(d, s);
@@ -121,7 +122,14 @@ int stream_connect(int fd, struct description *d, const void *address, size_t le
 
 enum stream_state stream_state(const struct description *d)
 {
-    return of(d)->state;
+    return stream_of(d)->state;
+}
+
+bool stream_announce(const struct description *d)
+{
+    bool news = stream_of(d)->awaited;
+    stream_of(d)->awaited = false;
+    return news;
 }
 
 void stream_adopt(struct description *d, struct stream *s)
@@ -136,7 +144,7 @@ static struct stream *pending_of(const struct description *listener)
 {
     struct stream *oldest = NULL;
     int index = fd_index(listener);
-    for (struct stream *s = streams; s; s = s->next)
+    for (struct stream *s = stream_first; s; s = s->next)
         if (s->listener == index)
             oldest = s;
     return oldest;
@@ -160,20 +168,22 @@ long stream_accept(const struct description *listener, struct stream **accepted)
     pending--;
     if (s->unread)
         bell_ring(s);
-    if (s->ended || s->failed)
-        bell_end(s, s->failed);
+    if (s->failed)
+        bell_break(s, (int)fd);
+    else if (s->ended)
+        bell_end(s, false);
     *accepted = s;
     return fd;
 }
 
 void stream_listener_closed(int description)
 {
-    for (struct stream *s = streams, *next; s; s = next) {
+    for (struct stream *s = stream_first, *next; s; s = next) {
         next = s->next;
         if (s->listener != description)
             continue;
-        tell(s, WIRE_RESET, 0);
-        destroy(s);
+        stream_tell(s, WIRE_RESET, 0);
+        stream_destroy(s);
         pending--;
     }
 }
@@ -199,7 +209,7 @@ static void consume(struct stream *s, size_t bytes)
         s->first = k->next;
         pool_give(k);
     }
-    if (!s->ended && s->taken - s->told >= STREAM_WINDOW / 4 && tell(s, WIRE_WINDOW, s->taken) == 0)
+    if (!s->ended && s->taken - s->told >= STREAM_WINDOW / 4 && stream_tell(s, WIRE_WINDOW, s->taken) == 0)
         s->told = s->taken;
 }
 
@@ -226,7 +236,7 @@ static size_t copy(const struct stream *s, const struct iovec *v, int count, boo
 
 long stream_read(int fd, struct description *d, const struct iovec *v, int count, long flags)
 {
-    struct stream *s = of(d);
+    struct stream *s = stream_of(d);
     if (s->state == STREAM_CONNECTING)
         return -EAGAIN;
     if (d->socket->shut & 1)
@@ -257,7 +267,7 @@ static size_t room(const struct stream *s)
 
 long stream_write(int fd, struct description *d, const struct iovec *v, int count, size_t skip, size_t length)
 {
-    struct stream *s = of(d);
+    struct stream *s = stream_of(d);
     size_t done = 0;
     if (s->state == STREAM_CONNECTING)
         return -EAGAIN;
@@ -282,59 +292,13 @@ long stream_write(int fd, struct description *d, const struct iovec *v, int coun
 
 size_t stream_unread(const struct description *d)
 {
-    return of(d)->unread;
-}
-
-int stream_shutdown(struct description *d, int how)
-{
-    struct stream *s = of(d);
-    if (how < 0 || how > 2)
-        return -EINVAL;
-    if (s->state != STREAM_OPEN || s->failed)
-        return -ENOTCONN;
-    uint8_t bits = how == SHUT_RDWR ? 3 : (uint8_t)(1 << how);
-    if ((bits & 2) && !(d->socket->shut & 2))
-        tell(s, WIRE_SHUTDOWN, 0);
-    d->socket->shut |= bits;
-    if (bits & 1)
-        bell_end(s, d->socket->shut == 3);
-    return 0;
-}
-
-int stream_take_error(struct description *d)
-{
-    struct stream *s = of(d);
-    int error = s->error;
-    s->error = 0;
-    return -error;
+    return stream_of(d)->unread;
 }
 
 size_t stream_name(const struct description *d, bool peer, void *to, size_t length)
 {
-    const struct stream *s = of(d);
+    const struct stream *s = stream_of(d);
     return address_write(peer ? &s->remote : &s->local, d->socket->domain, to, length);
-}
-
-/* SO_LINGER with no time: close() resets. */
-static bool resets(const struct fd_socket *sock)
-{
-    struct linger l = {0, 0};
-    for (const struct sock_option *o = sock->options; o; o = o->next)
-        if (o->level == SOL_SOCKET && o->name == SO_LINGER && o->length == sizeof l)
-            memcpy(&l, o->value, sizeof l);
-    return l.l_onoff && !l.l_linger;
-}
-
-void stream_closed(struct fd_socket *sock)
-{
-    struct stream *s = sock->stream;
-    if (!s)
-        return;
-    sock->stream = NULL;
-    bool hard = s->unread || s->state == STREAM_CONNECTING || resets(sock);
-    if (!s->failed)
-        tell(s, hard ? WIRE_RESET : WIRE_CLOSE, 0);
-    destroy(s);
 }
 
 /* --- from the peer ------------------------------------------------------------------------------- */
@@ -377,17 +341,6 @@ static bool opened(struct channel *c, const struct wire_head *h, const unsigned 
     return peers_produce(c, answer, NULL, 0, NULL, 0, 0, 0) == 0;
 }
 
-static void fail(struct stream *s, int error)
-{
-    if (s->failed)
-        return;
-    s->failed = true;
-    s->error = s->ended && s->deaf ? 0 : error;
-    s->state = s->state == STREAM_CONNECTING ? STREAM_FAILED : s->state;
-    bell_drain(s);
-    bell_end(s, true);
-}
-
 static bool arrived(struct stream *s, const struct wire_head *h, const unsigned char *body)
 {
     struct chunk *k = pool_take(sizeof *k + h->body);
@@ -418,7 +371,7 @@ bool stream_deliver(struct channel *c, const struct wire_head *h, const unsigned
         bell_drain(s);
         break;
     case WIRE_REFUSE:
-        fail(s, ECONNREFUSED);
+        stream_fail(s, ECONNREFUSED);
         break;
     case WIRE_DATA:
         return s->failed || arrived(s, h, body);
@@ -433,56 +386,25 @@ bool stream_deliver(struct channel *c, const struct wire_head *h, const unsigned
         __attribute__((fallthrough));
     case WIRE_SHUTDOWN:
         s->ended = true;
-        bell_end(s, false);
+        bell_end(s, stream_over(s));
         break;
     default:
-        fail(s, ECONNRESET);
+        stream_fail(s, ECONNRESET);
     }
     return true;
 }
 
 bool stream_any(const struct channel *c)
 {
-    for (const struct stream *s = streams; s; s = s->next)
+    for (const struct stream *s = stream_first; s; s = s->next)
         if (s->channel == c)
             return true;
     return false;
 }
 
-void stream_close_all(void)
-{
-    for (struct stream *s = streams; s; s = s->next)
-        if (!s->failed)
-            tell(s, s->unread ? WIRE_RESET : WIRE_CLOSE, 0);
-}
-
-void stream_peer_gone(struct channel *c)
-{
-    for (struct stream *s = streams; s; s = s->next)
-        if (s->channel == c) {
-            if (!s->ended || !s->deaf)
-                fail(s, s->state == STREAM_CONNECTING ? ECONNREFUSED : ECONNRESET);
-            s->channel = NULL;
-            s->deaf = true;
-        }
-}
-
-void stream_forked(void)
-{
-    for (struct stream *s = streams; s; s = s->next) {
-        const struct description *d = fd_description(s->of);
-        int ends[2];
-        bell_remove(s);
-        if (!d || sys(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
-            continue;
-        sys(SYS_close, ends[1]);
-        bell_replace(d, ends[0]);
-    }
-}
-
 long stream_reopen(struct description *d)
 {
-    struct stream *s = of(d);
+    struct stream *s = stream_of(d);
     long fd = bell_make(s);
     if (fd < 0)
         return fd;
@@ -490,8 +412,10 @@ long stream_reopen(struct description *d)
         sys(SYS_fcntl, fd, F_SETFL, O_RDWR | O_NONBLOCK);
     if (s->unread)
         bell_ring(s);
-    if (s->ended || s->failed || (d->socket->shut & 1))
-        bell_end(s, s->failed || s->deaf);
+    if (s->failed)
+        bell_break(s, (int)fd);
+    else if (s->ended || (d->socket->shut & 1))
+        bell_end(s, stream_over(s));
     if (!s->failed && (s->state == STREAM_CONNECTING || s->sent - s->acknowledged >= STREAM_WINDOW))
         bell_full(s, (int)fd);
     return fd;

@@ -23,6 +23,9 @@ int stream_connect(int fd, struct description *, const void *address, size_t len
 
 enum stream_state stream_state(const struct description *);
 
+/* Open, and connect() says so: true once. */
+bool stream_announce(const struct description *);
+
 /* A connection that a peer opened to this listener: a new descriptor, -EAGAIN when there is none. The caller enters it
  * and calls stream_adopt(). */
 long stream_accept(const struct description *listener, struct stream **);

@@ -51,8 +51,10 @@ long bell_make(struct stream *s)
     return ends[0];
 }
 
-static int number_of(int description)
+int bell_number(int description)
 {
+    if (description < 0)
+        return -1;
     for (int fd = 0; fd <= fd_highest; fd++)
         if (fd_slots[fd].description == description + 1)
             return fd;
@@ -63,7 +65,7 @@ static void watch_again(int fd)
 {
     for (struct epoll_watch *w = fd_slots[fd].watches; w; w = w->next) {
         struct epoll_event e = {.events = w->events, .data.u64 = w->data};
-        int epoll = number_of(w->epoll);
+        int epoll = bell_number(w->epoll);
         if (epoll >= 0)
             trouble_none(sys(SYS_epoll_ctl, epoll, EPOLL_CTL_ADD, fd, &e), "watch a stream again");
     }
@@ -105,6 +107,26 @@ void bell_end(struct stream *s, bool both)
 {
     if (s->bell >= 0)
         sys(SYS_shutdown, s->bell, both ? SHUT_RDWR : SHUT_WR);
+}
+
+/* A UNIX socket whose other end goes while bytes wait in it has an error. */
+void bell_break(struct stream *s, int fd)
+{
+    if (s->bell < 0)
+        return;
+    if (s->error && fd >= 0)
+        sys(SYS_sendto, fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0);
+    else
+        bell_drain(s);
+    bell_remove(s);
+}
+
+void bell_forgive(struct stream *s)
+{
+    int error, fd = s->bell < 0 ? bell_number(s->of) : -1;
+    socklen_t length = sizeof error;
+    if (fd >= 0)
+        sys(SYS_getsockopt, fd, SOL_SOCKET, SO_ERROR, &error, &length);
 }
 
 /* The other end takes bytes that mean nothing until the buffer is full. */

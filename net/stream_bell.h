@@ -29,12 +29,23 @@ struct stream {
     int32_t bell;    /* libken's end of the doorbell, of this incarnation; -1 */
     uint32_t rings;  /* bytes in the doorbell */
     bool full;       /* the program's end takes nothing more */
+    bool awaited;    /* connect() has not told yet that it is open */
     struct wire_address local, remote;
     struct chunk *first, *last;
     size_t unread;
     uint64_t taken, told;        /* bytes that the program consumed; what the peer was told of it */
     uint64_t sent, acknowledged; /* bytes that went; what the peer's program consumed */
 };
+
+extern struct stream *stream_first; /* those that were accepted last come first */
+
+struct stream *stream_of(const struct description *);
+void stream_destroy(struct stream *);
+int stream_tell(struct stream *, enum wire_kind, uint64_t value); /* 0 or -errno: the channel is full */
+void stream_fail(struct stream *, int error);
+
+/* Nothing will come, and nothing may be written: what poll() calls hung up. */
+bool stream_over(const struct stream *);
 
 /* Makes the pair; returns the program's end. */
 long bell_make(struct stream *);
@@ -45,6 +56,9 @@ int bell_replace(const struct description *, int made);
 void bell_ring(struct stream *);          /* input came */
 void bell_hush(struct stream *, int fd);  /* no input is left */
 void bell_end(struct stream *, bool both); /* no more input will come; both: nor will output be taken */
+void bell_break(struct stream *, int fd);  /* reset: nothing is left, and poll() tells of an error */
+void bell_forgive(struct stream *);        /* the error was told */
+int bell_number(int description);          /* a descriptor that leads to it, or -1 */
 void bell_full(struct stream *, int fd);  /* nothing can be written */
 void bell_drain(struct stream *);         /* something can */
 void bell_remove(struct stream *);

@@ -138,6 +138,7 @@ static long await_connection(int fd, struct description *d)
         if (r <= 0 && r != WAIT_AGAIN)
             return r ? r : -EINPROGRESS;
     }
+    stream_announce(d);
     return stream_state(d) == STREAM_OPEN ? 0 : stream_take_error(d);
 }
 
@@ -145,7 +146,7 @@ long stream_dial(struct call *c, int fd, struct description *d, bool *plain)
 {
     *plain = false;
     if (stream_is(d) && stream_state(d) != STREAM_FAILED)
-        return stream_state(d) == STREAM_OPEN ? -EISCONN
+        return stream_state(d) == STREAM_OPEN ? (stream_announce(d) ? 0 : -EISCONN)
                : d->flags & O_NONBLOCK        ? -EALREADY
                                               : await_connection(fd, d);
     if (!d->socket || d->socket->type != SOCK_STREAM || d->socket->state > SOCK_BOUND ||

@@ -140,11 +140,43 @@ static bool external_output(int fd)
     return external(fd);
 }
 
+/* A piece of a file to a peer: what the connection did not take is as if it had not been read. */
+static long send_piece(int fd, struct description *d, int from, int64_t *at, size_t most)
+{
+    char piece[16384];
+    size_t wanted = most < sizeof piece ? most : sizeof piece;
+    long n = at ? sys(SYS_pread64, from, piece, wanted, *at) : sys(SYS_read, from, piece, wanted);
+    struct iovec v = {piece, n > 0 ? (size_t)n : 0};
+    long sent = n > 0 ? stream_send(fd, d, &v, 1, 0) : n;
+    if (at)
+        *at += sent > 0 ? sent : 0;
+    else if (n > 0 && sent < n)
+        sys(SYS_lseek, from, (sent > 0 ? sent : 0) - n, SEEK_CUR);
+    return sent;
+}
+
+static long send_file_to_peer(struct call *c, struct description *d)
+{
+    struct description *from = fd_find((int)c->arg[1]);
+    size_t count = (size_t)c->arg[3];
+    long r = 0;
+    if (!from || from->kind != FD_FILE)
+        return -EINVAL; /* programs read and write then */
+    fd_touch(from);
+    for (size_t done = 0; done < count; done += (size_t)r) {
+        r = send_piece((int)c->arg[0], d, (int)c->arg[1], (int64_t *)c->arg[2], count - done);
+        if (r <= 0)
+            return done ? (long)done : r;
+    }
+    return (long)count;
+}
+
 /* Copies inside the kernel cannot be held; they go when the state that asks for them is durable. */
 long call_sendfile(struct call *c)
 {
-    if (stream_is(fd_find((int)c->arg[0])))
-        return -EINVAL; /* programs read and write then */
+    struct description *d = fd_find((int)c->arg[0]);
+    if (stream_is(d))
+        return send_file_to_peer(c, d);
     external((int)c->arg[1]);
     long n = external_output((int)c->arg[0]) ? wait_flushed(c) : call_raw(c);
     return wait_accounted((int)c->arg[1], wait_accounted((int)c->arg[0], n));
