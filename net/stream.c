@@ -17,9 +17,18 @@ struct stream *stream_of(const struct description *d)
     return d->socket ? d->socket->stream : NULL;
 }
 
+#define INDEX 1024u
+
+static struct stream *by_id[INDEX];
+
+static struct stream **place(uint32_t id, bool opened_here)
+{
+    return &by_id[(id * 2 + opened_here) % INDEX];
+}
+
 static struct stream *find(const struct channel *c, uint32_t id, bool opened_here)
 {
-    for (struct stream *s = stream_first; s; s = s->next)
+    for (struct stream *s = *place(id, opened_here); s; s = s->same)
         if (s->channel == c && s->id == id && s->opened_here == opened_here)
             return s;
     return NULL;
@@ -32,15 +41,22 @@ static struct stream *make(struct channel *c, uint32_t id, bool opened_here)
         return NULL;
     *s = (struct stream){
         .next = stream_first, .channel = c, .id = id, .opened_here = opened_here, .of = -1, .listener = -1, .bell = -1};
+    if (s->next)
+        s->next->before = s;
+    s->same = *place(id, opened_here);
+    *place(id, opened_here) = s;
     return stream_first = s;
 }
 
 void stream_destroy(struct stream *s)
 {
-    struct stream **link = &stream_first;
+    struct stream **link = place(s->id, s->opened_here);
     while (*link != s)
-        link = &(*link)->next;
-    *link = s->next;
+        link = &(*link)->same;
+    *link = s->same;
+    *(s->before ? &s->before->next : &stream_first) = s->next;
+    if (s->next)
+        s->next->before = s->before;
     while (s->first) {
         struct chunk *k = s->first;
         s->first = k->next;
@@ -144,9 +160,12 @@ static struct stream *pending_of(const struct description *listener)
 {
     struct stream *oldest = NULL;
     int index = fd_index(listener);
-    for (struct stream *s = stream_first; s; s = s->next)
-        if (s->listener == index)
+    uint32_t left = listener->socket->pending; /* they are among the latest */
+    for (struct stream *s = stream_first; s && left; s = s->next)
+        if (s->listener == index) {
             oldest = s;
+            left--;
+        }
     return oldest;
 }
 
@@ -195,7 +214,7 @@ bool stream_any_pending(void)
 
 /* --- bytes --------------------------------------------------------------------------------------- */
 
-static void consume(struct stream *s, size_t bytes)
+void stream_consume(struct stream *s, size_t bytes)
 {
     s->unread -= bytes;
     s->taken += bytes;
@@ -245,7 +264,7 @@ long stream_read(int fd, struct description *d, const struct iovec *v, int count
         size_t n = copy(s, v, count, flags & MSG_TRUNC);
         if (flags & MSG_PEEK)
             return (long)n;
-        consume(s, n);
+        stream_consume(s, n);
         if (!s->unread)
             bell_hush(s, fd);
         return (long)n;
@@ -257,12 +276,21 @@ long stream_read(int fd, struct description *d, const struct iovec *v, int count
     return s->ended || s->failed ? 0 : -EAGAIN;
 }
 
-static size_t room(const struct stream *s)
+size_t stream_room(const struct stream *s)
 {
     uint64_t out = s->sent - s->acknowledged;
     if (out >= STREAM_WINDOW || !channel_room(s->channel))
         return 0;
     return STREAM_WINDOW - out;
+}
+
+int stream_put(struct stream *s, const struct iovec *v, int count, size_t skip, size_t length)
+{
+    struct wire_head head = {.kind = WIRE_DATA, .flags = s->opened_here ? WIRE_OPENER : 0, .stream = s->id};
+    int r = peers_produce(s->channel, head, NULL, 0, v, count, skip, length);
+    if (r == 0)
+        s->sent += length;
+    return r;
 }
 
 long stream_write(int fd, struct description *d, const struct iovec *v, int count, size_t skip, size_t length)
@@ -275,14 +303,12 @@ long stream_write(int fd, struct description *d, const struct iovec *v, int coun
         return stream_take_error(d);
     if (s->failed || s->deaf || !s->channel || (d->socket->shut & 2))
         return -EPIPE;
-    struct wire_head head = {.kind = WIRE_DATA, .flags = s->opened_here ? WIRE_OPENER : 0, .stream = s->id};
-    while (done < length && room(s)) {
+    while (done < length && stream_room(s)) {
         size_t n = length - done < STREAM_PIECE ? length - done : STREAM_PIECE;
-        if (n > room(s))
-            n = room(s);
-        if (peers_produce(s->channel, head, NULL, 0, v, count, skip + done, n) < 0)
+        if (n > stream_room(s))
+            n = stream_room(s);
+        if (stream_put(s, v, count, skip + done, n) < 0)
             break;
-        s->sent += n;
         done += n;
     }
     if (s->sent - s->acknowledged >= STREAM_WINDOW)
@@ -355,6 +381,7 @@ static bool arrived(struct stream *s, const struct wire_head *h, const unsigned 
     s->last = k;
     s->unread += h->body;
     bell_ring(s);
+    stream_hand_in(s);
     return true;
 }
 
@@ -379,6 +406,7 @@ bool stream_deliver(struct channel *c, const struct wire_head *h, const unsigned
         if (h->value > s->acknowledged)
             s->acknowledged = h->value;
         bell_drain(s);
+        stream_window_opened(s);
         break;
     case WIRE_CLOSE:
         s->deaf = true;
@@ -387,6 +415,7 @@ bool stream_deliver(struct channel *c, const struct wire_head *h, const unsigned
     case WIRE_SHUTDOWN:
         s->ended = true;
         bell_end(s, stream_over(s));
+        stream_hand_in(s);
         break;
     default:
         stream_fail(s, ECONNRESET);

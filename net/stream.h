@@ -56,8 +56,11 @@ void stream_boot(void);
 long stream_reopen(struct description *);
 bool stream_owns(int fd);
 
-/* In a child of fork, which has no channels: the connections read as ended there. */
+/* Around a fork: connections are made ready for the child; in the child, they are put in place; in the parent, which carries
+ * their bytes from now on (`child`: there is one). See stream_loan.c. */
+void stream_lend(void);
 void stream_forked(void);
+void stream_lent(bool child);
 
 /* From peers.c. */
 bool stream_deliver(struct channel *, const struct wire_head *, const unsigned char *body);

@@ -13,6 +13,7 @@ static uint64_t ours[FD_LIMIT / 64]; /* libken's ends, of this incarnation */
 void stream_boot(void)
 {
     memset(ours, 0, sizeof ours);
+    stream_loans_lost();
 }
 
 bool stream_owns(int fd)
@@ -31,20 +32,35 @@ static long away(int fd)
     return high;
 }
 
+long bell_high(int fd)
+{
+    long high = away(fd);
+    if (high < 0 || high >= FD_LIMIT) {
+        sys(SYS_close, high < 0 ? fd : high);
+        return -EMFILE;
+    }
+    ours[high / 64] |= 1UL << (high % 64);
+    return high;
+}
+
+void bell_close(int fd)
+{
+    ours[fd / 64] &= ~(1UL << (fd % 64));
+    sys(SYS_close, fd);
+}
+
 long bell_make(struct stream *s)
 {
     int ends[2], small = SEND_BUFFER;
     long r = sys(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends);
     if (r < 0)
         return r;
-    long high = away(ends[1]);
-    if (high < 0 || high >= FD_LIMIT) {
+    long high = bell_high(ends[1]);
+    if (high < 0) {
         sys(SYS_close, ends[0]);
-        sys(SYS_close, high < 0 ? ends[1] : high);
-        return -EMFILE;
+        return high;
     }
     sys(SYS_setsockopt, ends[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
-    ours[high / 64] |= 1UL << (high % 64);
     s->bell = (int32_t)high;
     s->rings = 0;
     s->full = false;
@@ -154,7 +170,6 @@ void bell_remove(struct stream *s)
 {
     if (s->bell < 0)
         return;
-    ours[s->bell / 64] &= ~(1UL << (s->bell % 64));
-    sys(SYS_close, s->bell);
+    bell_close(s->bell);
     s->bell = -1;
 }

@@ -15,7 +15,8 @@ struct chunk {
 };
 
 struct stream {
-    struct stream *next;     /* of all */
+    struct stream *next, *before; /* of all */
+    struct stream *same;          /* of those with the same place in the index */
     struct channel *channel; /* NULL: the peer is gone */
     uint32_t id;
     bool opened_here;
@@ -31,6 +32,7 @@ struct stream {
     bool full;       /* the program's end takes nothing more */
     bool awaited;    /* connect() has not told yet that it is open */
     struct wire_address local, remote;
+    struct loan *loans; /* to children of fork (stream_loan.c) */
     struct chunk *first, *last;
     size_t unread;
     uint64_t taken, told;        /* bytes that the program consumed; what the peer was told of it */
@@ -46,6 +48,21 @@ void stream_fail(struct stream *, int error);
 
 /* Nothing will come, and nothing may be written: what poll() calls hung up. */
 bool stream_over(const struct stream *);
+
+void stream_consume(struct stream *, size_t bytes);
+size_t stream_room(const struct stream *); /* how many bytes may be sent now */
+int stream_put(struct stream *, const struct iovec *, int count, size_t skip, size_t length); /* 0 or -ENOBUFS */
+
+/* What waits goes to the child that has the connection for its own, as far as that takes it; nothing when there is none. */
+void stream_hand_in(struct stream *);
+void stream_window_opened(struct stream *);
+
+/* A new incarnation: the children are nobody's now. */
+void stream_loans_lost(void);
+
+/* Moves a descriptor of libken's out of the program's way: the new one, or -EMFILE; closes `fd`. */
+long bell_high(int fd);
+void bell_close(int fd);
 
 /* Makes the pair; returns the program's end. */
 long bell_make(struct stream *);

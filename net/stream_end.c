@@ -43,6 +43,7 @@ void stream_fail(struct stream *s, int error)
     s->error = s->ended && s->deaf ? 0 : error;
     s->state = s->state == STREAM_CONNECTING ? STREAM_FAILED : s->state;
     bell_break(s, bell_number(s->of));
+    stream_hand_in(s);
 }
 
 /* SO_LINGER with no time: close() resets. */
@@ -61,6 +62,12 @@ void stream_closed(struct fd_socket *sock)
     if (!s)
         return;
     sock->stream = NULL;
+    if (s->loans) { /* a child's now */
+        s->of = -1;
+        bell_remove(s);
+        stream_hand_in(s);
+        return;
+    }
     bool hard = s->unread || s->state == STREAM_CONNECTING || resets(sock);
     if (!s->failed)
         stream_tell(s, hard ? WIRE_RESET : WIRE_CLOSE, 0);
@@ -83,17 +90,4 @@ void stream_peer_gone(struct channel *c)
             s->channel = NULL;
             s->deaf = true;
         }
-}
-
-void stream_forked(void)
-{
-    for (struct stream *s = stream_first; s; s = s->next) {
-        const struct description *d = fd_description(s->of);
-        int ends[2];
-        bell_remove(s);
-        if (!d || sys(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
-            continue;
-        sys(SYS_close, ends[1]);
-        bell_replace(d, ends[0]);
-    }
 }

@@ -23,6 +23,12 @@ void transport_watch(int operation, int fd, uint32_t events, uint32_t tag, uint3
     trouble_none(sys(SYS_epoll_ctl, transport_table->epoll, operation, fd, &e), "watch a peer");
 }
 
+void transport_watch_loan(int operation, int fd, uint32_t events)
+{
+    if (transport_table)
+        transport_watch(operation, fd, events, TAG_LOAN, 0);
+}
+
 bool transport_open_table(void)
 {
     if (transport_table)
@@ -252,6 +258,10 @@ bool transport_pump(void)
             break;
         case TAG_TIMER:
             ring_timer();
+            break;
+        case TAG_LOAN:
+            stream_look_at_loans();
+            moved = true;
             break;
         default:
             if (t->state != STATE_FREE && (events[i].events & ~(uint32_t)EPOLLOUT))

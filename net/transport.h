@@ -70,6 +70,9 @@ void transport_dismiss(const struct channel *);
 /* No longer carries that channel: all of its transports are closed. */
 void transport_drop(const struct channel *);
 
+/* A descriptor to be looked at by stream_look_at_loans(); operation and events as for epoll_ctl(). */
+void transport_watch_loan(int operation, int fd, uint32_t events);
+
 /* Asks for a turn of peers_tick() after some milliseconds; 0: never mind. */
 void transport_alarm(unsigned ms);
 bool transport_alarmed(void);
@@ -89,6 +92,7 @@ void peers_introduced(unsigned protocol, const struct wire_address *, const stru
 bool peers_deliver(struct channel *, const struct wire_head *, const unsigned char *body);
 void peers_lost(struct channel *); /* its last transport is gone */
 void peers_gone(struct channel *); /* its process will not come back */
+void stream_look_at_loans(void); /* a child did something to a connection */
 void peers_tick(void);
 void peers_pumped(void); /* after each look at what came in */
 

@@ -59,8 +59,8 @@ struct sockaddr_un;
 
 extern struct table *transport_table; /* in the window; NULL: none yet */
 
-/* What epoll tells: a transport, a listener, or the timer. */
-enum { TAG_TRANSPORT, TAG_LISTENER, TAG_TIMER };
+/* What epoll tells: a transport, a listener, the timer, or the other end of a child's connection. */
+enum { TAG_TRANSPORT, TAG_LISTENER, TAG_TIMER, TAG_LOAN };
 
 bool transport_open_table(void);
 void transport_watch(int operation, int fd, uint32_t events, uint32_t tag, uint32_t index);

@@ -76,12 +76,14 @@ static long fork_copy(struct call *c, unsigned long flags, unsigned long stack)
     bool followed = !stack && is_plain_fork(flags) && heir_before_fork();
     if (!(flags & CLONE_VFORK))
         memory_unshare();
+    stream_lend();
     alloc_fork_prepare();
     long pid = sys(SYS_clone, flags, 0, c->arg[2], c->arg[3], c->arg[4]);
     if (pid != 0) {
         alloc_fork_parent();
         if (followed)
             heir_after_fork(pid);
+        stream_lent(pid > 0);
         return after_child(pid);
     }
     call_passive = !followed;

@@ -114,4 +114,102 @@ def who_is_down_is_waited_for(t):
           f"the collector has {kept}")
 
 
+# --- connections that a child of fork uses ---------------------------------------------------------------------------
+
+
+FORK_CLIENT = """
+import socket, sys
+a = ('127.0.0.1', int(sys.argv[1]))
+for n in range(int(sys.argv[2])):
+    with socket.create_connection(a) as s:
+        f, total = s.makefile('rb'), 0
+        for i in range(20):
+            s.sendall(b'sum %d\\n' % i)
+            total += i
+            assert f.readline() == b'%d\\n' % total
+        s.sendall(b'send 700000\\n')
+        s.shutdown(socket.SHUT_WR)
+        assert f.read() == b'x' * 700000
+    print(n, flush=True)
+"""
+
+CAT_CLIENT = """
+import socket, sys, threading
+a, whole = ('127.0.0.1', int(sys.argv[1])), bytes(range(256)) * 4000
+for n in range(int(sys.argv[2])):
+    with socket.create_connection(a) as s:
+        def write():
+            s.sendall(whole)
+            s.shutdown(socket.SHUT_WR)
+        t = threading.Thread(target=write)
+        t.start()
+        got = b''
+        while piece := s.recv(100000):
+            got += piece
+        t.join()
+        assert got == whole, len(got)
+    print(n, flush=True)
+"""
+
+
+def forking(t, client, rounds, kills, *words):
+    port = free_port()
+    server = t.program([PYTHON, subject("forking.py"), str(port), *words])
+    wait_until(lambda: is_open(port, "tcp"), "the server's port")
+    o = Output(t, "client", [PYTHON, "-c", client, str(port), str(rounds)])
+    wait_until(lambda: o.lines() or o.ended(), "the first connection")
+    check(not plain_connections(port), "the connection is a plain one")
+    kill_until(t, [o], [], kills, 0.1)
+    check(o.lines() == [str(n) for n in range(rounds)], f"it says {o.lines()[-3:]}")
+    check(server.process.poll() is None, "the server is gone")
+    return server
+
+
+@case
+def a_child_serves(t):
+    """A server that forks for each connection; the client is killed all the time."""
+    forking(t, FORK_CLIENT, 12, KILLS // 2)
+
+
+@case
+def a_child_execs(t):
+    """The connection is another program's stdin and stdout."""
+    forking(t, CAT_CLIENT, 10, KILLS // 4, "cat")
+
+
+@case
+def a_child_writes(t):
+    """A client whose child writes to the connection, while it reads itself."""
+    port = free_port()
+    t.program([PYTHON, subject("many.py"), "serve", str(port)])
+    wait_until(lambda: is_open(port, "tcp"), "the server's port")
+    script = ("import os, socket\ns = socket.create_connection(('127.0.0.1', PORT))\nf = s.makefile('rb')\n"
+              "for n in range(1, 51):\n if os.fork() == 0:\n  s.sendall(b'x\\n')\n  os._exit(0)\n"
+              " assert f.readline() == b'x %d\\n' % n\nwhile True:\n try: os.wait()\n except ChildProcessError: break\n"
+              "s.sendall(b'y\\n')\nassert f.readline() == b'y 51\\n'\nprint('done')\n")
+    o = Output(t, "client", [PYTHON, "-c", script.replace("PORT", str(port))])
+    wait_until(o.ended, "the end")
+    o.finish()
+    check(o.lines() == ["done"], f"it says {o.lines()}")
+
+
+@case
+def what_a_child_had_is_reset(t):
+    """The parent is killed: the child's connection reads as reset at the peer, and new ones work."""
+    port = free_port()
+    server = t.program([PYTHON, subject("forking.py"), str(port)])
+    wait_until(lambda: is_open(port, "tcp"), "the server's port")
+    script = ("import socket\na = ('127.0.0.1', PORT)\n"
+              "def ask():\n s = socket.create_connection(a)\n s.sendall(b'sum 1\\n')\n assert s.recv(10) == b'1\\n'\n return s\n"
+              "s = ask()\nprint('open', flush=True)\ntry:\n print(s.recv(10), flush=True)\n"
+              "except ConnectionResetError: print('reset', flush=True)\nask()\nprint('again', flush=True)\n")
+    o = Output(t, "client", [PYTHON, "-c", script.replace("PORT", str(port))])
+    wait_until(o.lines, "the first answer")
+    server.kill9()
+    server.restart()
+    wait_until(o.ended, "the end")
+    o.finish()
+    check(o.lines() == ["open", "reset", "again"], f"it says {o.lines()}")
+
+
 main()

@@ -1,0 +1,224 @@
+/* Connections that a child of fork uses. The child has no channels: for each connection it gets one end of a socketpair, and its
+ * parent's libken, at the other end, carries the bytes, as long as the parent lives.
+ *
+ * What the child writes always goes to the peer. What comes in goes to the child as soon as the parent has closed its own
+ * descriptors, as forking servers do; before that it is the parent's. A connection without a descriptor of the parent ends when the
+ * last child has closed it. The pairs are of this incarnation: a parent that resumes resets what only a child had. */
+#include "net/pool.h"
+#include "net/stream_bell.h"
+#include "heap/sys.h"
+
+#include <poll.h>
+#include <sys/epoll.h>
+
+#define LENT_MOST 64     /* connections of one fork: those that were made last */
+#define CARRIED 32768u   /* bytes at a time */
+
+struct loan {
+    struct loan *next, *same; /* of all, of the stream */
+    struct stream *stream;
+    int32_t fd;       /* libken's end */
+    int32_t child_fd; /* between the two halves of a fork */
+    uint32_t watched; /* epoll's events */
+    bool ended;       /* the child writes no more */
+};
+
+static struct loan *loans;
+
+static bool lend(struct stream *s)
+{
+    int ends[2];
+    if (sys(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
+        return false;
+    long high = bell_high(ends[1]);
+    struct loan *l = high < 0 ? NULL : pool_take(sizeof *l);
+    if (!l) {
+        sys(SYS_close, ends[0]);
+        if (high >= 0)
+            bell_close((int)high);
+        return false;
+    }
+    *l = (struct loan){.next = loans, .same = s->loans, .stream = s, .fd = (int32_t)high, .child_fd = ends[0]};
+    loans = l;
+    s->loans = l;
+    return true;
+}
+
+void stream_lend(void)
+{
+    unsigned n = 0;
+    for (struct stream *s = stream_first; s && n < LENT_MOST; s = s->next)
+        if (s->of >= 0 && s->state == STREAM_OPEN && !s->failed)
+            n += lend(s);
+}
+
+static void watch(struct loan *l, uint32_t events)
+{
+    if (l->watched == events)
+        return;
+    transport_watch_loan(l->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, l->fd, events | EPOLLET);
+    l->watched = events;
+}
+
+static void end_loan(struct loan *l)
+{
+    struct loan **link = &loans;
+    while (*link != l)
+        link = &(*link)->next;
+    *link = l->next;
+    for (link = &l->stream->loans; *link != l;)
+        link = &(*link)->same;
+    *link = l->same;
+    bell_close(l->fd);
+    pool_give(l);
+}
+
+void stream_lent(bool child)
+{
+    for (struct loan *l = loans, *next; l; l = next) {
+        next = l->next;
+        if (l->child_fd < 0)
+            continue;
+        sys(SYS_close, l->child_fd);
+        l->child_fd = -1;
+        if (!child)
+            end_loan(l);
+        else
+            watch(l, EPOLLIN);
+    }
+}
+
+void stream_forked(void)
+{
+    for (struct stream *s = stream_first; s; s = s->next) {
+        const struct description *d = fd_description(s->of);
+        struct loan *l = s->loans;
+        bell_remove(s);
+        if (d && l && l->child_fd >= 0) {
+            bell_replace(d, l->child_fd);
+        } else if (d) {
+            int ends[2];
+            if (sys(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
+                continue;
+            sys(SYS_close, ends[1]);
+            bell_replace(d, ends[0]);
+        }
+    }
+    for (struct loan *l = loans; l; l = l->next)
+        sys(SYS_close, l->fd);
+    loans = NULL;
+}
+
+/* --- carrying ------------------------------------------------------------------------------------ */
+
+static bool is_childs(const struct stream *s)
+{
+    return s->of < 0 && s->listener < 0 && s->loans;
+}
+
+static void hand_in(struct stream *s)
+{
+    struct loan *l = s->loans;
+    while (s->unread) {
+        const struct chunk *k = s->first;
+        long n = sys(SYS_sendto, l->fd, k->bytes + k->at, k->length - k->at, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0);
+        if (n <= 0)
+            break;
+        stream_consume(s, (size_t)n);
+    }
+    watch(l, s->unread ? EPOLLIN | EPOLLOUT : EPOLLIN);
+    if (!s->unread && (s->ended || s->failed))
+        sys(SYS_shutdown, l->fd, s->failed ? SHUT_RDWR : SHUT_WR);
+}
+
+void stream_hand_in(struct stream *s)
+{
+    if (is_childs(s))
+        hand_in(s);
+}
+
+/* The last child has closed it, and the parent has not got it either. */
+static void finish(struct stream *s)
+{
+    if (!s->failed)
+        stream_tell(s, s->unread ? WIRE_RESET : WIRE_CLOSE, 0);
+    stream_destroy(s);
+}
+
+static void child_ended(struct loan *l, bool altogether)
+{
+    struct stream *s = l->stream;
+    bool childs = is_childs(s);
+    if (!altogether && childs && !l->ended && !s->failed)
+        stream_tell(s, WIRE_SHUTDOWN, 0);
+    l->ended = true;
+    if (!altogether)
+        return;
+    end_loan(l);
+    if (childs && !s->loans)
+        finish(s);
+    else
+        stream_hand_in(s);
+}
+
+/* False: nothing more is to be had from it now. */
+static bool carry(struct loan *l, bool hung_up)
+{
+    static char bytes[CARRIED];
+    struct stream *s = l->stream;
+    size_t room = s->failed || s->deaf || !s->channel ? sizeof bytes : stream_room(s);
+    long n = sys(SYS_recvfrom, l->fd, bytes, room < sizeof bytes ? room : sizeof bytes, MSG_DONTWAIT, NULL, NULL);
+    if (n == 0 && room)
+        child_ended(l, hung_up);
+    if (n <= 0)
+        return false;
+    if (!s->failed && !s->deaf && s->channel) {
+        struct iovec v = {bytes, (size_t)n};
+        if (stream_put(s, &v, 1, 0, (size_t)n) < 0)
+            stream_fail(s, ECONNRESET); /* out of memory: the bytes cannot be put back */
+    }
+    return true;
+}
+
+static void look(struct loan *l)
+{
+    struct pollfd p = {l->fd, POLLIN, 0};
+    sys(SYS_poll, &p, 1, 0);
+    while ((p.revents & POLLIN) && carry(l, p.revents & POLLHUP))
+        ;
+}
+
+void stream_look_at_loans(void)
+{
+    for (struct loan *l = loans, *next; l; l = next) {
+        next = l->next;
+        stream_hand_in(l->stream);
+        look(l);
+    }
+}
+
+void stream_window_opened(struct stream *s)
+{
+    for (struct loan *l = s->loans, *next; l; l = next) {
+        next = l->same;
+        look(l);
+    }
+}
+
+void stream_loans_lost(void)
+{
+    for (struct stream *s = stream_first, *next; s; s = next) {
+        next = s->next;
+        bool childs = is_childs(s);
+        s->loans = NULL;
+        if (!childs)
+            continue;
+        stream_tell(s, WIRE_RESET, 0);
+        stream_destroy(s);
+    }
+    while (loans) {
+        struct loan *l = loans;
+        loans = l->next;
+        pool_give(l);
+    }
+}
