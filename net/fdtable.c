@@ -298,11 +298,14 @@ static bool shared; /* some description is FD_SHARED */
 
 void fd_forked(void)
 {
-    for (int i = 0; i < used; i++)
-        if (descriptions[i].kind != FD_FREE && (descriptions[i].bits & FD_INTERNAL)) {
-            descriptions[i].bits |= FD_SHARED;
-            shared = true;
-        }
+    for (int i = 0; i < used; i++) {
+        struct description *d = &descriptions[i];
+        bool listens = d->kind == FD_SOCKET && d->socket && d->socket->state == SOCK_LISTENING;
+        if (d->kind == FD_FREE || !(listens || (d->bits & FD_INTERNAL)))
+            continue;
+        d->bits |= d->bits & FD_INTERNAL ? FD_SHARED : FD_LENT;
+        shared = true;
+    }
 }
 
 void fd_pipe_size(struct description *d, long bytes)
@@ -322,6 +325,7 @@ void fd_alone(void)
     shared = false;
     for (int i = 0; i < used; i++) {
         struct description *d = &descriptions[i];
+        d->bits &= (uint16_t)~FD_LENT;
         if (d->kind == FD_FREE || !(d->bits & FD_SHARED))
             continue;
         if (d->held) {

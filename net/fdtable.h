@@ -45,6 +45,7 @@ enum fd_bits {
     FD_JOURNAL = 128, /* input goes through an inbox */
     FD_WIDENED = 256, /* a pipe whose buffer was enlarged (progress.c) */
     FD_LOCKED = 1024, /* a file with record locks: its content (file_locks.c) */
+    FD_LENT = 2048,   /* a listening socket that a child of fork has, too */
     FD_USED = 512,    /* an inherited file that the program itself read or wrote: its offset is ours to put back */
 };
 

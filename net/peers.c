@@ -346,6 +346,8 @@ static bool look_for_successor(const struct channel *c)
 
 void peers_tick(void)
 {
+    if (stream_any_pending() && stream_pass_on())
+        transport_alarm(RETRY_MS);
     bool look = ++peers.retries % LOOK_EVERY == 0;
     for (struct channel *c = former_first(); c; c = c->next)
         peers_reach(c);

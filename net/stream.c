@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "net/stream.h"
 #include "net/address.h"
+#include "net/peers_inner.h"
 #include "net/pool.h"
 #include "net/stream_bell.h"
 #include "net/trouble.h"
@@ -207,6 +208,13 @@ void stream_listener_closed(int description)
     }
 }
 
+void stream_not_pending(struct stream *s, struct description *listener)
+{
+    s->listener = -1;
+    listener->socket->pending--;
+    pending--;
+}
+
 bool stream_any_pending(void)
 {
     return pending;
@@ -363,6 +371,8 @@ static bool opened(struct channel *c, const struct wire_head *h, const unsigned 
         s->listener = fd_index(listener);
         listener->socket->pending++;
         pending++;
+        if (listener->bits & FD_LENT)
+            transport_alarm(RETRY_MS);
     }
     return peers_produce(c, answer, NULL, 0, NULL, 0, 0, 0) == 0;
 }

@@ -62,6 +62,9 @@ void stream_lend(void);
 void stream_forked(void);
 void stream_lent(bool child);
 
+/* At each tick: connections that wait at listeners which children have as well. True: there are some. */
+bool stream_pass_on(void);
+
 /* From peers.c. */
 bool stream_deliver(struct channel *, const struct wire_head *, const unsigned char *body);
 bool stream_any(const struct channel *); /* some connection lasts */

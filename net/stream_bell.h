@@ -27,6 +27,7 @@ struct stream {
     int32_t error;   /* to be told once */
     int32_t of;      /* description; -1: not accepted yet */
     int32_t listener; /* that of the listener that it waits at; -1 */
+    uint32_t waited;  /* ticks, there */
     int32_t bell;    /* libken's end of the doorbell, of this incarnation; -1 */
     uint32_t rings;  /* bytes in the doorbell */
     bool full;       /* the program's end takes nothing more */
@@ -56,6 +57,9 @@ int stream_put(struct stream *, const struct iovec *, int count, size_t skip, si
 /* What waits goes to the child that has the connection for its own, as far as that takes it; nothing when there is none. */
 void stream_hand_in(struct stream *);
 void stream_window_opened(struct stream *);
+
+/* It waits at the listener no longer. */
+void stream_not_pending(struct stream *, struct description *listener);
 
 /* A new incarnation: the children are nobody's now. */
 void stream_loans_lost(void);

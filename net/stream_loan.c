@@ -3,7 +3,9 @@
  *
  * What the child writes always goes to the peer. What comes in goes to the child as soon as the parent has closed its own
  * descriptors, as forking servers do; before that it is the parent's. A connection without a descriptor of the parent ends when the
- * last child has closed it. The pairs are of this incarnation: a parent that resumes resets what only a child had. */
+ * last child has closed it. A listener that children have, too, may be theirs alone: a peer's connection that the parent does not accept
+ * for a moment is passed on through the kernel. The pairs are of this incarnation: a parent that resumes resets what only a child had. */
+#include "net/peers_inner.h"
 #include "net/pool.h"
 #include "net/stream_bell.h"
 #include "heap/sys.h"
@@ -12,6 +14,7 @@
 #include <sys/epoll.h>
 
 #define LENT_MOST 64     /* connections of one fork: those that were made last */
+#define TICKS_WAITED 4   /* for the parent to accept it itself */
 #define CARRIED 32768u   /* bytes at a time */
 
 struct loan {
@@ -86,6 +89,8 @@ void stream_lent(bool child)
         else
             watch(l, EPOLLIN);
     }
+    if (child && stream_any_pending())
+        transport_alarm(RETRY_MS);
 }
 
 void stream_forked(void)
@@ -170,6 +175,8 @@ static bool carry(struct loan *l, bool hung_up)
     long n = sys(SYS_recvfrom, l->fd, bytes, room < sizeof bytes ? room : sizeof bytes, MSG_DONTWAIT, NULL, NULL);
     if (n == 0 && room)
         child_ended(l, hung_up);
+    if (n < 0 && n != -EAGAIN && n != -EINTR)
+        child_ended(l, true); /* it closed with input unread */
     if (n <= 0)
         return false;
     if (!s->failed && !s->deaf && s->channel) {
@@ -203,6 +210,42 @@ void stream_window_opened(struct stream *s)
         next = l->same;
         look(l);
     }
+}
+
+/* --- listeners that children have, too -------------------------------------------------------------- */
+
+/* A connection of the kernel's to the listener: whoever accepts it, the parent carries its bytes. */
+static void pass_on(struct stream *s, struct description *listener)
+{
+    const struct sock_address *at = listener->socket->local;
+    long fd = sys(SYS_socket, listener->socket->domain, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0 || (fd = bell_high((int)fd)) < 0)
+        return;
+    long r = sys(SYS_connect, fd, &at->at, at->length);
+    struct loan *l = r == 0 || r == -EINPROGRESS ? pool_take(sizeof *l) : NULL;
+    if (!l) {
+        bell_close((int)fd);
+        return;
+    }
+    *l = (struct loan){.next = loans, .stream = s, .fd = (int32_t)fd, .child_fd = -1};
+    loans = s->loans = l;
+    stream_not_pending(s, listener);
+    watch(l, EPOLLIN | EPOLLOUT);
+}
+
+bool stream_pass_on(void)
+{
+    bool any = false;
+    for (struct stream *s = stream_first, *next; s; s = next) {
+        next = s->next;
+        struct description *d = s->listener >= 0 ? fd_description(s->listener) : NULL;
+        if (!d || !(d->bits & FD_LENT) || !d->socket || !d->socket->local)
+            continue;
+        any = true;
+        if (s->waited++ >= TICKS_WAITED)
+            pass_on(s, d);
+    }
+    return any;
 }
 
 void stream_loans_lost(void)

@@ -188,6 +188,15 @@ long wait_ready(int fd, short events, const struct deadline *until, long nr)
     }
 }
 
+bool wait_beside(int fd, unsigned ms, long nr, long *result)
+{
+    if (transport_fd() < 0)
+        return false;
+    struct deadline until = wait_until(ms * 1000000L);
+    *result = wait_ready(fd, POLLIN, &until, nr);
+    return true;
+}
+
 long wait_tails(long nr)
 {
     struct deadline never = {INT64_MAX};

@@ -85,6 +85,10 @@ int wait_extras(struct pollfd *);
 void wait_woken(const struct pollfd *extras, int); /* after a wait that ended with something ready */
 bool wait_serve(void);
 
+/* Who waits for a child serves peers meanwhile: for up to `ms`, or until `fd` (-1: none) is readable, and then looks again. *result is
+ * 0 or more, WAIT_AGAIN (end the turn first) or -EINTR. False: nobody can be waiting for us. */
+bool wait_beside(int fd, unsigned ms, long nr, long *result);
+
 /* The whole rhythm for one descriptor. */
 long wait_rhythm(struct call *, const struct waiting *);
 

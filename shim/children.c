@@ -1,5 +1,6 @@
 #include "shim/children.h"
 #include "shim/call_signal.h"
+#include "shim/call_wait.h"
 #include "shim/turn.h"
 
 #include <string.h>
@@ -115,11 +116,22 @@ static long ask(struct call *c, struct outcome *o, bool wait)
     return call_raw(&inner);
 }
 
+#define LOOK_MS 16 /* a child's end is seen so much later at most, when peers are served and any child will do */
+
+static bool serve_peers(long wanted, unsigned ms, long nr, long *result)
+{
+    long fd = wanted > 0 ? sys(SYS_pidfd_open, wanted, 0) : -1;
+    bool served = wait_beside((int)(fd < 0 ? -1 : fd), fd < 0 ? ms : 1000, nr, result);
+    if (fd >= 0)
+        sys(SYS_close, fd);
+    return served;
+}
+
 /* Above 0: a child changed its state; 0: none did, with WNOHANG. Ends the turn before it waits. */
 static long wait_child(struct call *c, struct outcome *o, long wanted, bool may_wait)
 {
-    bool by_id = c->nr == SYS_waitid;
-    for (;;) {
+    bool by_id = c->nr == SYS_waitid, ended = false;
+    for (unsigned ms = 1;; ms = ms < LOOK_MS ? ms * 2 : ms) {
         long result = ask(c, o, false);
         if (by_id && result == 0)
             result = o->info.si_pid;
@@ -129,9 +141,18 @@ static long wait_child(struct call *c, struct outcome *o, long wanted, bool may_
             return 0; /* the caller looks there first */
         if (result < 0 || !may_wait)
             return result;
-        turn_end(TURN_WAIT);
+        if (!ended)
+            turn_end(TURN_WAIT);
+        ended = true;
         if (children_dead(wanted))
             continue;
+        if (serve_peers(wanted, ms, c->nr, &result)) {
+            if (result < 0 && result != WAIT_AGAIN)
+                return result;
+            ended = result != WAIT_AGAIN;
+            continue;
+        }
+        ended = false;
         result = ask(c, o, true);
         if (by_id && result == 0)
             result = o->info.si_pid;

@@ -1,5 +1,7 @@
-"""forking.py PORT: a server that gives each connection to a child of its own: `sum N` is answered by the sum so far in that connection,
-`send N` by N bytes; `cat` hands the connection to cat(1)."""
+"""forking.py PORT [cat|wait|workers]: a server that gives each connection to a child of its own: `sum N` is answered by the sum so far in that
+connection, `send N` by N bytes. With `cat` it hands the connection to cat(1), with `wait` it waits for each child,
+with `workers` two children accept."""
+import ctypes
 import os
 import signal
 import socketserver
@@ -28,9 +30,17 @@ class Server(socketserver.ForkingTCPServer):
             request.close()
         else:
             super().process_request(request, client_address)
+            if sys.argv[2:] == ["wait"]:
+                os.wait()
 
 
 if sys.argv[2:] == ["cat"]:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 with Server(("127.0.0.1", int(sys.argv[1])), Handler) as server:
+    if sys.argv[2:] == ["workers"]:
+        server.process_request = lambda request, address: socketserver.TCPServer.process_request(server, request, address)
+        workers = [os.fork() for _ in range(2)]
+        if 0 not in workers:
+            os.wait()
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     server.serve_forever()

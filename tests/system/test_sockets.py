@@ -172,6 +172,18 @@ def a_child_serves(t):
 
 
 @case
+def a_parent_waits_for_its_child(t):
+    """One connection at a time: the parent sits in wait() while its child serves."""
+    forking(t, FORK_CLIENT, 6, KILLS // 5, "wait")
+
+
+@case
+def children_accept(t):
+    """A server with workers that accept for themselves, while the parent waits for them."""
+    forking(t, FORK_CLIENT, 6, KILLS // 5, "workers")
+
+
+@case
 def a_child_execs(t):
     """The connection is another program's stdin and stdout."""
     forking(t, CAT_CLIENT, 10, KILLS // 4, "cat")
