@@ -106,8 +106,8 @@ static void forget_sums(struct batch *b, const struct run *run, uint8_t *memory)
 {
     uint64_t at = sums_at(run->offset);
     for (uint32_t page = 0; page < run->pages; page++, at += sizeof run->sum) {
-        uint32_t *sum = (uint32_t *)(memory + at);
-        if (!memory)
+        uint32_t *sum = memory ? (uint32_t *)(memory + at) : NULL;
+        if (!sum)
             sums_add(b, at, 0);
         else if (*sum)
             *sum = 0;

@@ -39,7 +39,7 @@ static uint8_t old_model[IMAGE_BYTES];
 static bool have_old;
 static uint64_t last_position; /* of the last record in its segment */
 static uint64_t boot = 1, random_state, first_seed;
-static unsigned long cuts, wanted_cuts = 120000, exhausted, damages, refused, failures, histories, by_style[CUT_STYLES];
+static unsigned long cuts, wanted_cuts, exhausted, damages, refused, failures, histories, by_style[CUT_STYLES];
 static const char *const style_names[CUT_STYLES] = {"drop", "keep", "prefix", "writes", "sectors", "flips", "counted"};
 
 static uint64_t rnd(uint64_t below)
@@ -428,6 +428,8 @@ int main(int argc, char **argv)
     uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 0) : (uint64_t)start.tv_nsec * 2654435761u >> 8;
     if (argc > 2)
         wanted_cuts = strtoul(argv[2], NULL, 0);
+    if (!wanted_cuts)
+        wanted_cuts = getenv("KEN_LONG") ? 2000000 : 120000;
     make_places();
     for (histories = 0; cuts < wanted_cuts && failures < 10; histories++) {
         first_seed = random_state = seed + histories;

@@ -186,8 +186,7 @@ def permitted(function):
 
 
 for kind in ("xfs", "ext4"):
-    limit = 1800 if LONG else 120
-    add_case(f"{kind}_under_load", lambda t, k=kind: permitted(under_load)(t, k), limit)
-    add_case(f"{kind}_at_the_beginning", lambda t, k=kind: permitted(at_the_beginning)(t, k), limit)
+    add_case(f"{kind}_under_load", lambda t, k=kind: permitted(under_load)(t, k), 180)
+    add_case(f"{kind}_at_the_beginning", lambda t, k=kind: permitted(at_the_beginning)(t, k), 180)
 
 main()

@@ -120,10 +120,9 @@ def bank(t, kind, version):
 
 # All of it over UDP and TCP, IPv4 and IPv6; in the short suite each once.
 VARIANTS = [("udp", "v4"), ("tcp", "v6")] + ([("udp", "v6"), ("tcp", "v4")] if LONG else [])
-LIMIT = 1300 if LONG else 90
 for kind, version in VARIANTS:
-    add_case(f"numbers_{kind}_{version}", lambda t, k=kind, v=version: take_numbers(t, k, v), LIMIT)
-    add_case(f"bank_{kind}_{version}", lambda t, k=kind, v=version: bank(t, k, v), LIMIT)
+    add_case(f"numbers_{kind}_{version}", lambda t, k=kind, v=version: take_numbers(t, k, v), 130)
+    add_case(f"bank_{kind}_{version}", lambda t, k=kind, v=version: bank(t, k, v), 130)
 
 
 def moved(t, kind, version):
