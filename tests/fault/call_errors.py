@@ -42,6 +42,7 @@ ERRORS = {
     "accept4": DESCRIPTOR + " EINTR EAGAIN ECONNABORTED", "accept": DESCRIPTOR + " EINTR EAGAIN ECONNABORTED",
     "setsockopt": "ENOMEM",
     "sendto": SEND, "sendmsg": SEND, "sendmmsg": SEND, "recvfrom": RECEIVE, "recvmsg": RECEIVE, "recvmmsg": RECEIVE,
+    "pidfd_open": "ESRCH EMFILE ENFILE ENOMEM",
     "poll": "EINTR", "ppoll": "EINTR",  # needs memory for very many descriptors only
     # processes
     "clone": "EAGAIN ENOMEM", "execve": "ENOMEM EIO EMFILE ETXTBSY", "wait4": "EINTR",
