@@ -207,9 +207,11 @@ def plain_stream_server(t):
 def nothing_for_the_lonely(t):
     """A server without peers makes no call for them while it serves plain clients."""
     port, trace = free_port(), os.path.join(t.dir, "trace")
-    t.program([need("strace"), "-o", trace, "-E", f"LD_PRELOAD={LIB}", "-E", f"KEN_STORE={t.dir}/lonely",
+    tracer = t.program([need("strace"), "-o", trace, "-E", f"LD_PRELOAD={LIB}", "-E", f"KEN_STORE={t.dir}/lonely",
                subject("number_server"), str(port)], bare=True)
     wait_until(lambda: is_open(port), "the server's port")
+    with open(f"/proc/{tracer.pid()}/task/{tracer.pid()}/children") as f:  # who is traced outlives strace
+        t.at_end(lambda pids=f.read().split(): [os.kill(int(pid), 9) for pid in pids])
     time.sleep(0.2)
     client = Output(t, "client", [subject("number_client"), str(port), "400", "plain"], bare=True)
     wait_until(client.ended, "the client")
