@@ -158,7 +158,10 @@ static int track_new(struct session *s, const struct mapping_line *line, bool wh
             at = stop;
             continue;
         }
-        int r = tracker_add(&s->tracker, at, stop);
+        bool sealed = (line->prot & (PROT_READ | PROT_WRITE)) == PROT_READ;
+        int r = sealed        ? tracker_add_sealed(&s->tracker, at, stop)
+                : line->inode ? tracker_add(&s->tracker, at, stop) /* what was restored would be read by the table */
+                              : tracker_add_sparse(&s->tracker, at, stop);
         if (r < 0)
             return r;
         if ((r = whole ? take_existing(s, at, stop, take) : take_populated(s, at, stop, take)))
@@ -369,6 +372,7 @@ int areas_refresh(struct session *s, int (*take)(struct session *, uintptr_t, ui
         if (kind == AREA_SHARED_ANONYMOUS && (line.prot & PROT_READ) && a->shared_count < SPAN_MAX)
             a->shared[a->shared_count++] = (struct span){line.start, line.end};
     }
+    s->tracker.apart.whole = (struct page_range){a->stack.start, a->stack.end};
     s->image.layout_changed = true;
     a->stale = false;
     return 0;

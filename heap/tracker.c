@@ -136,6 +136,8 @@ static int look(struct tracker *t)
 static int forget(struct tracker *t, uintptr_t start, uintptr_t end)
 {
     int r = pages_remove(&t->tracked, start, end);
+    if (!r && t->apart.allowed)
+        r = apart_forget(t, start, end);
     if (!r && t->held.count)
         r = pages_remove(&t->held, start, end);
     return r || !t->pending.count ? r : pages_remove(&t->pending, start, end);
@@ -156,11 +158,25 @@ static int hold(struct tracker *t, uintptr_t start, uintptr_t end)
     return 0;
 }
 
-int tracker_add(struct tracker *t, uintptr_t start, uintptr_t end)
+enum manner { PLAIN, SPARSE, SEALED };
+
+static int add(struct tracker *t, uintptr_t start, uintptr_t end, enum manner manner)
+{
+    if (t->kind != TRACKER_UFFD)
+        return forget(t, start, end);
+    if (!t->apart.allowed)
+        return uffd_add(t, start, end);
+    int r = apart_forget(t, start, end);
+    if (r)
+        return r;
+    return manner == SEALED ? apart_seal(t, start, end) : manner == SPARSE ? apart_add(t, start, end) : uffd_add(t, start, end);
+}
+
+static int add_tracked(struct tracker *t, uintptr_t start, uintptr_t end, enum manner manner)
 {
     if (start >= end)
         return 0;
-    int r = t->kind == TRACKER_UFFD ? uffd_add(t, start, end) : forget(t, start, end);
+    int r = add(t, start, end, manner);
     /* Arming the range arms everything: what else was written must be read before. */
     if (!r && t->kind == TRACKER_SOFTDIRTY)
         r = look(t);
@@ -168,6 +184,38 @@ int tracker_add(struct tracker *t, uintptr_t start, uintptr_t end)
         r = hold(t, start, end);
     t->walked = NEW_PASS;
     return r ? r : pages_add(&t->tracked, start, end);
+}
+
+int tracker_add(struct tracker *t, uintptr_t start, uintptr_t end)
+{
+    return add_tracked(t, start, end, PLAIN);
+}
+
+int tracker_add_sealed(struct tracker *t, uintptr_t start, uintptr_t end)
+{
+    return add_tracked(t, start, end, SEALED);
+}
+
+int tracker_add_sparse(struct tracker *t, uintptr_t start, uintptr_t end)
+{
+    return add_tracked(t, start, end, SPARSE);
+}
+
+int tracker_settle(struct tracker *t, uintptr_t start, uintptr_t end)
+{
+    return t->apart.allowed && start < end ? apart_settle(t, start, end) : 0;
+}
+
+int tracker_join(struct tracker *t, uintptr_t start, uintptr_t end)
+{
+    return t->apart.allowed && start < end ? apart_join(t, start, end) : 0;
+}
+
+int tracker_allow_apart(struct tracker *t, bool allowed)
+{
+    int r = allowed ? 0 : tracker_join(t, 0, UINTPTR_MAX);
+    t->apart.allowed = allowed && t->kind == TRACKER_UFFD;
+    return r;
 }
 
 int tracker_remove(struct tracker *t, uintptr_t start, uintptr_t end)
@@ -184,6 +232,8 @@ int tracker_mark(struct tracker *t, uintptr_t start, uintptr_t end)
     int r = 0;
     if (t->kind != TRACKER_UFFD)
         return pages_add_common(&t->pending, &t->tracked, start, end);
+    if (t->apart.allowed)
+        r = apart_join(t, start, end);
     for (size_t i = pages_find(&t->tracked, start); i < t->tracked.count; i++) {
         const struct page_range *range = &t->tracked.at[i];
         if (r || range->start >= end)
@@ -194,11 +244,26 @@ int tracker_mark(struct tracker *t, uintptr_t start, uintptr_t end)
     return r;
 }
 
+static long scan_apart(struct tracker *t, uintptr_t from, uintptr_t to, struct page_range *out, size_t capacity,
+                       uintptr_t *walk_end)
+{
+    long given = apart_begin(t, from, to, out, capacity);
+    if (given < 0)
+        return given;
+    long n = uffd_scan(t, from, to, out + given, capacity - (size_t)given, walk_end);
+    t->walked = *walk_end;
+    if (n < 0)
+        return n;
+    apart_learn(t, out + given, (size_t)n);
+    return given + n;
+}
+
 long tracker_scan(struct tracker *t, uintptr_t from, uintptr_t to, struct page_range *out,
                   size_t capacity, uintptr_t *walk_end)
 {
     if (t->kind == TRACKER_UFFD)
-        return uffd_scan(t, from, to, out, capacity, walk_end);
+        return t->apart.allowed ? scan_apart(t, from, to, out, capacity, walk_end)
+                                : uffd_scan(t, from, to, out, capacity, walk_end);
     if (from < t->walked) {
         int r = look(t);
         if (r)

@@ -4,7 +4,8 @@
  *   TRACKER_SOFTDIRTY  soft-dirty bits, where the kernel was built with CONFIG_MEM_SOFT_DIRTY.
  *   TRACKER_COMPARE    takes every populated page for written: always right, and the reference for the others.
  *
- * A tracker may report too much (a page that was written with what it held), never too little. What each reports
+ * A tracker may report too much (a page that was written with what it held, or that often is; the empty neighbours of the
+ * first page that is written in 2 MiB), never too little. What each reports
  * after the layout changed:
  *
  *                       UFFD                          SOFTDIRTY                      COMPARE
@@ -36,6 +37,21 @@
 
 enum tracker_kind { TRACKER_BEST, TRACKER_UFFD, TRACKER_SOFTDIRTY, TRACKER_COMPARE };
 
+#define APART_HEAT 1024u
+
+/* UFFD: tracked pages that are not registered, and the search for more of them (tracker_apart.c). */
+struct apart {
+    bool allowed;
+    struct pages sealed, untouched, hot;
+    struct page_range whole; /* is not to be split: the main stack, which the kernel names as a whole */
+    unsigned hot_pages;
+    uint32_t pass;
+    struct heat {
+        uintptr_t page;
+        uint32_t pass, count; /* reported last, and how many passes in a row */
+    } heat[APART_HEAT];
+};
+
 struct tracker {
     enum tracker_kind kind;
     int uffd;               /* UFFD, else -1 */
@@ -47,6 +63,7 @@ struct tracker {
     struct pages fresh;   /* scratch: the next `held` */
     struct pages pending; /* written, not handed out yet */
     uintptr_t walked;     /* where the pass stands */
+    struct apart apart;
 };
 
 /* Sets up the tracker that is wanted, or the best there is, after trying out whether it really reports a write and a
@@ -69,6 +86,23 @@ int tracker_named(const char *name);
  * written (COMPARE: until the next pass). May cover what is tracked already. UFFD installs a marker for each absent
  * page (8 bytes of page table, ~6 ms for each GiB): not for sparse giants. Returns 0 or -errno. */
 int tracker_add(struct tracker *, uintptr_t start, uintptr_t end);
+
+/* The same for anonymous memory of which much may never be used. */
+int tracker_add_sparse(struct tracker *, uintptr_t start, uintptr_t end);
+
+/* The same for a range that cannot be written before tracker_settle(): it costs the scans nothing. */
+int tracker_add_sealed(struct tracker *, uintptr_t start, uintptr_t end);
+
+/* To be called before the protection of tracked pages changes; other threads may run. Returns 0 or -errno. */
+int tracker_settle(struct tracker *, uintptr_t start, uintptr_t end);
+
+/* To be called before mremap(), which wants its pages in one mapping: what was never touched there may be reported as written.
+ * Returns 0 or -errno. */
+int tracker_join(struct tracker *, uintptr_t start, uintptr_t end);
+
+/* Whether every call of the program that maps, unmaps, moves or protects memory is seen, so that UFFD may know of pages without
+ * being told by the kernel; for what is added from now on. Returns 0 or -errno. */
+int tracker_allow_apart(struct tracker *, bool);
 
 /* The range was unmapped or replaced, or is of no interest any more. Returns 0 or -ENOMEM. */
 int tracker_remove(struct tracker *, uintptr_t start, uintptr_t end);

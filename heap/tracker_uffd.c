@@ -57,12 +57,17 @@ static long protect(struct tracker *t, uintptr_t start, uintptr_t end, bool on)
     return r;
 }
 
-int uffd_add(struct tracker *t, uintptr_t start, uintptr_t end)
+int uffd_register(struct tracker *t, uintptr_t start, uintptr_t end)
 {
     struct uffdio_register reg = {.range = {.start = start, .len = end - start},
                                   .mode = UFFDIO_REGISTER_MODE_WP};
-    long r = sys(SYS_ioctl, t->uffd, UFFDIO_REGISTER, &reg);
-    return (int)(r < 0 ? r : protect(t, start, end, true));
+    return (int)sys(SYS_ioctl, t->uffd, UFFDIO_REGISTER, &reg);
+}
+
+int uffd_add(struct tracker *t, uintptr_t start, uintptr_t end)
+{
+    int r = uffd_register(t, start, end);
+    return r < 0 ? r : (int)protect(t, start, end, true);
 }
 
 int uffd_mark(struct tracker *t, uintptr_t start, uintptr_t end)

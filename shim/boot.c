@@ -302,6 +302,7 @@ void boot_resumed(void)
     heir_boot();
     s->error_fd = (int)disk_high_fd(sys(SYS_fcntl, 2, F_DUPFD_CLOEXEC, 3));
     verify_own(s);
+    tracker_allow_apart(&s->tracker, !config.plt_only);
     areas_resume(s);
     restore_done(s);
     log_attach_after_restore(&s->log);
@@ -311,6 +312,7 @@ void boot_resumed(void)
     FAULT("resume.process");
     process_resume();
     s->sigsys = !config.plt_only && sigsys_on();
+    tracker_allow_apart(&s->tracker, s->sigsys);
     FAULT("resume.net");
     threads_resume();
     FAULT("resume.threads");
@@ -431,6 +433,7 @@ static void begin(struct session *s, char **argv)
     FAULT("boot.ready");
     call_passive = false;
     s->sigsys = !config.plt_only && sigsys_on();
+    tracker_allow_apart(&s->tracker, s->sigsys);
     if (!s->sigsys)
         say("no Syscall User Dispatch: only calls that the program itself makes by name are seen; what libc does "
             "inside stdio, getaddrinfo or dlopen is not covered");

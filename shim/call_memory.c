@@ -84,6 +84,9 @@ long call_mprotect(struct call *c)
 {
     if (touches_window((uintptr_t)c->arg[0], (size_t)c->arg[1]))
         return -ENOMEM;
+    int r = tracker_settle(&session->tracker, (uintptr_t)c->arg[0], (uintptr_t)c->arg[0] + PAGE_UP((size_t)c->arg[1]));
+    if (r)
+        return r;
     session->areas.stale = true;
     return call_raw(c);
 }
@@ -222,6 +225,9 @@ long call_mremap(struct call *c)
     struct mapping_line line;
     if (touches_window(old, old_bytes) || ((flags & MREMAP_FIXED) && touches_window((uintptr_t)c->arg[4], bytes)))
         return -EINVAL;
+    int joined = tracker_join(&session->tracker, old, old + old_bytes);
+    if (joined)
+        return joined;
     if (session->resumed && (bytes > old_bytes || (flags & MREMAP_FIXED)) && old_bytes && find_line(old, &line) &&
         line.start <= old && from_image(&line))
         return grow_restored(old, old_bytes, bytes, flags, (uintptr_t)c->arg[4], line.prot);
