@@ -370,6 +370,7 @@ void boot_inherit(void)
     log_use_twin(&s->log, s->image.twin);
     s->log.synced_bytes = s->image.meta->durable_bytes;
     open_tracker(s);
+    tracker_allow_apart(&s->tracker, s->sigsys);
     areas_inherit(s);
     s->apart = false;
 }

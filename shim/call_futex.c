@@ -81,13 +81,41 @@ static long owned(struct call *c)
     }
 }
 
+/* Outputs are held, and other threads are awake, which may end the turn: waits for a moment for both. Returns what the wait
+ * came to, or -ETIMEDOUT; *left: a commit of another thread's took this wait along. */
+static long wait_within_turn(const struct call *c, bool *left)
+{
+    uint64_t turn = turn_number();
+    struct timespec moment = time_spec(time_after(time_monotonic_ns(), turn_grace_ns()) - time_offset_ns(CLOCK_MONOTONIC));
+    struct call inner = *c;
+    if (((int)c->arg[1] & FUTEX_CMD_MASK) == FUTEX_WAIT)
+        inner.arg[5] = FUTEX_BITSET_MATCH_ANY;
+    inner.arg[1] = FUTEX_WAIT_BITSET | (c->arg[1] & FUTEX_PRIVATE_FLAG);
+    inner.arg[3] = (long)&moment;
+    long result = signal_block_once(&inner);
+    *left = result == -ETIMEDOUT && turn_number() != turn;
+    return result;
+}
+
+/* Waits for ever, so that a wait in two parts is the same. */
+static bool is_endless(const struct call *c)
+{
+    return !c->arg[3] && ((int)c->arg[1] & FUTEX_CMD_MASK) != FUTEX_WAIT_REQUEUE_PI;
+}
+
 long call_futex(struct call *c)
 {
     if (owner_operation((int)c->arg[1]))
         return owned(c);
     if (!waits((int)c->arg[1]))
         return call_raw(c);
-    if (outbox_held())
+    bool left = false;
+    if (outbox_held() && is_endless(c) && turn_grace_ns() > 0) {
+        long result = wait_within_turn(c, &left);
+        if (result != -ETIMEDOUT && result != SIGNAL_AGAIN)
+            return result;
+    }
+    if (outbox_held() && !left)
         turn_end(TURN_FLUSH);
     return c->arg[3] ? wait_limited(c) : signal_block(c);
 }

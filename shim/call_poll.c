@@ -1,24 +1,13 @@
 /* poll, ppoll, select, pselect6: the rhythm of call_wait.h for many descriptors. */
 #define _GNU_SOURCE
 #include "net/inbox.h"
-#include "net/transport.h"
 #include "shim/call_net.h"
-#include "shim/call_signal.h"
 #include "shim/call_peer.h"
 #include "shim/call_wait.h"
-#include "shim/turn.h"
 
 #include <string.h>
 #include <sys/select.h>
 #include <sys/time.h>
-
-struct poll_call {
-    struct pollfd *fds;
-    unsigned count;
-    uint64_t mask_copy;
-    uint64_t *mask; /* NULL: none */
-    struct deadline until;
-};
 
 /* Unread bytes of a journal make a descriptor readable, whatever the kernel's pipe holds. */
 static long add_unread(struct pollfd *fds, unsigned count)
@@ -33,84 +22,31 @@ static long add_unread(struct pollfd *fds, unsigned count)
     return ready;
 }
 
-static long probe(struct poll_call *p)
+static long probe(struct watch *w)
 {
-    wait_serve();
-    long r = sys(SYS_poll, p->fds, p->count, 0);
-    return r >= 0 && (inbox_any() || peer_any()) ? add_unread(p->fds, p->count) : r;
+    long r = sys(SYS_poll, w->fds, w->count, 0);
+    return r >= 0 && (inbox_any() || peer_any()) ? add_unread(w->fds, w->count) : r;
 }
 
-/* True when input came within the time that turns without outputs share. */
-static bool share(struct poll_call *p)
-{
-    long left = wait_left(&p->until);
-    long ms = left < 0 ? -1 : left / 1000000L;
-    if (outbox_held())
-        return false;
-    if (transport_fd() < 0)
-        return wait_share(p->fds, p->count, ms) > 0;
-    struct pollfd all[p->count + 1];
-    memcpy(all, p->fds, p->count * sizeof *all);
-    all[p->count] = (struct pollfd){transport_fd(), POLLIN, 0};
-    long r = wait_share(all, p->count + 1, ms);
-    if (all[p->count].revents)
-        transport_wake();
-    return r > 0;
-}
-
-static long block(struct poll_call *p)
+static long block(struct watch *w)
 {
     struct timespec t;
     struct call c = {.nr = SYS_ppoll,
-                     .arg = {(long)p->fds, p->count, (long)wait_timespec(&p->until, &t),
-                             (long)p->mask, 8, 0}};
-    if (!wait_has_extras())
-        return wait_kernel(&c);
-    struct pollfd all[p->count + WAIT_EXTRAS];
-    memcpy(all, p->fds, p->count * sizeof *all);
-    c.arg[0] = (long)all;
-    int n = wait_extras(all + p->count);
-    c.arg[1] = p->count + n;
-    long r = signal_block_once(&c);
-    if (r > 0)
-        wait_woken(all + p->count, n);
-    if (r == SIGNAL_AGAIN)
-        turn_end(TURN_WAIT);
-    return r <= 0 && r != SIGNAL_AGAIN ? r : WAIT_AGAIN;
+                     .arg = {(long)w->fds, w->count, (long)wait_timespec(&w->until, &t),
+                             (long)(w->masked ? &w->mask : NULL), 8, 0}};
+    return wait_kernel(&c);
 }
 
-static long poll_rhythm(struct poll_call *p)
+static struct watch watching(struct pollfd *fds, unsigned count, int64_t ns)
 {
-    bool ended = false;
-    for (;;) {
-        long r = probe(p);
-        if (r)
-            return r > 0 ? wait_answer(r) : r;
-        if (wait_left(&p->until) == 0 && !p->mask)
-            return wait_refused(0);
-        if (!ended && share(p))
-            continue;
-        if (!ended) {
-            turn_end(TURN_WAIT);
-            ended = true;
-            if (turn_resumed())
-                continue; /* what the last incarnation had not read is there at once */
-        }
-        r = block(p);
-        if (r != WAIT_AGAIN)
-            return r;
-        ended = !wait_serve();
-    }
+    return (struct watch){.fds = fds, .count = count, .until = wait_until(ns), .probe = probe, .block = block};
 }
 
 long call_poll(struct call *c)
 {
-    long ms = (int)c->arg[2];
-    struct poll_call p = {.fds = (struct pollfd *)c->arg[0], .count = (unsigned)c->arg[1]};
-    p.until = wait_until(ms < 0 ? -1 : ms * 1000000L);
-    if (p.count > FD_LIMIT)
-        return call_raw(c);
-    return poll_rhythm(&p);
+    int ms = (int)c->arg[2];
+    struct watch w = watching((struct pollfd *)c->arg[0], (unsigned)c->arg[1], ms < 0 ? -1 : ms * 1000000L);
+    return w.count > FD_LIMIT ? call_raw(c) : wait_watch(&w);
 }
 
 int64_t wait_ns(const struct timespec *t)
@@ -131,20 +67,15 @@ static void tell_left(struct timespec *to, const struct deadline *until)
 
 long call_ppoll(struct call *c)
 {
-    struct poll_call p = {.fds = (struct pollfd *)c->arg[0], .count = (unsigned)c->arg[1]};
     struct timespec *limit = (struct timespec *)c->arg[2];
     int64_t ns = wait_ns(limit);
-    if (p.count > FD_LIMIT || ns == -EINVAL)
+    struct watch w = watching((struct pollfd *)c->arg[0], (unsigned)c->arg[1], ns);
+    if (w.count > FD_LIMIT || ns == -EINVAL)
         return call_raw(c);
-    if (c->arg[3]) {
-        long r = signal_mask_read(&p.mask_copy, (const void *)c->arg[3], (size_t)c->arg[4]);
-        if (r < 0)
-            return r;
-        p.mask = &p.mask_copy;
-    }
-    p.until = wait_until(ns);
-    long r = poll_rhythm(&p);
-    tell_left(limit, &p.until);
+    long r = wait_mask(&w, (const void *)c->arg[3], (size_t)c->arg[4]);
+    if (r == 0)
+        r = wait_watch(&w);
+    tell_left(limit, &w.until);
     return r;
 }
 
@@ -214,29 +145,29 @@ static bool all_open(const struct pollfd *fds, unsigned count)
 
 /* poll() also wakes for what select() does not ask about (a hang-up of a write-only set): the kernel's select is asked
  * to answer once there is something; here a set that cannot match is waited for again after a moment. */
-static long select_rhythm(struct sets *s, struct poll_call *p)
+static long select_rhythm(struct sets *s, struct watch *w)
 {
     unsigned count = select_count(s, NULL);
     struct pollfd fds[count + 1];
-    p->fds = fds;
-    p->count = select_count(s, fds);
-    sys(SYS_poll, fds, p->count, 0);
-    if (!all_open(fds, p->count))
+    w->fds = fds;
+    w->count = select_count(s, fds);
+    sys(SYS_poll, fds, w->count, 0);
+    if (!all_open(fds, w->count))
         return -EBADF;
     for (;;) {
-        long r = poll_rhythm(p);
+        long r = wait_watch(w);
         if (r < 0)
             return r;
-        if (r > 0 && !all_open(fds, p->count))
+        if (r > 0 && !all_open(fds, w->count))
             return -EBADF;
         long bits = 0;
-        for (unsigned i = 0; i < p->count; i++)
+        for (unsigned i = 0; i < w->count; i++)
             bits += (fds[i].events & POLLIN && fds[i].revents & SELECT_IN) ||
                     (fds[i].events & POLLOUT && fds[i].revents & SELECT_OUT) ||
                     (fds[i].events & POLLPRI && fds[i].revents & POLLPRI);
         if (bits || r == 0)
-            return select_answer(s, fds, p->count);
-        for (unsigned i = 0; i < p->count; i++)
+            return select_answer(s, fds, w->count);
+        for (unsigned i = 0; i < w->count; i++)
             if (fds[i].revents)
                 fds[i].fd = -1 - fds[i].fd; /* it hung up and nobody asked */
     }
@@ -252,16 +183,15 @@ static struct sets sets_of(struct call *c)
 long call_select(struct call *c)
 {
     struct sets s = sets_of(c);
-    struct poll_call p = {0};
     struct timeval *limit = (struct timeval *)c->arg[4];
     if (s.count < 0 || (limit && (limit->tv_sec < 0 || limit->tv_usec < 0)))
         return -EINVAL;
     struct timespec t = {0, 0};
     if (limit)
         t = (struct timespec){limit->tv_sec + limit->tv_usec / 1000000, limit->tv_usec % 1000000 * 1000};
-    p.until = wait_until(wait_ns(limit ? &t : NULL));
-    long r = select_rhythm(&s, &p);
-    if (limit && wait_timespec(&p.until, &t))
+    struct watch w = watching(NULL, 0, wait_ns(limit ? &t : NULL));
+    long r = select_rhythm(&s, &w);
+    if (limit && wait_timespec(&w.until, &t))
         *limit = (struct timeval){t.tv_sec, t.tv_nsec / 1000};
     return r;
 }
@@ -269,7 +199,6 @@ long call_select(struct call *c)
 long call_pselect6(struct call *c)
 {
     struct sets s = sets_of(c);
-    struct poll_call p = {0};
     struct timespec *limit = (struct timespec *)c->arg[4];
     const struct {
         const void *mask;
@@ -278,14 +207,10 @@ long call_pselect6(struct call *c)
     int64_t ns = wait_ns(limit);
     if (s.count < 0 || ns == -EINVAL)
         return -EINVAL;
-    if (with && with->mask) {
-        long r = signal_mask_read(&p.mask_copy, with->mask, with->size);
-        if (r < 0)
-            return r;
-        p.mask = &p.mask_copy;
-    }
-    p.until = wait_until(ns);
-    long r = select_rhythm(&s, &p);
-    tell_left(limit, &p.until);
+    struct watch w = watching(NULL, 0, ns);
+    long r = with ? wait_mask(&w, with->mask, with->size) : 0;
+    if (r == 0)
+        r = select_rhythm(&s, &w);
+    tell_left(limit, &w.until);
     return r;
 }

@@ -98,19 +98,39 @@ long call_clock_getres(struct call *c)
 __attribute__((weak)) long peer_sleep(long clock, int64_t deadline);
 __attribute__((weak)) bool peer_awake(void);
 
+static long sleep_in_kernel(long clock, int64_t deadline)
+{
+    int64_t kernels = deadline == INT64_MAX ? deadline : deadline - time_offset_ns(clock);
+    struct timespec until = time_spec(kernels);
+    struct call inner = {.nr = SYS_clock_nanosleep, .arg = {time_kernels_clock(clock), TIMER_ABSTIME, (long)&until, 0}};
+    return peer_sleep && peer_awake() ? peer_sleep(clock, kernels) : signal_block_once(&inner);
+}
+
+/* Between the calls of its other threads a program sleeps within the turn at first. *ended: a commit of another thread's took
+ * the sleep along. Returns as sleep_in_kernel(), or SIGNAL_AGAIN: some of it is left. */
+static long sleep_within_turn(long clock, int64_t deadline, bool *ended)
+{
+    uint64_t turn = turn_number();
+    int64_t until = time_after(kernel_ns(clock) + time_offset_ns(clock), turn_grace_ns());
+    long result = sleep_in_kernel(clock, until < deadline ? until : deadline);
+    if (result || until >= deadline)
+        return result;
+    *ended = turn_number() != turn;
+    return SIGNAL_AGAIN;
+}
+
 /* Sleeps until `deadline` of `clock` as the program sees it; 0 or -EINTR. The kernel is given the
  * deadline, not a duration: what libken does meanwhile, a restart too, is part of the sleep. */
 static long sleep_until(long clock, int64_t deadline)
 {
-    long result;
-    do {
-        turn_end(TURN_WAIT); /* may end in another incarnation, with another offset */
-        int64_t kernels = deadline == INT64_MAX ? deadline : deadline - time_offset_ns(clock);
-        struct timespec until = time_spec(kernels);
-        struct call inner = {.nr = SYS_clock_nanosleep,
-                             .arg = {time_kernels_clock(clock), TIMER_ABSTIME, (long)&until, 0}};
-        result = peer_sleep && peer_awake() ? peer_sleep(clock, kernels) : signal_block_once(&inner);
-    } while (result == SIGNAL_AGAIN);
+    bool ended = false;
+    long result = threads_many && !turn_overdue() ? sleep_within_turn(clock, deadline, &ended) : SIGNAL_AGAIN;
+    while (result == SIGNAL_AGAIN) {
+        if (!ended)
+            turn_end(TURN_WAIT); /* may end in another incarnation, with another offset */
+        ended = false;
+        result = sleep_in_kernel(clock, deadline);
+    }
     return result;
 }
 

@@ -1,10 +1,17 @@
 #define _GNU_SOURCE
 #include "shim/call_wait.h"
+#include "heap/fault.h"
 #include "net/host.h"
 #include "net/peers.h"
 #include "shim/call_signal.h"
+#include "shim/thread.h"
 #include "shim/threads.h"
 #include "shim/turn.h"
+
+#include <string.h>
+
+#define COMPANY_TRY 8 /* commits */
+#define COMPANY_LASTS 256
 
 static int64_t now_ns(void)
 {
@@ -48,59 +55,86 @@ static bool held_for_long(void)
     return now - outbox.first_ns > WAIT_HELD_NS || now < outbox.first_ns;
 }
 
-/* A program that is busy with input, or looks without ever waiting, and emits nothing, is committed all the same from time to
- * time. The clock is asked at every 16th call only. */
-static bool overdue(void)
-{
-    struct thread_quiet *quiet = &thread_self()->quiet;
-    if (++quiet->calls % 16)
-        return false;
-    int64_t now = now_ns();
-    if (quiet->turn == turn_number() && now >= quiet->since_ns)
-        return now - quiet->since_ns > WAIT_QUIET_NS;
-    quiet->turn = turn_number();
-    quiet->since_ns = now;
-    return false;
-}
-
 long wait_answer(long result)
 {
-    if (outbox_held() ? held_for_long() : overdue())
+    if (outbox_held() ? held_for_long() : turn_overdue())
         turn_end(TURN_FLUSH);
     return result;
 }
 
 long wait_refused(long result)
 {
-    if (outbox_held() || overdue())
+    if (outbox_held() || turn_overdue())
         turn_end(TURN_FLUSH);
     else
         outbox_retry();
     return result;
 }
 
-static long poll_away(void *call)
+struct sharing {
+    struct call poll;
+    struct timespec limit;
+    bool last;
+};
+
+/* The last thread that comes to rest gives way before it commits for all: others may have been woken and not have run yet, and
+ * then one record does for all of them. On a busy machine that costs somebody else's time slice, so it is done where it has
+ * found somebody lately, and tried now and then elsewhere. */
+static bool expects_company(struct thread_company *c)
 {
-    return call_raw(call);
+    if (c->expected) {
+        c->expected--;
+        return true;
+    }
+    return ++c->rests % COMPANY_TRY == 0;
 }
 
-long wait_share(struct pollfd *p, unsigned long count, long ms)
+static long rest(void *context)
 {
-    struct call c = {.nr = SYS_poll, .arg = {(long)p, (long)count, ms < 0 || ms > WAIT_SHARE_MS ? WAIT_SHARE_MS : ms}};
-    return threads_away(poll_away, &c);
+    struct sharing *s = context;
+    if (s->last) {
+        uint64_t turn = turn_number();
+        uint32_t held = outbox.count;
+        sys(SYS_sched_yield);
+        bool still = threads_resting();
+        if (!still || outbox.count != held || turn_number() != turn)
+            thread_self()->company.expected = COMPANY_LASTS;
+        if (still)
+            return 0;
+    }
+    return call_raw(&s->poll);
 }
 
-bool wait_settle(int fd, short events)
+/* Waits within the turn, while other threads may go on and end it; the last one not at all. As poll, or THREADS_AGAIN. */
+static long share(const struct pollfd *fds, unsigned count, int64_t ns, bool last)
 {
-    if (!outbox_held()) {
-        struct pollfd p[2] = {{fd, events, 0}, {transport_fd(), POLLIN, 0}};
-        if (wait_share(p, p[1].fd >= 0 ? 2 : 1, -1) > 0) {
-            if (p[1].revents) {
-                transport_wake();
-                transport_pump();
-            }
+    struct sharing s = {.limit = {ns / 1000000000L, ns % 1000000000L}, .last = last};
+    struct pollfd all[count + 1];
+    int transport = transport_fd();
+    memcpy(all, fds, count * sizeof *all);
+    all[count] = (struct pollfd){transport, POLLIN, 0};
+    s.poll = (struct call){.nr = SYS_ppoll, .arg = {(long)all, count + (transport >= 0), (long)&s.limit, 0, 8, 0}};
+    long r = threads_away(rest, &s);
+    if (r > 0 && transport >= 0 && all[count].revents)
+        transport_wake();
+    return r;
+}
+
+bool wait_settle(const struct pollfd *fds, unsigned count, const struct deadline *until)
+{
+    uint64_t turn = turn_number();
+    int64_t grace = turn_grace_ns(), left = wait_left(until);
+    bool last = threads_many && grace == 0 && expects_company(&thread_self()->company);
+    if (last)
+        grace = TURN_GROUP_NS;
+    if (left >= 0 && left < grace)
+        grace = left;
+    if (grace > 0) {
+        long r = share(fds, count, grace, last);
+        if (r > 0 || r == THREADS_AGAIN)
             return true;
-        }
+        if (MUTANT("wait.nobody_ends_the_turn", true, turn_number() != turn))
+            return false; /* a commit took this thread's wait along */
     }
     turn_end(TURN_WAIT);
     return turn_resumed(); /* what the last incarnation had not read is there at once */
@@ -230,7 +264,8 @@ long wait_rhythm(struct call *c, const struct waiting *w)
             return wait_answer(w->accounts ? wait_accounted(w->fd, r) : r);
         if (w->nonblocking)
             return wait_refused(r);
-        if (!ended && wait_settle(w->fd, w->events))
+        struct pollfd wanted = {w->fd, w->events, 0};
+        if (!ended && wait_settle(&wanted, 1, &until))
             continue;
         ended = true;
         if (w->blocking && !w->timeout_ns && !wait_has_extras() && !(w->accounts && threads_many))
@@ -240,6 +275,48 @@ long wait_rhythm(struct call *c, const struct waiting *w)
             ended = false;
         else if (r <= 0)
             return r ? r : -EAGAIN;
+    }
+}
+
+/* By a poll of everything that is watched. */
+static long watch_all(struct watch *w)
+{
+    struct timespec t;
+    struct pollfd all[w->count + WAIT_EXTRAS];
+    memcpy(all, w->fds, w->count * sizeof *all);
+    int n = wait_extras(all + w->count);
+    struct call c = {.nr = SYS_ppoll,
+                     .arg = {(long)all, w->count + (unsigned)n, (long)wait_timespec(&w->until, &t),
+                             (long)(w->masked ? &w->mask : NULL), 8, 0}};
+    long r = signal_block_once(&c);
+    if (r > 0)
+        wait_woken(all + w->count, n);
+    if (r == SIGNAL_AGAIN)
+        turn_end(TURN_WAIT);
+    return r > 0 || r == SIGNAL_AGAIN ? WAIT_AGAIN : r;
+}
+
+long wait_mask(struct watch *w, const void *mask, size_t size)
+{
+    w->masked = mask;
+    return mask ? signal_mask_read(&w->mask, mask, size) : 0;
+}
+
+long wait_watch(struct watch *w)
+{
+    for (bool ended = false;;) {
+        wait_serve();
+        long r = w->probe(w);
+        if (r)
+            return r > 0 ? wait_answer(r) : r;
+        if (wait_left(&w->until) == 0 && !w->masked)
+            return wait_refused(0);
+        if (!ended && wait_settle(w->fds, w->count, &w->until))
+            continue;
+        r = w->block && !wait_has_extras() ? w->block(w) : watch_all(w);
+        if (r != WAIT_AGAIN)
+            return r;
+        ended = !wait_serve();
     }
 }
 

@@ -2,9 +2,14 @@
  *
  *     try without blocking      an answer: return it (outputs held for long are let go first)
  *     non-blocking caller       "would block" with outputs held is a boundary as well
- *     outputs held              end the turn now
- *     nothing held              wait up to WAIT_SHARE_MS for input, only then end the turn
+ *     nothing held              wait for input for a moment (turn_grace_ns()), only then end the turn
+ *     outputs held              end the turn now, unless other threads of the program are awake
  *     block
+ *
+ * Threads share their commits. One that comes to rest with outputs held while others are awake goes to its wait as it is,
+ * and is saved there: the last one that comes to rest commits for all, with one record, and lets everything go. Should
+ * somebody compute for long, the first wait that has lasted for the time of grace ends the turn instead. The output
+ * rule is kept by every commit being one of the whole process: whatever is held then was produced by a state that it covers.
  *
  * turn_end() may return in a new process: what a handler needs after it lies on its stack or in libken's
  * memory, and deadlines are kept in the program's monotonic time, which a reboot does not set back.
@@ -18,10 +23,8 @@
 #include <poll.h>
 #include <time.h>
 
-#define WAIT_SHARE_MS 5          /* turns without outputs share a commit for so long */
 #define WAIT_HELD_NS 1000000L    /* outputs are held for at most this while answers keep coming */
 #define WAIT_HELD_ENTRIES 64
-#define WAIT_QUIET_NS 50000000L  /* without outputs and without waiting, a turn lasts for about so long */
 #define WAIT_TAILS 16            /* tails that a wait looks after at a time */
 #define WAIT_AGAIN (-600L)       /* something moved: look again */
 
@@ -47,11 +50,9 @@ long wait_answer(long result);
 /* There is none and the caller does not wait: the held outputs leave, then the result is returned. */
 long wait_refused(long result);
 
-/* About to block. True: input came while the turn was kept open, try again; false: the turn has ended. */
-bool wait_settle(int fd, short events);
-
-/* Polls for up to WAIT_SHARE_MS or `ms`, whichever is less (negative: no limit), while other threads may go on. */
-long wait_share(struct pollfd *, unsigned long count, long ms);
+/* About to block for `fds`. True: look again, something came while the turn was kept open; false: the turn has ended, by this
+ * thread or by another one that took this wait along. */
+bool wait_settle(const struct pollfd *fds, unsigned count, const struct deadline *);
 
 /* A call that may have waited, or ended the turn, has taken something from `fd` or put something into it: the next commit looks
  * at it again. Returns the result. */
@@ -91,6 +92,21 @@ bool wait_beside(int fd, unsigned ms, long nr, long *result);
 
 /* The whole rhythm for one descriptor. */
 long wait_rhythm(struct call *, const struct waiting *);
+
+/* The whole rhythm for many descriptors. */
+struct watch {
+    struct pollfd *fds; /* to be waited for */
+    unsigned count;
+    struct deadline until;
+    bool masked;
+    uint64_t mask; /* of signals, for the wait, if `masked` */
+    long (*probe)(struct watch *); /* looks without waiting: the answer, -errno, or 0 */
+    long (*block)(struct watch *); /* waits and answers by one call, if nothing else has to be watched; NULL: never so */
+};
+long wait_watch(struct watch *);
+
+/* The mask that a call carries, if it does (not NULL). 0 or -errno. */
+long wait_mask(struct watch *, const void *mask, size_t size);
 
 /* The outputs leave before the call is made: for everything that cannot be held. */
 long wait_flushed(struct call *);

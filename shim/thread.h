@@ -7,11 +7,16 @@
 
 #include "shim/signal_state.h"
 
-/* For call_wait.c: how long the thread has not ended a turn. Here, because each turn dirties this page anyway. */
+/* For turn_overdue(): how long the thread has not ended a turn. Here, because each turn dirties this page anyway. */
 struct thread_quiet {
     uint32_t calls;
     uint64_t turn;
     int64_t since_ns;
+};
+
+/* For call_wait.c: whether to look for company before a commit has been worth it. */
+struct thread_company {
+    uint16_t rests, expected;
 };
 
 struct thread {
@@ -19,6 +24,7 @@ struct thread {
      * call_dispatch() and by signal_block(), which lowers it to 0 for the wait. */
     int inside;
     struct thread_quiet quiet;
+    struct thread_company company;
     struct signal_thread signals;
     char name[16];  /* PR_SET_NAME; "": never set */
     uint32_t peer;  /* its place in the list of threads (threads.c) */

@@ -27,6 +27,7 @@ static struct peer peers[THREADS_MAX];
 static uint32_t peers_used; /* entries ever used */
 static uint32_t lock_word;  /* 0 free, 1 taken, 2 taken and waited for */
 static uint32_t go_word, stopped;
+static uint32_t awake; /* threads that do not wait in the kernel: they run, or want the lock. Atomic */
 static long process; /* its number, to the kernel */
 static uint32_t committer; /* index of the peer that committed last */
 
@@ -151,7 +152,7 @@ void threads_boot(const struct meta *m)
                              .robust_list_bytes = m->robust_list_bytes, .rseq = m->rseq,
                              .rseq_bytes = m->rseq_bytes, .rseq_signature = m->rseq_signature};
     peers[0].real_tid = peers[0].tid;
-    peers_used = 1;
+    peers_used = awake = 1;
     process = sys(SYS_getpid);
     install_signal();
 }
@@ -167,6 +168,7 @@ void threads_forked(void)
     peers[index] = me;
     peers_used = index + 1;
     threads_many = false;
+    awake = 1;
 }
 
 __attribute__((noinline)) long threads_away(long (*wait)(void *), void *context)
@@ -181,11 +183,24 @@ __attribute__((noinline)) long threads_away(long (*wait)(void *), void *context)
         return THREADS_AGAIN;
     }
     __atomic_store_n(&me->state, THREAD_AWAY, __ATOMIC_RELEASE);
+    __atomic_sub_fetch(&awake, 1, __ATOMIC_RELAXED);
     threads_unlock();
     long result = wait(context);
+    if (self()->state == THREAD_AWAY) /* no handler of the program ran meanwhile */
+        __atomic_add_fetch(&awake, 1, __ATOMIC_RELAXED);
     threads_lock();
     self()->state = THREAD_RUNNING;
     return result;
+}
+
+bool threads_resting(void)
+{
+    return __atomic_load_n(&awake, __ATOMIC_RELAXED) == 0;
+}
+
+bool threads_alone(void)
+{
+    return !threads_many || __atomic_load_n(&awake, __ATOMIC_RELAXED) <= 1;
 }
 
 void threads_back(const siginfo_t *info, uint64_t program_mask)
@@ -198,6 +213,7 @@ void threads_back(const siginfo_t *info, uint64_t program_mask)
     int before = t->queued;
     signal_enqueue(t, info, program_mask);
     time_heard(info->si_signo);
+    __atomic_add_fetch(&awake, 1, __ATOMIC_RELAXED);
     threads_lock();
     signal_dequeue(t, before);
     self()->state = THREAD_RUNNING;
@@ -227,6 +243,7 @@ void threads_stop(void)
             p->state = THREAD_NONE;
         } else if (signal_peer(p, THREADS_SIGNAL) == -ESRCH) {
             p->state = THREAD_NONE; /* killed by a seccomp filter or the like */
+            __atomic_sub_fetch(&awake, 1, __ATOMIC_RELAXED);
         } else {
             wanted++;
         }
@@ -240,11 +257,16 @@ void threads_go(void)
 {
     if (!threads_many)
         return;
-    for (uint32_t i = 0; i < peers_used; i++)
-        if (peers[i].state == THREAD_STOPPED)
-            peers[i].state = THREAD_RUNNING;
+    bool any = false;
+    for (uint32_t i = 0; i < peers_used; i++) {
+        if (peers[i].state != THREAD_STOPPED)
+            continue;
+        peers[i].state = THREAD_RUNNING;
+        any = true;
+    }
     __atomic_add_fetch(&go_word, 1, __ATOMIC_RELEASE);
-    futex_wake(&go_word, INT32_MAX);
+    if (any)
+        futex_wake(&go_word, INT32_MAX);
 }
 
 unsigned threads_stops(void)
@@ -376,6 +398,9 @@ void threads_resume(void)
     for (uint32_t i = 0; i < peers_used; i++)
         if (&peers[i] != self() && &peers[i] != leader && peers[i].state != THREAD_NONE)
             make_again(&peers[i]);
+    awake = 0; /* those that waited begin their wait anew, at its very beginning */
+    for (uint32_t i = 0; i < peers_used; i++)
+        awake += peers[i].state != THREAD_NONE;
 }
 
 static struct peer *free_peer(uint32_t *index)
@@ -420,6 +445,7 @@ long call_clone_thread(struct call *c)
     if (sys_failed(tid))
         return tid;
     p->tid = p->real_tid = tid;
+    __atomic_add_fetch(&awake, 1, __ATOMIC_RELAXED);
     __atomic_store_n(&p->state, THREAD_RUNNING, __ATOMIC_RELEASE);
     return tid;
 }
@@ -439,6 +465,7 @@ void threads_exit(long status)
     if (alive <= 1)
         return;
     __atomic_store_n(&self()->state, THREAD_EXITING, __ATOMIC_RELEASE);
+    __atomic_sub_fetch(&awake, 1, __ATOMIC_RELAXED);
     threads_unlock();
     for (;;)
         sys(SYS_exit, status);

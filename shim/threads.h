@@ -65,6 +65,13 @@ void threads_unlock(void);
 #define THREADS_AGAIN (-600L)
 long threads_away(long (*wait)(void *), void *context);
 
+/* True when every other thread of the program waits in the kernel, and nothing but its wait's end brings it back. Lock held.
+ * No more than advice: a thread may wake the moment after. */
+bool threads_alone(void);
+
+/* The same, asked within a wait, without the lock: nobody is awake. */
+bool threads_resting(void);
+
 /* A handler of the program is about to run within such a wait, for this signal; `mask` is what the wait was made with. The
  * kernel has given the signal away: until the thread has the lock, it stands in its queue for whoever commits. */
 void threads_back(const siginfo_t *, uint64_t mask);

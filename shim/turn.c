@@ -23,7 +23,13 @@
 #include "shim/children.h"
 #include "shim/config.h"
 #include "shim/heir.h"
+#include "shim/thread.h"
 #include "shim/threads.h"
+
+#include <time.h>
+
+#define SHARE_NS 5000000L  /* turns without outputs share a commit for so long */
+#define QUIET_NS 50000000L /* without outputs and without waiting, a turn lasts for about so long */
 
 static enum run_state state = RUN_RUNNING;
 static bool resumed;
@@ -39,6 +45,28 @@ bool turn_resumed(void)
         return false; /* not written: a dirty page less in each turn */
     resumed = false;
     return true;
+}
+
+int64_t turn_grace_ns(void)
+{
+    if (!outbox_held())
+        return SHARE_NS;
+    return threads_alone() ? 0 : TURN_GROUP_NS;
+}
+
+bool turn_overdue(void)
+{
+    struct thread_quiet *quiet = &thread_self()->quiet;
+    struct timespec t = {0, 0};
+    if (++quiet->calls % 16)
+        return false;
+    sys(SYS_clock_gettime, CLOCK_MONOTONIC, &t);
+    int64_t now = t.tv_sec * 1000000000L + t.tv_nsec;
+    if (quiet->turn == turn_number() && now >= quiet->since_ns)
+        return now - quiet->since_ns > QUIET_NS;
+    quiet->turn = turn_number();
+    quiet->since_ns = now;
+    return false;
 }
 
 static void capture(void)

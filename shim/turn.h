@@ -34,6 +34,16 @@ void turn_go_on(void);
 /* True once, after turn_end() returned in a new incarnation rather than in the one that called it. */
 bool turn_resumed(void);
 
+/* How long the turn may stay open for a thread that is about to wait; 0: it is to be ended now. Turns without outputs share a
+ * commit for a moment. Held outputs leave when the last thread of the program comes to rest, or after this time. A thread
+ * that waited for so long, in a wait that a commit can save, ends the turn if turn_number() is still the same. */
+int64_t turn_grace_ns(void);
+#define TURN_GROUP_NS 200000L /* how long outputs wait for other threads to come to rest */
+
+/* True when a program that is busy with input, sleeps for moments, or looks without ever waiting, and emits nothing, is to be
+ * committed all the same. To be asked at each such call; a sixteenth of them look at the clock. */
+bool turn_overdue(void);
+
 /* Which turn this is; counts from 1, rises with each commit. */
 uint64_t turn_number(void);
 

@@ -225,6 +225,24 @@ class FileClient(Client):
         self.seen = value
 
 
+class TicketClient(Client):
+    """Gets numbers that nobody else was given, before or after a kill: one that left the server too early comes again."""
+
+    def __init__(self, load, rng, port, number=0):
+        super().__init__(load, rng, port, number)
+        self.last = 0
+        self.given = load.__dict__.setdefault("given", {})
+
+    def step(self):
+        count = self.random.choice((1, 1, 1, 3))
+        self.send("next\n" * count)
+        for _ in range(count):
+            ticket = int(self.line())
+            other = self.given.setdefault(ticket, self.name)
+            check(other == self.name and ticket > self.last, f"{self.name}: {ticket} was given to {other}, and mine was {self.last}")
+            self.last = ticket
+
+
 class RespClient(Client):
     """Speaks redis's protocol."""
 

@@ -131,6 +131,24 @@ def cpp_threads(t):
     run_counters(t, [built("threads_server")])
 
 
+def run_tickets(t, clients, *how):
+    port = free_port()
+    program = t.program([subject("ticket_office"), str(port), *how])
+    torture(t, program, SERVER_KILLS, *(client(TicketClient, port, n) for n in range(clients)))
+
+
+@case
+def tickets(t):
+    """Threads that share commits: no answer leaves before the state that it came from is durable."""
+    run_tickets(t, 10, "nap")
+
+
+@case
+def tickets_busy(t):
+    """One thread never comes to rest, and nobody else has anything to do: answers leave all the same."""
+    run_tickets(t, 1, "busy")
+
+
 @case
 def libevent(t):
     run_counters(t, [built("event_server")])
