@@ -254,6 +254,15 @@ long wait_accounted(int fd, long result)
     return result;
 }
 
+/* What is held for a pipe or socketpair that a child has, too, may be what the program itself looks for. */
+static bool may_be_ours(void)
+{
+    if (!fd_shares() || !outbox_held())
+        return false;
+    turn_end(TURN_FLUSH);
+    return true;
+}
+
 long wait_rhythm(struct call *c, const struct waiting *w)
 {
     struct deadline until = wait_until(w->timeout_ns ? w->timeout_ns : -1);
@@ -262,6 +271,8 @@ long wait_rhythm(struct call *c, const struct waiting *w)
         long r = w->attempt(c);
         if (r != -EAGAIN)
             return wait_answer(w->accounts ? wait_accounted(w->fd, r) : r);
+        if (w->nonblocking && may_be_ours())
+            continue;
         if (w->nonblocking)
             return wait_refused(r);
         struct pollfd wanted = {w->fd, w->events, 0};
@@ -309,8 +320,11 @@ long wait_watch(struct watch *w)
         long r = w->probe(w);
         if (r)
             return r > 0 ? wait_answer(r) : r;
-        if (wait_left(&w->until) == 0 && !w->masked)
+        if (wait_left(&w->until) == 0 && !w->masked) {
+            if (may_be_ours())
+                continue;
             return wait_refused(0);
+        }
         if (!ended && wait_settle(w->fds, w->count, &w->until))
             continue;
         r = w->block && !wait_has_extras() ? w->block(w) : watch_all(w);
