@@ -11,12 +11,15 @@
 #include <time.h>
 
 #define HIGH_FD 900
+#define HIGH_ROOM 256 /* what the program may have opened since, and was not told of */
 #define WRITE_MAX (1UL << 30) /* the kernel takes at most 2 GiB - 4 KiB in one call */
 
 /* Code addresses, hence not in the window. Only tests set them. */
 static disk_hook *hook;
 static void *hook_context;
 static disk_death *death;
+
+static long high_fd = HIGH_FD;
 
 void disk_set_hook(disk_hook *h, void *context)
 {
@@ -37,13 +40,18 @@ long disk_ask(enum disk_op op, int fd, const char *path, const void *data, size_
     return hook(hook_context, &event);
 }
 
+void disk_stay_above(long fd)
+{
+    high_fd = fd < HIGH_FD - HIGH_ROOM ? HIGH_FD : fd + HIGH_ROOM;
+}
+
 long disk_high_fd(long fd)
 {
     struct rlimit limit;
-    if (fd < 0 || fd >= HIGH_FD)
+    if (fd < 0 || fd >= high_fd)
         return fd;
-    long from = HIGH_FD;
-    if (!sys_failed(sys(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, &limit)) && limit.rlim_cur < HIGH_FD + 64)
+    long from = high_fd;
+    if (!sys_failed(sys(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, &limit)) && limit.rlim_cur < (unsigned long)from + 64)
         from = limit.rlim_cur > 128 ? (long)limit.rlim_cur - 64 : (long)limit.rlim_cur / 2;
     long high = sys(SYS_fcntl, fd, F_DUPFD_CLOEXEC, from);
     if (sys_failed(high))

@@ -116,7 +116,8 @@ struct meta {
     uint64_t start_code, end_code, start_data, end_data, start_brk, brk, start_stack;
     uint64_t arg_start, arg_end, env_start, env_end;
     struct vdso_piece vdso[VDSO_PIECES];
-    uint32_t vdso_pieces, reserved;
+    uint32_t vdso_pieces;
+    uint32_t highest_fd; /* the highest descriptor that the program has: libken's own stay above it */
     char program[64];
     int64_t program_ns; /* the program's CLOCK_MONOTONIC at that commit */
 };

@@ -1,10 +1,10 @@
 #include "heap/pagemap.h"
+#include "heap/disk.h"
 #include "heap/sys.h"
 #include "heap/window.h"
 
 #include <fcntl.h>
 #include <linux/ioctl.h>
-#include <sys/resource.h>
 
 struct scan_argument {
     uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
@@ -19,22 +19,6 @@ const struct scan_query SCAN_POPULATED = {
     .any = SCAN_PRESENT | SCAN_SWAPPED,
 };
 
-#define HIGH_DESCRIPTOR 900
-
-int pagemap_raise(long fd)
-{
-    if (sys_failed(fd))
-        return (int)fd;
-    struct rlimit limit = {HIGH_DESCRIPTOR + 1, 0};
-    sys(SYS_prlimit64, 0, RLIMIT_NOFILE, NULL, &limit);
-    long low = HIGH_DESCRIPTOR;
-    if (limit.rlim_cur <= HIGH_DESCRIPTOR)
-        low = limit.rlim_cur > 16 ? (long)limit.rlim_cur - 16 : 3;
-    long raised = sys(SYS_fcntl, fd, F_DUPFD_CLOEXEC, low);
-    sys(SYS_close, fd);
-    return (int)raised;
-}
-
 int pagemap_open_on(struct pagemap *pm, int fd)
 {
     pm->fd = fd;
@@ -46,7 +30,7 @@ int pagemap_open_on(struct pagemap *pm, int fd)
 int pagemap_open(struct pagemap *pm)
 {
     int fd =
-        pagemap_raise(sys(SYS_openat, AT_FDCWD, "/proc/self/pagemap", O_RDONLY | O_CLOEXEC, 0));
+        (int)disk_high_fd(sys(SYS_openat, AT_FDCWD, "/proc/self/pagemap", O_RDONLY | O_CLOEXEC, 0));
     if (fd < 0)
         return fd;
     int r = pagemap_open_on(pm, fd);

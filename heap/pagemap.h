@@ -50,10 +50,6 @@ int pagemap_open(struct pagemap *);
 int pagemap_open_on(struct pagemap *, int fd);
 void pagemap_close(struct pagemap *);
 
-/* Moves a descriptor out of the program's way: high and close-on-exec; the old one is closed. Returns the new
- * one or -errno (the old one is closed as well). */
-int pagemap_raise(long fd);
-
 /* Reads the entries from the page of `from` on, at most up to `to`, into `entries`. Returns how many, or -errno;
  * 0 beyond the end of the address space. */
 long pagemap_read(struct pagemap *, uintptr_t from, uintptr_t to);

@@ -8,6 +8,7 @@
  * Too much is reported, once, when a mapping grows or is merged with a new neighbour (the kernel marks all of it), and for
  * huge pages, which have one bit.
  */
+#include "heap/disk.h"
 #include "heap/sys.h"
 #include "heap/tracker_backend.h"
 
@@ -16,7 +17,7 @@
 int softdirty_open(struct tracker *t)
 {
     int fd =
-        pagemap_raise(sys(SYS_openat, AT_FDCWD, "/proc/self/clear_refs", O_WRONLY | O_CLOEXEC, 0));
+        (int)disk_high_fd(sys(SYS_openat, AT_FDCWD, "/proc/self/clear_refs", O_WRONLY | O_CLOEXEC, 0));
     if (fd < 0)
         return fd;
     t->clear_refs = fd;

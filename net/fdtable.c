@@ -248,7 +248,8 @@ bool fd_is_stream(const struct description *d)
 
 long fd_move_high(int fd)
 {
-    for (int least = 960; least >= 64; least -= 128) {
+    int above = fd_highest + 1 > 960 ? fd_highest + 1 : 960;
+    for (int least = above; least >= 64; least -= 128) {
         long high = sys(SYS_fcntl, fd, F_DUPFD_CLOEXEC, least);
         if (high >= 0) {
             sys(SYS_close, fd);

@@ -300,6 +300,7 @@ void boot_resumed(void)
     const struct meta *m = s->image.meta;
     FAULT("resume.begin");
     heir_boot();
+    disk_stay_above(m->highest_fd); /* the program's numbers are not taken yet */
     s->error_fd = (int)disk_high_fd(sys(SYS_fcntl, 2, F_DUPFD_CLOEXEC, 3));
     verify_own(s);
     tracker_allow_apart(&s->tracker, !config.plt_only);
@@ -338,6 +339,20 @@ void boot_resumed(void)
     disk_close(&s->error_fd);
     report(s);
     FAULT("resume.done");
+}
+
+/* Before anything is opened: a number that the saved program has must not become one of libken's. */
+static void stay_above(const char *store)
+{
+    char path[STORE_PATH_BYTES + 8];
+    struct meta m = {0};
+    say_format(path, sizeof path, "%s/image", store);
+    long fd = sys(SYS_open, path, O_RDONLY | O_CLOEXEC, 0);
+    if (sys_failed(fd))
+        return;
+    if (sys(SYS_pread64, fd, &m, sizeof m, 0) == (long)sizeof m && m.magic == META_MAGIC)
+        disk_stay_above(m.highest_fd);
+    sys(SYS_close, fd);
 }
 
 /* Whoever gave up root may look at itself only when it is said to be dumpable. */
@@ -457,6 +472,7 @@ __attribute__((constructor)) static void boot(int argc, char **argv, char **envp
         if (r < 0)
             refuse(&store, r);
     }
+    stay_above(config.store);
     int r = store_open(&store, config.store, LOCK_WAIT_MS);
     if (r < 0)
         refuse(&store, r);

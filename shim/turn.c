@@ -76,6 +76,7 @@ static void capture(void)
         fd_alone();
     FAULT("turn.begin");
     fd_capture();
+    session->image.meta->highest_fd = (uint32_t)(fd_highest > 0 ? fd_highest : 0);
     FAULT("turn.descriptors");
     signal_capture();
     FAULT("turn.signals");
