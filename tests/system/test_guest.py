@@ -1,0 +1,89 @@
+#!/usr/bin/python3
+"""libken on Debian's stock kernels in a virtual machine: 6.1 has soft-dirty bits and nothing newer.
+
+Part of the long suite (scripts/check --long installs qemu and fetches the kernels). Nothing here is a fast machine: qemu
+translates each instruction. Two kinds of CPU, all features that qemu knows and hardly any.
+"""
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from harness import *
+
+GUEST = os.path.join(ROOT, "scripts", "guest")
+KERNELS = os.environ.get("KEN_GUEST_DIR", os.path.join(ROOT, "build-guest"))
+CPUS = {"max": "max", "plain": "qemu64"}
+LIMIT = 900
+# The short suite's core, a few kills each: (script, case).
+CORE = (("counters", "udp_counter"), ("counters", "tcp_counter"), ("memory", "kitchen"), ("interpreters", "gawk"),
+        ("process", "files"), ("process", "signals"), ("ends", "killed_by_term"), ("lines", "line_server_stdin"),
+        ("channel", "take_a_number"), ("channel", "take_a_number_over_tcp"))
+
+
+def kernel(version):
+    """The lowest of that series which scripts/guest --fetch left."""
+    names = sorted(name for name in os.listdir(KERNELS) if name.startswith(f"vmlinuz-{version}.")) if os.path.isdir(KERNELS) else []
+    if not names:
+        raise Skip(f"no kernel {version}; scripts/guest --fetch gets one")
+    return os.path.join(KERNELS, names[0])
+
+
+def guest(t, command, *options, version="6.1", extra=(), env=()):
+    """Runs a shell command in the guest; returns its output and status."""
+    if not LONG and len(sys.argv) < 2:
+        raise Skip("part of the long suite")
+    python_library = f"/usr/lib/python{sys.version_info[0]}.{sys.version_info[1]}"
+    paths = [os.path.join(ROOT, "tests"), os.path.join(BUILD, "tests"), os.path.join(BUILD, "scripts"), LIB, PYTHON, python_library,
+             *extra]
+    paths += [word for word in command.split() if os.access(word, os.X_OK)]
+    arguments = [word for path in paths if os.path.exists(path) for word in ("--with", path)]
+    variables = dict(KEN_BUILD=BUILD, KEN_KILLS="4", KEN_PATIENCE="120", KEN_SEED=str(SEED), **dict(env))
+    for name, value in variables.items():
+        arguments += ["--env", f"{name}={value}"]
+    done = subprocess.run([GUEST, "--kernel", kernel(version), "--timeout", str(LIMIT), "--memory", "2500", *options, *arguments, "--",
+                           "/bin/sh", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode == 77:
+        raise Skip(done.stdout.strip().splitlines()[-1].replace("SKIP guest: ", ""))
+    return re.sub(r"\x1b\[[0-9;]*m", "", done.stdout), done.returncode
+
+
+@case(limit=LIMIT)
+def tracker(t):
+    """The unit test of the trackers, where there are soft-dirty bits."""
+    output, status = guest(t, f"{BUILD}/tests/test_tracker --jobs=1 --color=never")
+    counts = re.findall(r"Tested: (\d+) \| Passing: (\d+)", output)
+    check(status == 0 and counts and int(counts[-1][1]) > 5, f"status {status}: {output[-2000:]}")
+    check("no softdirty" not in output, "soft-dirty bits were not tested")
+    t.note(f"{counts[-1][1]} of {counts[-1][0]} passed")
+
+
+def core(t, cpu):
+    command = "cd /tmp; uname -r; " + "; ".join(f"{PYTHON} {ROOT}/tests/system/test_{script}.py {name}" for script, name in CORE)
+    extra = [path for path in ("/usr/bin/uname", shutil.which("gawk")) if path]
+    output, _ = guest(t, command, "--cpu", CPUS[cpu], extra=extra)
+    passed, failed = len(re.findall(r"^ok ", output, re.M)), len(re.findall(r"^FAIL ", output, re.M))
+    skipped = len(re.findall(r"^SKIP ", output, re.M))
+    check(not failed and passed + skipped == len(CORE) and passed > 6, f"{passed} passed, {skipped} skipped of {len(CORE)}: {output[-4000:]}")
+    t.note(f"{output.split()[0]}: {passed} passed, {skipped} skipped")
+
+
+for cpu in CPUS:
+    add_case(f"core_on_cpu_{cpu}", lambda t, c=cpu: core(t, c), LIMIT)
+
+
+def moves(t, made_on, resumed_on):
+    """A store that was made on one kernel is resumed on another, whose vdso is another."""
+    script, taken = os.path.join(ROOT, "tests", "guest_store.py"), os.path.join(t.dir, "taken")
+    output, status = guest(t, f"{PYTHON} {script} make {t.dir}", "--take", taken, "--cpu", "max", version=made_on)
+    check(status == 0 and "done" in output, f"making: {output[-2000:]}")
+    before = output.split()[0]
+    output, status = guest(t, f"{PYTHON} {script} resume {t.dir}", "--cpu", "max", version=resumed_on, extra=[taken])
+    check(status == 0 and "done" in output, f"resuming what {before} made: {output[-2000:]}")
+    check(output.split()[0] != before, "it is the same kernel")
+    t.note(f"{before} to {output.split()[0]}")
+
+
+add_case("from_a_newer_kernel", lambda t: moves(t, "6.12", "6.1"), LIMIT)
+add_case("from_an_older_kernel", lambda t: moves(t, "6.1", "6.12"), LIMIT)
+
+main()
