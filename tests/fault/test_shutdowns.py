@@ -52,10 +52,13 @@ class Disk:
         return None if self.mounted else done.stderr.strip() or f"status {done.returncode}"
 
     def unmount(self):
-        if self.mounted:
+        """What a killed process had in an io_uring is let go of a moment after the process is gone."""
+        deadline = time.monotonic() + 5
+        while self.mounted:
             done = run("umount", self.at)
-            check(done.returncode == 0, done.stderr)
-            self.mounted = False
+            self.mounted = done.returncode != 0
+            check(not self.mounted or time.monotonic() < deadline, done.stderr)
+            time.sleep(0.005 if self.mounted else 0)
 
     def shut_down(self, way):
         fd = os.open(self.at, os.O_RDONLY)
