@@ -118,3 +118,7 @@ def errors_of_call(number, command):
     if name in ("open", "openat") and command & O_CREAT:
         errors += ["ENOSPC", "EDQUOT"]
     return errors
+
+
+def receives(number):
+    return NAMES.get(number) in ("recvfrom", "recvmsg", "recvmmsg", "read", "readv")

@@ -31,6 +31,8 @@ from harness import BUILD, LIB, SEED, require_aslr
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 LONG = os.environ.get("KEN_LONG") == "1"
 VERBOSE = os.environ.get("KEN_VERBOSE") == "1"
+# In the short suite the same sample each time: a failure there is one of the change at hand.
+SEED = SEED if LONG or "KEN_SEED" in os.environ else 1
 SECONDS = float(os.environ.get("KEN_SECONDS", "75"))
 JOBS = int(os.environ.get("KEN_JOBS", "2"))
 LASTING = "EIO", "ENOSPC", "EDQUOT", "EMFILE", "ENOMEM"  # troubles that stay
@@ -94,6 +96,8 @@ def choose(rng, reach):
                     continue
                 seen.add((site, start))
                 for error in errors:
+                    if error == "EAGAIN" and name == "edge" and call_errors.receives(number):
+                        continue  # the kernel never says so with an edge told and the input there: nobody would look again
                     cases += [(name, start, f"{site}:{n}:{error}") for n in occurrences(times)]
                     if error in LASTING:
                         cases.append((name, start, f"{site}:1:{error}:{erring.FOR_GOOD}"))
