@@ -20,6 +20,7 @@ static void *hook_context;
 static disk_death *death;
 
 static long high_fd = HIGH_FD;
+static bool never_low; /* a number below is the program's */
 
 void disk_set_hook(disk_hook *h, void *context)
 {
@@ -40,9 +41,10 @@ long disk_ask(enum disk_op op, int fd, const char *path, const void *data, size_
     return hook(hook_context, &event);
 }
 
-void disk_stay_above(long fd)
+void disk_stay_above(long fd, bool strictly)
 {
     high_fd = fd < HIGH_FD - HIGH_ROOM ? HIGH_FD : fd + HIGH_ROOM;
+    never_low = strictly;
 }
 
 long disk_high_fd(long fd)
@@ -54,7 +56,7 @@ long disk_high_fd(long fd)
     if (!sys_failed(sys(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, &limit)) && limit.rlim_cur < (unsigned long)from + 64)
         from = limit.rlim_cur > 128 ? (long)limit.rlim_cur - 64 : (long)limit.rlim_cur / 2;
     long high = sys(SYS_fcntl, fd, F_DUPFD_CLOEXEC, from);
-    if (sys_failed(high))
+    if (sys_failed(high) && !never_low)
         return fd;
     sys(SYS_close, fd);
     return high;

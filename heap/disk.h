@@ -49,11 +49,12 @@ void disk_set_death(disk_death *);
 /* Asks the hook about one operation; 0 without one. For I/O that is not made here (io_uring). */
 long disk_ask(enum disk_op, int fd, const char *path, const void *data, size_t bytes, uint64_t offset);
 
-/* The program that is to be resumed has descriptors up to `fd`: libken's own go well above from now on. */
-void disk_stay_above(long fd);
+/* The program that is to be resumed has descriptors up to `fd`: libken's own go well above from now on. `strictly`: or they are
+ * not opened at all. */
+void disk_stay_above(long fd, bool strictly);
 
 /* Moves a descriptor to 900 or above, or as high as RLIMIT_NOFILE permits, with close-on-exec, and closes
- * the old number. Returns the new one, or the old when there is no room; passes errors on. */
+ * the old number. Returns the new one, or the old when there is no room (strictly: the error); passes errors on. */
 long disk_high_fd(long fd);
 
 /* Opens with O_CLOEXEC; the descriptor is moved high. */

@@ -104,7 +104,10 @@ static int open_own(const char *path)
     long fd = sys(SYS_open, path, O_RDONLY | O_CLOEXEC, 0);
     if (sys_failed(fd))
         say_die("cannot read %s (%s); mount /proc", path, say_error(fd));
-    return (int)disk_high_fd(fd);
+    long high = disk_high_fd(fd);
+    if (sys_failed(high))
+        say_die("no room for descriptors (%s); raise the limit (ulimit -n)", say_error(high));
+    return (int)high;
 }
 
 /* The window and the session in it: the same for a fresh run and a resumed one. */
@@ -300,8 +303,8 @@ void boot_resumed(void)
     const struct meta *m = s->image.meta;
     FAULT("resume.begin");
     heir_boot();
-    disk_stay_above(m->highest_fd); /* the program's numbers are not taken yet */
-    s->error_fd = (int)disk_high_fd(sys(SYS_fcntl, 2, F_DUPFD_CLOEXEC, 3));
+    disk_stay_above(m->highest_fd, false); /* the program's numbers are not taken yet */
+    s->error_fd = (int)disk_high_fd(sys(SYS_fcntl, 2, F_DUPFD_CLOEXEC, m->highest_fd + 1));
     verify_own(s);
     tracker_allow_apart(&s->tracker, !config.plt_only);
     areas_resume(s);
@@ -351,7 +354,7 @@ static void stay_above(const char *store)
     if (sys_failed(fd))
         return;
     if (sys(SYS_pread64, fd, &m, sizeof m, 0) == (long)sizeof m && m.magic == META_MAGIC)
-        disk_stay_above(m.highest_fd);
+        disk_stay_above(m.highest_fd, m.turn > 0 && m.state != RUN_FINISHED);
     sys(SYS_close, fd);
 }
 

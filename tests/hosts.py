@@ -97,7 +97,7 @@ class Hosts:
         """`names`: a file that is the program's /etc/hosts."""
         env = {} if peers is None else {"KEN_PEERS": peers}
         if self.emulator:  # a bad link may take long over the last words
-            env["KEN_LINGER"] = "15"
+            env["KEN_LINGER"] = "40"
         if key:
             env["KEN_KEY_FILE"] = key
         p = self.t.program(argv, start=False, env=env, stdout=out, **kw)
