@@ -89,7 +89,7 @@ def outages(t):
 
 def take_numbers(t, kind, version):
     """Clients on one host take numbers from a server on the other."""
-    hosts, key, count = Hosts(t, bad=BAD), make_key(t), 2000 if LONG else 15
+    hosts, key, count = Hosts(t, bad=BAD), make_key(t), 500 if LONG else 15
     _, address, wildcard = ADDRESSES[version]
     server = hosts.program(1, [PYTHON, subject("far_server.py"), kind, wildcard, "7001"], key)
     time.sleep(0.3)
@@ -107,7 +107,7 @@ def take_numbers(t, kind, version):
 
 def bank(t, kind, version):
     """Four branches, two on a host: no money is lost or made, no transfer doubled or out of order."""
-    hosts, key, transfers = Hosts(t, bad=BAD), make_key(t), 8000 if LONG else 150
+    hosts, key, transfers = Hosts(t, bad=BAD), make_key(t), 2000 if LONG else 150
     names = [f"{ADDRESSES[version][n // 2]},{7001 + n}" for n in range(4)]
     tellers = [Teller(t, hosts, n // 2, f"branch{n}", [PYTHON, subject("far_bank.py"), kind, str(transfers), name] +
                       [other for other in names if other != name], key) for n, name in enumerate(names)]
