@@ -315,6 +315,7 @@ def copy(t, p):
     stdin, writer = os.pipe()
     reader, p.stdout = os.pipe()
     p.stdin, p.argv, p.final = stdin, ["/bin/cat", "-u", fifo, "-"], 0
+    p.closes_stderr = True  # before it exits, as all of coreutils does: what libken says then, nobody hears
     t.at_end(lambda: [os.close(fd) for fd in hold + [stdin, reader, p.stdout]])
     os.write(hold[0], first)
 

@@ -127,7 +127,14 @@ def redis(t):
     wait_until(lambda: is_open(port, "tcp"), "redis")
 
     def ask(*words):
-        return subprocess.run([need("redis-cli"), "-p", str(port), *words], capture_output=True, text=True).stdout.strip()
+        """A plain client's answer; it is refused or cut off while the server comes back from a kill, and asks again."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            run = subprocess.run([need("redis-cli"), "-p", str(port), *words], capture_output=True, text=True)
+            if run.returncode == 0:
+                return run.stdout.strip()
+            check(time.monotonic() < deadline, f"redis does not answer: {run.stderr.strip()}")
+            time.sleep(0.02)
     return server, port, ask
 
 
