@@ -129,7 +129,7 @@ static bool is_populated(struct session *s, uintptr_t start, uintptr_t end)
     return tracker_populated(&s->tracker, start, end, &range, 1, &walked) > 0;
 }
 
-/* Those parts of a private mapping that are not known yet. */
+/* Those parts of a private mapping that are not known yet. `whole`: not only what was written to, but all that it shows. */
 static int track_new(struct session *s, const struct mapping_line *line, bool whole,
                      int (*take)(struct session *, uintptr_t, uintptr_t))
 {
@@ -360,13 +360,14 @@ int areas_refresh(struct session *s, int (*take)(struct session *, uintptr_t, ui
             continue;
         if (kind == AREA_ANONYMOUS && is_stack(s, &line))
             kind = AREA_STACK;
-        if (kind == AREA_FILE_PRIVATE && is_orphan(s, &line))
+        bool orphan = kind == AREA_FILE_PRIVATE && is_orphan(s, &line);
+        if (orphan)
             kind = AREA_ANONYMOUS;
         int r = area_add(s, &line, kind);
         if (!r && !line.shared && !(line.prot & PROT_READ))
             r = pages_add(&a->closed, line.start, line.end);
         if (!r && (kind == AREA_ANONYMOUS || kind == AREA_STACK || kind == AREA_FILE_PRIVATE))
-            r = track_new(s, &line, kind == AREA_ANONYMOUS && line.inode && is_nameless(&line), take);
+            r = track_new(s, &line, orphan, take);
         if (r)
             return r;
         if (kind == AREA_SHARED_ANONYMOUS && (line.prot & PROT_READ) && a->shared_count < SPAN_MAX)

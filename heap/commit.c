@@ -11,19 +11,10 @@
 #define RED_ZONE 128
 #define USER_END 0x7ffffffff000UL
 
-/* Whether the record may hold lines of the page already: what libken itself wrote since the areas were refreshed, its own
- * stack at the least, is found once more. */
-static bool is_taken(const struct session *s, uintptr_t address)
-{
-    size_t at = s->taken.count ? pages_find(&s->taken, address) : 0;
-    return at < s->taken.count && s->taken.at[at].start <= address;
-}
-
 /* The page, or what it holds where the program itself could not read it now. */
 static const void *look_at(struct session *s, uintptr_t address)
 {
-    size_t at = s->areas.closed.count ? pages_find(&s->areas.closed, address) : 0;
-    if (at >= s->areas.closed.count || s->areas.closed.at[at].start > address)
+    if (!pages_hold(&s->areas.closed, address))
         return (const void *)address;
     long n = sys(SYS_pread64, s->memory_fd, s->closed_page, PAGE_BYTES, address);
     return n == PAGE_BYTES ? s->closed_page : NULL;
@@ -41,8 +32,9 @@ static int take_page(struct session *s, uintptr_t address)
     if (!now)
         return -EIO;
     const void *before = present ? i->twin + offset : NULL;
-    /* Lines that went back to what the twin has would be missed by a second comparison with it. */
-    uint64_t changed = is_taken(s, address) ? ~0UL : diff_page(now, before);
+    /* The record may hold lines of the page already: what libken itself wrote since the areas were refreshed, its own stack at
+     * the least, is found once more. Lines that went back to what the twin has would be missed by a second comparison. */
+    uint64_t changed = pages_hold(&s->taken, address) ? ~0UL : diff_page(now, before);
     if (!changed)
         return 0;
     if (!present) {

@@ -34,6 +34,13 @@ int pages_add_missing(struct pages *to, const struct pages *all, const struct pa
 /* The first range that ends above `address`, or `count`. */
 size_t pages_find(const struct pages *, uintptr_t address);
 
+/* Whether the page at `address` is in the set. */
+static inline bool pages_hold(const struct pages *p, uintptr_t address)
+{
+    size_t at = p->count ? pages_find(p, address) : 0;
+    return at < p->count && p->at[at].start <= address;
+}
+
 /* Copies what lies in [from, to) into `out`, as much as fits. Returns the number of ranges; everything below *walked
  * was copied (`to` when all was). */
 size_t pages_copy(const struct pages *, uintptr_t from, uintptr_t to, struct page_range *out, size_t capacity,

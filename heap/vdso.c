@@ -1,4 +1,5 @@
 #include "heap/vdso.h"
+#include "heap/jump.h"
 #include "heap/say.h"
 #include "heap/session.h"
 #include "heap/sys.h"
@@ -96,15 +97,12 @@ int vdso_patch(uint8_t *old, size_t bytes, const uint8_t *now, uintptr_t target)
     for (size_t n = 0; n < old_symbols.count; n++) {
         const Elf64_Sym *symbol = &old_symbols.table[n];
         if (ELF64_ST_TYPE(symbol->st_info) != STT_FUNC || symbol->st_shndx == SHN_UNDEF ||
-            symbol->st_value + 14 > bytes)
+            symbol->st_value + sizeof(struct jump) > bytes)
             continue;
         uintptr_t to = find_function(&new_symbols, old_symbols.names + symbol->st_name);
         if (!to)
             continue;
-        static const uint8_t jump[6] = {0xff, 0x25, 0, 0, 0, 0}; /* jmp *0(%rip) */
-        uint64_t address = target + to;
-        memcpy(old + symbol->st_value, jump, sizeof jump);
-        memcpy(old + symbol->st_value + sizeof jump, &address, sizeof address);
+        jump_write(old + symbol->st_value, target + to);
         patched++;
     }
     return patched;

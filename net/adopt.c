@@ -29,6 +29,20 @@ long fd_link(int fd, char *text, size_t size)
     return n;
 }
 
+size_t fd_info(int fd, char *text, size_t size)
+{
+    char name[40];
+    size_t used = 0;
+    say_format(name, sizeof name, "/proc/self/fdinfo/%d", fd);
+    long file = trouble_none(sys(SYS_open, name, O_RDONLY | O_CLOEXEC, 0), "read /proc/self/fdinfo");
+    for (long n = 1; file >= 0 && n > 0 && used < size - 1; used += n > 0 ? (size_t)n : 0)
+        n = trouble_none(sys(SYS_read, file, text + used, size - 1 - used), "read /proc/self/fdinfo");
+    if (file >= 0)
+        sys(SYS_close, file);
+    text[used] = '\0';
+    return used;
+}
+
 static enum fd_kind kind_of_nameless(int fd)
 {
     static const struct {

@@ -164,16 +164,8 @@ static void capture_socket(int fd, struct description *d)
 /* A field of /proc/self/fdinfo/N, hexadecimal. */
 static uint64_t fdinfo_hex(int fd, const char *field)
 {
-    char text[1024], name[40];
-    say_format(name, sizeof name, "/proc/self/fdinfo/%d", fd);
-    long file = trouble_none(sys(SYS_open, name, O_RDONLY | O_CLOEXEC, 0), "read /proc/self/fdinfo");
-    if (file < 0)
-        return 0;
-    size_t used = 0;
-    for (long n = 1; n > 0 && used < sizeof text - 1; used += n > 0 ? (size_t)n : 0)
-        n = trouble_none(sys(SYS_read, file, text + used, sizeof text - 1 - used), "read /proc/self/fdinfo");
-    sys(SYS_close, file);
-    text[used] = '\0';
+    char text[1024];
+    fd_info(fd, text, sizeof text);
     const char *p = strstr(text, field);
     uint64_t value = 0;
     for (p = p ? p + strlen(field) : ""; *p == ' ' || *p == '\t'; p++)

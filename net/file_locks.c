@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "net/file_locks.h"
+#include "net/adopt.h"
 #include "net/pool.h"
 #include "heap/say.h"
 #include "heap/sys.h"
@@ -70,13 +71,7 @@ void file_locks_capture(int fd, struct description *d)
     static char text[16384];
     struct lock locks[LOCKS_MAX];
     size_t count = 0;
-    char name[40];
-    say_format(name, sizeof name, "/proc/self/fdinfo/%d", fd);
-    long file = sys(SYS_open, name, O_RDONLY | O_CLOEXEC, 0);
-    long n = file < 0 ? 0 : sys(SYS_read, file, text, sizeof text);
-    if (file >= 0)
-        sys(SYS_close, file);
-    const char *end = text + (n > 0 ? n : 0);
+    const char *end = text + fd_info(fd, text, sizeof text);
     for (const char *p = text, *next; p < end && count < LOCKS_MAX; p = next) {
         const char *stop = memchr(p, '\n', (size_t)(end - p));
         stop = stop ? stop : end;

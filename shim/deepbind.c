@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "shim/deepbind.h"
+#include "heap/jump.h"
 #include "heap/say.h"
 #include "heap/sys.h"
 
@@ -13,12 +14,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* jmp *0(%rip), then the address: any distance, no register. Functions begin at multiples of 16, so that the shortest has room. */
-struct jump {
-    uint8_t code[6];
-    uint64_t to;
-} __attribute__((packed));
-
+/* Functions begin at multiples of 16, so that the shortest has room for a jump. */
 #define ALIGNMENT 16
 _Static_assert(sizeof(struct jump) <= ALIGNMENT, "the jump must not reach into the next function");
 
@@ -42,14 +38,13 @@ static const struct {
 /* Nothing of libc is called between the two mprotects: its text cannot run then. */
 static void divert(void *from, void *to)
 {
-    struct jump jump = {{0xff, 0x25}, (uint64_t)to};
     uintptr_t page = PAGE_DOWN((uintptr_t)from);
     if ((uintptr_t)from % ALIGNMENT)
         return;
     /* All of them or none: libc's free() must not be handed what our malloc() gave. */
     long r = sys(SYS_mprotect, page, PAGE_BYTES, PROT_READ | PROT_WRITE);
     if (!sys_failed(r)) {
-        __builtin_memcpy(from, &jump, sizeof jump);
+        jump_write(from, (uint64_t)to);
         r = sys(SYS_mprotect, page, PAGE_BYTES, PROT_READ | PROT_EXEC);
     }
     if (sys_failed(r))

@@ -4,6 +4,7 @@ A `Load` is several clients at once, while the harness kills the server. A clien
 exchanges, one a step. When its connection breaks it connects again and looks: what it had been told must
 be there, and what it had asked without an answer has either happened as a whole or not at all.
 """
+import os
 import random
 import shutil
 import signal
@@ -23,6 +24,42 @@ def need_server(program):
     if not path:
         raise Skip(f"{program} is not installed")
     return path
+
+
+def written(t, name, text):
+    path = os.path.join(t.dir, name)
+    with open(path, "w") as f:
+        f.write(text)
+    return path
+
+
+def documents(t, sizes):
+    """A directory with files of known contents; [(name, text)]."""
+    place = os.path.join(t.dir, "www")
+    os.makedirs(place)
+    files = [(f"file{n}.txt", "".join(t.random.choices("abcdefgh \n", k=size))) for n, size in enumerate(sizes)]
+    for name, text in files:
+        with open(os.path.join(place, name), "w") as f:
+            f.write(text)
+    return place, files
+
+
+def nginx_settings(t, port, place, daemon, errors):
+    return written(t, "nginx.conf", f"""
+        daemon {daemon}; master_process off; pid {t.dir}/nginx.pid; error_log {errors}; events {{}}
+        http {{ access_log off; client_body_temp_path {t.dir}; proxy_temp_path {t.dir}; fastcgi_temp_path {t.dir};
+            uwsgi_temp_path {t.dir}; scgi_temp_path {t.dir};
+            server {{ listen 127.0.0.1:{port}; root {place}; location = /status {{ stub_status; }} }} }}""")
+
+
+def lighttpd_settings(t, port, place):
+    return written(t, "lighttpd.conf", f"""
+        server.modules = ("mod_status")
+        server.document-root = "{place}"
+        server.bind = "127.0.0.1"
+        server.port = {port}
+        status.status-url = "/status"
+        mimetype.assign = (".txt" => "text/plain")\n""")
 
 
 class Load(Traffic):

@@ -7,13 +7,13 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 from harness import *
 from hosts import *
+from pairs import Output
 
 BAD = "loss 20; double 5; swap 10; delay 1 6"
-KENCTL = os.path.join(BUILD, "scripts", "kenctl")
 ADDRESSES = {"v4": ("10.77.0.1", "10.77.0.2", "0.0.0.0"), "v6": ("fd77::1", "fd77::2", "::")}
 
 
-class Teller:
+class Teller(Output):
     """A program on a host whose lines on stdout count."""
 
     def __init__(self, t, hosts, host, name, argv, key, **kw):
@@ -24,21 +24,6 @@ class Teller:
 
     def lines(self):
         return lines_of(self.path)
-
-    def ended(self):
-        return self.over or self.program.process.poll() is not None
-
-    def restart(self):
-        """After a kill, unless it came behind the end of the run."""
-        show = subprocess.run([KENCTL, "show", self.program.store], capture_output=True, text=True)
-        self.over = "state: finished" in show.stdout
-        if not self.over:
-            self.program.restart()
-
-    def finish(self):
-        if not self.over:
-            status = self.program.wait_gone()
-            check(status == 0, f"{self.path}: status {status}: {self.program.tail()}")
 
 
 def kill(victims, pause=lambda: None):

@@ -210,23 +210,6 @@ def client(kind, port, number=0, *rest, **kw):
     return lambda load, rng: kind(load, rng, port, number, *rest, **kw)
 
 
-def written(t, name, text):
-    path = os.path.join(t.dir, name)
-    with open(path, "w") as f:
-        f.write(text)
-    return path
-
-
-def documents(t):
-    place = os.path.join(t.dir, "www")
-    os.makedirs(place)
-    files = [(f"file{n}.txt", "".join(t.random.choices("abcdefgh \n", k=size))) for n, size in enumerate((1, 900, 20_000))]
-    for name, text in files:
-        with open(os.path.join(place, name), "w") as f:
-            f.write(text)
-    return place, files
-
-
 @case
 def redis(t):
     port = free_port()
@@ -246,12 +229,8 @@ def memcached(t):
 @case
 def nginx(t):
     port = free_port()
-    place, files = documents(t)
-    settings = written(t, "nginx.conf", f"""
-        daemon on; master_process off; pid {t.dir}/nginx.pid; error_log {t.dir}/error.log; events {{}}
-        http {{ access_log off; client_body_temp_path {t.dir}; proxy_temp_path {t.dir}; fastcgi_temp_path {t.dir};
-            uwsgi_temp_path {t.dir}; scgi_temp_path {t.dir};
-            server {{ listen 127.0.0.1:{port}; root {place}; location = /status {{ stub_status; }} }} }}""")
+    place, files = documents(t, (1, 900, 20_000))
+    settings = nginx_settings(t, port, place, "on", f"{t.dir}/error.log")
     program = daemon(t, [need_server("nginx"), "-c", settings])
     counter = "/status", re.compile(r"requests\s+\d+ \d+ (\d+)")
     torture(t, program, DAEMON_KILLS, *(client(FileClient, port, n, files, counter) for n in range(2)))
@@ -261,14 +240,8 @@ def nginx(t):
 def lighttpd(t):
     """Its parent waits for a byte of the daemon's."""
     port = free_port()
-    place, files = documents(t)
-    settings = written(t, "lighttpd.conf", f"""
-        server.modules = ("mod_status")
-        server.document-root = "{place}"
-        server.bind = "127.0.0.1"
-        server.port = {port}
-        status.status-url = "/status"
-        mimetype.assign = (".txt" => "text/plain")\n""")
+    place, files = documents(t, (1, 900, 20_000))
+    settings = lighttpd_settings(t, port, place)
     program = daemon(t, [need_server("lighttpd"), "-f", settings])
     counter = "/status?auto", re.compile(r"Total Accesses: (\d+)")
     torture(t, program, DAEMON_KILLS, *(client(FileClient, port, n, files, counter) for n in range(2)))

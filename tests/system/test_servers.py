@@ -46,34 +46,11 @@ def memcached(t):
         check("Uid:\t65534\t65534\t65534\t65534" in status, f"thread {thread} is another user: {status}")
 
 
-def documents(t):
-    """A directory with files of known contents; [(name, text)]."""
-    place = os.path.join(t.dir, "www")
-    os.makedirs(place)
-    files = [(f"file{n}.txt", "".join(t.random.choices("abcdefgh \n", k=size)))
-             for n, size in enumerate((1, 900, 20_000, 300_000))]
-    for name, text in files:
-        with open(os.path.join(place, name), "w") as f:
-            f.write(text)
-    return place, files
-
-
-def written(t, name, text):
-    path = os.path.join(t.dir, name)
-    with open(path, "w") as f:
-        f.write(text)
-    return path
-
-
 @case
 def nginx(t):
     port = free_port()
-    place, files = documents(t)
-    settings = written(t, "nginx.conf", f"""
-        daemon off; master_process off; pid {t.dir}/nginx.pid; error_log stderr; events {{}}
-        http {{ access_log off; client_body_temp_path {t.dir}; proxy_temp_path {t.dir}; fastcgi_temp_path {t.dir};
-            uwsgi_temp_path {t.dir}; scgi_temp_path {t.dir};
-            server {{ listen 127.0.0.1:{port}; root {place}; location = /status {{ stub_status; }} }} }}""")
+    place, files = documents(t, (1, 900, 20_000, 300_000))
+    settings = nginx_settings(t, port, place, "off", "stderr")
     program = t.program([need_server("nginx"), "-c", settings])
     counter = "/status", re.compile(r"requests\s+\d+ \d+ (\d+)")
     torture(t, program, SERVER_KILLS, *(client(FileClient, port, n, files, counter) for n in range(3)))
@@ -82,14 +59,8 @@ def nginx(t):
 @case
 def lighttpd(t):
     port = free_port()
-    place, files = documents(t)
-    settings = written(t, "lighttpd.conf", f"""
-        server.modules = ("mod_status")
-        server.document-root = "{place}"
-        server.bind = "127.0.0.1"
-        server.port = {port}
-        status.status-url = "/status"
-        mimetype.assign = (".txt" => "text/plain")\n""")
+    place, files = documents(t, (1, 900, 20_000, 300_000))
+    settings = lighttpd_settings(t, port, place)
     program = t.program([need_server("lighttpd"), "-D", "-f", settings])
     counter = "/status?auto", re.compile(r"Total Accesses: (\d+)")
     torture(t, program, SERVER_KILLS, *(client(FileClient, port, n, files, counter) for n in range(3)))
