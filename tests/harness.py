@@ -80,11 +80,18 @@ def need(program):
     return path
 
 
+reserved = []  # ports that this process has given out
+
+
 def free_port():
-    """A port below the ephemeral range on which neither TCP nor UDP is in use."""
+    """A port below the ephemeral range on which neither TCP nor UDP is in use, and that no other test was given: whoever gets
+    it binds it a moment later, or again after a kill. The name of a socket reserves it until this process ends."""
     while True:
         port = random.SystemRandom().randrange(15000, 32000)
         try:
+            name = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            name.bind(f"\0ken-test-port-{port}")
+            reserved.append(name)
             for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
                 with socket.socket(socket.AF_INET, kind) as s:
                     s.bind(("127.0.0.1", port))
