@@ -250,7 +250,7 @@ static long scan_apart(struct tracker *t, uintptr_t from, uintptr_t to, struct p
     long given = apart_begin(t, from, to, out, capacity);
     if (given < 0)
         return given;
-    long n = uffd_scan(t, from, to, out + given, capacity - (size_t)given, walk_end);
+    long n = apart_scan(t, from, to, out + given, capacity - (size_t)given, walk_end);
     t->walked = *walk_end;
     if (n < 0)
         return n;

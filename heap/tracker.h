@@ -39,10 +39,10 @@ enum tracker_kind { TRACKER_BEST, TRACKER_UFFD, TRACKER_SOFTDIRTY, TRACKER_COMPA
 
 #define APART_HEAT 1024u
 
-/* UFFD: tracked pages that are not registered, and the search for more of them (tracker_apart.c). */
+/* UFFD: tracked pages that are not registered or not scanned, and the search for more of them (tracker_apart.c). */
 struct apart {
     bool allowed;
-    struct pages sealed, untouched, hot;
+    struct pages sealed, untouched, hot, warm;
     struct page_range whole; /* is not to be split: the main stack, which the kernel names as a whole */
     unsigned hot_pages;
     uint32_t pass;

@@ -6,6 +6,7 @@
  *              missing table, finds that they still hold nothing
  *   hot        written turn after turn: reported without being asked for. Each would cost a fault, a protection, and a part
  *              of a flush of the other processors' TLBs; comparing it with its twin costs a tenth of that
+ *   warm       the same, where the mapping must not be split: registered, but the scans go around it, and nobody protects it again
  *
  * The kernel splits mappings where registered pages end. Only mremap() minds, hence tracker_join() before it. A page that is
  * compared must be readable, and one that is sealed stay so: hence tracker_settle() before mprotect(). And nothing stands apart unless all of the program's calls are seen.
@@ -19,6 +20,7 @@
 #define UNTOUCHED_MAX 1024
 #define HOT_AFTER 16   /* passes in a row that report the page */
 #define HOT_MAX 96     /* pages */
+#define WARM_MAX 6     /* ranges; each costs a scan more */
 #define HOT_PASSES 4096 /* then all are looked at anew */
 
 static const struct scan_query HOLDS_ANYTHING = {.any = SCAN_PRESENT | SCAN_SWAPPED};
@@ -77,6 +79,8 @@ int apart_forget(struct tracker *t, uintptr_t start, uintptr_t end)
     int r = pages_remove(&a->sealed, start, end);
     if (!r)
         r = pages_remove(&a->untouched, start, end);
+    if (!r)
+        r = pages_remove(&a->warm, start, end);
     return r ? r : pages_remove(&a->hot, start, end);
 }
 
@@ -100,6 +104,8 @@ static int settle(struct tracker *t, struct pages *set, uintptr_t start, uintptr
 int apart_settle(struct tracker *t, uintptr_t start, uintptr_t end)
 {
     int r = settle(t, &t->apart.sealed, start, end, true);
+    if (!r)
+        r = pages_remove(&t->apart.warm, start, end); /* reads as written, or is clean, as the kernel has it */
     return r ? r : settle(t, &t->apart.hot, start, end, false);
 }
 
@@ -138,14 +144,27 @@ static bool may_split(const struct tracker *t, uintptr_t page)
     return within && (page < t->apart.whole.start || page >= t->apart.whole.end);
 }
 
+static void keep_warm(struct apart *a, uintptr_t page)
+{
+    size_t next = pages_find(&a->warm, page);
+    bool adjoins = (next < a->warm.count && a->warm.at[next].start == page + PAGE_BYTES) ||
+                   (next > 0 && a->warm.at[next - 1].end == page);
+    if (adjoins || a->warm.count < WARM_MAX)
+        pages_add(&a->warm, page, page + PAGE_BYTES); /* when it fails it is asked for, as before */
+}
+
 static void note_written(struct tracker *t, uintptr_t page)
 {
     struct apart *a = &t->apart;
     struct heat *h = &a->heat[page / PAGE_BYTES % APART_HEAT];
     bool again = h->page == page && h->pass + 1 == a->pass;
     *h = (struct heat){page, a->pass, again ? h->count + 1 : 1};
-    if (h->count < HOT_AFTER || a->hot_pages >= HOT_MAX || !may_split(t, page))
+    if (h->count < HOT_AFTER || a->hot_pages >= HOT_MAX)
         return;
+    if (!may_split(t, page)) {
+        keep_warm(a, page);
+        return;
+    }
     uffd_remove(t, page, page + PAGE_BYTES);
     if (pages_add(&a->hot, page, page + PAGE_BYTES))
         uffd_register(t, page, page + PAGE_BYTES);
@@ -153,24 +172,51 @@ static void note_written(struct tracker *t, uintptr_t page)
         a->hot_pages++;
 }
 
+/* All are looked at anew. */
+static int cool(struct tracker *t)
+{
+    t->apart.hot_pages = 0;
+    pages_clear(&t->apart.warm);
+    return settle(t, &t->apart.hot, 0, UINTPTR_MAX, false);
+}
+
 long apart_begin(struct tracker *t, uintptr_t from, uintptr_t to, struct page_range *out, size_t capacity)
 {
     struct apart *a = &t->apart;
     uintptr_t walked;
     if (from < t->walked && ++a->pass % HOT_PASSES == 0) {
-        a->hot_pages = 0;
-        int r = settle(t, &a->hot, 0, UINTPTR_MAX, false);
+        int r = cool(t);
         if (r)
             return r;
     }
     int r = look_at_untouched(t, from, to);
-    if (r || !a->hot.count)
+    if (r)
         return r;
-    if (a->hot.count > capacity / 2) {
-        a->hot_pages = 0;
-        return settle(t, &a->hot, 0, UINTPTR_MAX, false);
+    if (a->hot.count + a->warm.count > capacity / 2)
+        return cool(t);
+    size_t n = pages_copy(&a->warm, from, to, out, capacity, &walked);
+    n += MUTANT("tracker.hot_forgotten", 0, pages_copy(&a->hot, from, to, out + n, capacity - n, &walked));
+    return (long)n;
+}
+
+long apart_scan(struct tracker *t, uintptr_t from, uintptr_t to, struct page_range *out, size_t capacity, uintptr_t *walk_end)
+{
+    const struct pages *warm = &t->apart.warm;
+    size_t count = 0;
+    for (size_t i = pages_find(warm, from);; i++) {
+        uintptr_t until = i < warm->count && warm->at[i].start < to ? warm->at[i].start : to;
+        long n = from < until ? uffd_scan(t, from, until, out + count, capacity - count, walk_end) : 0;
+        if (n < 0)
+            return n;
+        count += (size_t)n;
+        if (from < until && *walk_end < until)
+            return (long)count;
+        if (until == to)
+            break;
+        from = warm->at[i].end;
     }
-    return MUTANT("tracker.hot_forgotten", 0, (long)pages_copy(&a->hot, from, to, out, capacity, &walked));
+    *walk_end = to;
+    return (long)count;
 }
 
 void apart_learn(struct tracker *t, const struct page_range *out, size_t count)

@@ -25,6 +25,9 @@ int apart_join(struct tracker *, uintptr_t start, uintptr_t end);   /* all */
 /* Before a scan: registers what is to be scanned again, and returns how many ranges of the others it has put into `out`. */
 long apart_begin(struct tracker *, uintptr_t from, uintptr_t to, struct page_range *out, size_t capacity);
 
+/* The scan itself, of what is neither: as uffd_scan(). */
+long apart_scan(struct tracker *, uintptr_t from, uintptr_t to, struct page_range *out, size_t capacity, uintptr_t *walk_end);
+
 /* Behind it: what the kernel found. */
 void apart_learn(struct tracker *, const struct page_range *found, size_t count);
 

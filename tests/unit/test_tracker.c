@@ -579,6 +579,46 @@ Test(uffd, first_pages_never_get_hot)
     stack[-(long)PAGE] = 1;
     scan(t);
     cr_assert(is_found(stack - PAGE), "what grew is tracked");
+    cr_assert_eq(t->apart.hot.count, 0);
+}
+
+/* The kernel's view of a page: written, that is, not protected against it. */
+static bool is_open(struct tracker *t, const uint8_t *page)
+{
+    struct scan_query query = {.all = SCAN_WRITTEN, .wanted = SCAN_WRITTEN};
+    struct scan_region open[1];
+    uintptr_t walked;
+    return pagemap_scan(&t->pagemap, &query, (uintptr_t)page, (uintptr_t)page + PAGE, open, 1, &walked) == 1;
+}
+
+Test(uffd, what_must_not_be_split_is_kept_warm)
+{
+    struct tracker *t = open_apart();
+    uint8_t *m = map(64, PROT_READ | PROT_WRITE), *warm[] = {m, m + 60 * PAGE, m + 61 * PAGE};
+    memset(m, 1, 64 * PAGE);
+    t->apart.whole = (struct page_range){(uintptr_t)m + 32 * PAGE, (uintptr_t)m + 64 * PAGE};
+    add(t, m, 64);
+    heat(t, warm, 3, 100);
+    cr_assert_eq(t->apart.hot.count, 0);
+    cr_assert_eq(t->apart.warm.count, 2);
+    for (size_t i = 0; i < 3; i++)
+        cr_assert(is_open(t, warm[i]), "page %zu: its next write is free", i);
+    m[20 * PAGE] = m[62 * PAGE] = 1;
+    cr_assert_eq(scan(t), 5, "the warm ones and what was written");
+    cr_assert(is_found(m + 20 * PAGE) && is_found(m + 62 * PAGE));
+    cr_assert_not(is_open(t, m + 62 * PAGE));
+    cr_assert_eq(scan_span(t, (uintptr_t)m + PAGE, (uintptr_t)m + 61 * PAGE, 8), 1, "part of the span");
+    cr_assert(is_found(m + 60 * PAGE));
+    cr_assert_eq(tracker_settle(t, (uintptr_t)m + 61 * PAGE, (uintptr_t)m + 62 * PAGE), 0);
+    scan(t);
+    cr_assert(is_found(m + 61 * PAGE), "settled: once more");
+    cr_assert_eq(scan(t), 2);
+    size_t passes = 0;
+    while (scan(t) && passes < 10000)
+        passes++;
+    expect_none(t, "cooled down");
+    m[60 * PAGE] = 9;
+    EXPECT(t, "and tracked as others are", m + 60 * PAGE);
 }
 
 Test(uffd, what_holds_nothing_is_left_untouched)
