@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""Servers with an event loop (select, poll, epoll level and edge triggered), many TCP clients and UDP."""
+"""Servers with an event loop (select, poll, epoll level and edge triggered), many TCP clients and UDP; every way to wait; a
+loop that waits for room while output is held."""
 import itertools
 import os
 import socket
@@ -30,6 +31,91 @@ def event_loop(way, dialog_class):
         check(len(idle) == 3, "three clients could not connect within two seconds")
         t.killed_while(program, traffic)
     return run
+
+
+WAYS = "select pselect poll ppoll epoll epoll_pwait epoll_pwait2 oneshot edge nested recv timeout".split()
+
+
+@case
+def waits(t):
+    port = free_port()
+    program = t.program([subject("waits"), str(port)])
+    dialog = UdpDialog(program, port)
+    t.at_end(dialog.close)
+    counts = itertools.count(1)
+
+    def model(command):
+        count = next(counts)
+        return f"{count} by {WAYS[(count - 1) % len(WAYS)]}"
+
+    t.killed_while(program, Traffic(dialog, (t.random.choice(("next", "next", "sweep")) for _ in iter(int, 1)), model), kills=2 * KILLS)
+
+
+class Line:
+    """A connection on which numbers are asked for."""
+
+    def __init__(self, port):
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+        self.file = self.socket.makefile("rb")
+
+    def ask(self, text):
+        self.socket.sendall(text.encode())
+        return int(self.file.readline())
+
+    def close(self):
+        self.file.close()
+        self.socket.close()
+
+
+def answering(t, port):
+    """A connection that the server has answered on: it may still be coming up."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            line = Line(port)
+            t.at_end(line.close)
+            line.ask("turns")
+            return line
+        except (OSError, ValueError):
+            check(time.monotonic() < until, "the server does not answer")
+            time.sleep(0.02)
+
+
+@case
+def room_is_waited_for(t):
+    """While a client does not read, a loop that waits for room comes to rest."""
+    size = 251 * 60000
+    port = free_port()
+    program = t.program([PYTHON, subject("flood.py"), str(port)])
+    for start in range(2):
+        asker, reader = answering(t, port), answering(t, port)
+        reader.socket.sendall(f"send {size}".encode())
+        quiet, history = 0, []
+        while quiet < 3:  # all buffers are full
+            time.sleep(0.2)
+            history.append(asker.ask("turns"))
+            quiet = quiet + 1 if history[-1] <= 2 else 0  # the question itself is one
+            check(len(history) < 5 * PATIENCE, f"the loop never comes to rest: it turned {history} times")
+        data = reader.file.read(size)
+        check(data == bytes(i % 251 for i in range(251)) * (size // 251), "the bytes are not those that were sent")
+        turns = asker.ask("turns")
+        check(turns < size // 1000, f"the loop turned {turns} times for {size} bytes")
+        if start == 0 and not BARE:
+            program.kill9()
+            program.start()
+
+
+@case
+def io_uring_is_refused(t):
+    """With ENOSYS, so that programs fall back; said once."""
+    script = ("import ctypes, os; libc = ctypes.CDLL(None, use_errno=True)\n"
+              "for i in range(3): print(libc.syscall(425, 4, ctypes.create_string_buffer(120)), ctypes.get_errno())")
+    out = os.path.join(t.dir, "out")
+    program = t.program([PYTHON, "-c", script], stdout=open(out, "w"), bare=False)
+    check(program.process.wait(PATIENCE) == 0, "the program failed: " + program.tail())
+    check(open(out).read() == "-1 38\n" * 3, open(out).read())
+    said = [line for line in program.messages() if "io_uring" in line]
+    check(len(said) == 1, f"said {len(said)} times: {program.messages()}")
 
 
 for way in ("select", "poll", "epoll", "edge"):

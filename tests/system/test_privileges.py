@@ -7,7 +7,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from harness import *
 from servers import *
 
-WHO = "65534 65534 65534 65534 2:60001 1 4000 root:refused"
+WHO = "65534 65534 65534 65534 2:60001 1 4000 root:refused %s"
 
 
 def need_root():
@@ -15,11 +15,10 @@ def need_root():
         raise Skip("not root")
 
 
-@case
-def drops_root(t):
+def drops_root(t, *root):
     need_root()
     port = free_port()
-    program = t.program([subject("drops_root"), str(port)])
+    program = t.program([subject("drops_root"), str(port), *root])
     dialog = UdpDialog(program, port)
     t.at_end(dialog.close)
     count = 0
@@ -27,9 +26,20 @@ def drops_root(t):
     def model(command):
         nonlocal count
         count += command != "who"
-        return WHO if command == "who" else str(count)
+        return WHO % ("inside" if root else "outside") if command == "who" else str(count)
 
     t.killed_while(program, Traffic(dialog, (t.random.choice(("who", "count")) for _ in iter(int, 1)), model), kills=10)
+
+
+add_case("drops_root", drops_root)
+
+
+@case
+def changes_its_root(t):
+    root = os.path.join(t.dir, "root")
+    os.mkdir(root)
+    open(os.path.join(root, "here"), "w").close()
+    drops_root(t, root)
 
 
 main()
