@@ -28,7 +28,7 @@ def receive(peer):
         return
     word, *rest = text.split()
     if word == "send":
-        owed[peer] = bytes(i % 251 for i in range(251)) * (int(rest[0]) // 251)
+        owed[peer] = memoryview(bytes(range(251)) * (int(rest[0]) // 251))
         selector.modify(peer, selectors.EVENT_READ | selectors.EVENT_WRITE)
     else:
         peer.sendall(b"%d\n" % turns)
