@@ -199,10 +199,12 @@ static bool is_nameless(const struct mapping_line *line)
     return line->name_length >= length && !memcmp(line->name + line->name_length - length, deleted, length);
 }
 
-/* The file of a mapping that was deleted or replaced since: its pin keeps it, and its inode's number. */
+/* The file of a mapping that was deleted or replaced since: its pin keeps it, and its inode's number. What is mapped shared is
+ * never pinned: a copy would be another file. */
 static bool is_file(const struct file *file, const struct mapping_line *line)
 {
-    if (file->device != line->device || file->inode != line->inode || (!file->pin[0] && !line->shared))
+    bool shared = !file->pin[0] && !file->unpinned;
+    if (file->device != line->device || file->inode != line->inode || shared != line->shared)
         return false;
     bool same_name = strlen(file->path) == line->name_length && !memcmp(file->path, line->name, line->name_length);
     return same_name || (file->pin[0] && !line->shared && is_nameless(line));
@@ -238,6 +240,7 @@ static int file_index(struct session *s, const struct mapping_line *line, uint32
             say("cannot pin %s in the store (%s); a restart will need it unchanged", file->path,
                 say_error(r));
             file->pin[0] = '\0';
+            file->unpinned = 1; /* not tried again for each of its mappings */
         }
     }
     *index = i->meta->files++;

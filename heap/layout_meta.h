@@ -83,7 +83,8 @@ struct area {
 struct file {
     uint64_t device, inode;
     char pin[32];    /* its name in the store's pin directory; empty: opened by its path */
-    char path[1040]; /* terminated; where it was when the image was made */
+    char path[1039]; /* terminated; where it was when the image was made */
+    uint8_t unpinned; /* is mapped privately, and could not be pinned */
 };
 #define FILE_MAX ((VDSO_AT - FILE_AT) / sizeof(struct file))
 

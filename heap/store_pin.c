@@ -110,12 +110,12 @@ static int pin_file(struct store *s, int fd, const struct stat *status, const ch
             return 0;
         disk_unlink(s->directory_fd, path);
     }
-    s->pins_dirty = true;
     FAULT("pin.link");
     /* The link is refused across file systems, for files of others, without /proc, ... */
     int r = disk_link(fd, s->directory_fd, path);
     if (r && r != -EIO && r != -ENOSPC && r != -EDQUOT)
         r = copy_pin(s, fd, status, name, path);
+    s->pins_dirty |= !r;
     return r;
 }
 

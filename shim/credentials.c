@@ -37,12 +37,14 @@ void credentials_note(void)
         say("more than %d groups cannot be kept; a restart has those it begins with", GROUPS_MAX);
 }
 
-/* What only the first user may do to the store, above all pinning what is mapped, is done while it is that one. */
+/* What only the first user may do to the store, above all pinning what is mapped, is done while it is that one. It goes in steps:
+ * group, groups, user; and looking up the groups may map another library. */
 static void before_change(void)
 {
-    if (!changed)
+    bool mapped = session && session->areas.stale;
+    if (!changed || mapped)
         turn_end(TURN_FLUSH);
-    if (!changed && heir_candidate)
+    if ((!changed || mapped) && heir_candidate)
         areas_pin(session), store_sync_pins(&session->store);
 }
 

@@ -1,8 +1,10 @@
 /* A UDP service that gives up root before it serves, and raises its limit on descriptors: drops_root PORT [ROOT].
  * With ROOT that becomes its root directory first.
+ * Libraries come in on the way, as those do that look up users and groups, and one more when it is told to `load`.
  * `who` is answered with its user, group, groups, no_new_privs, limit, and whether it sees /here; anything else counts. */
 #include "service.h"
 
+#include <dlfcn.h>
 #include <grp.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -15,11 +17,17 @@ int main(int argc, char **argv)
     service_open(atoi(argv[1]));
     if (argc > 2 && (chroot(argv[2]) || chdir("/")))
         err(1, "%s", argv[2]);
-    if (setrlimit(RLIMIT_NOFILE, &files) || setgroups(2, groups) || setgid(65534) || setuid(65534))
+    if (setrlimit(RLIMIT_NOFILE, &files) || setgroups(2, groups) || setgid(65534))
+        err(1, "giving up root");
+    if (argc <= 2 && !dlopen("libresolv.so.2", RTLD_NOW))
+        errx(1, "%s", dlerror());
+    if (setuid(65534))
         err(1, "giving up root");
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     for (;;) {
         char *command = service_next();
+        if (!strcmp(command, "load") && !dlopen("libanl.so.1", RTLD_NOW))
+            errx(1, "%s", dlerror());
         if (strcmp(command, "who")) {
             service_answer("%ld", ++count);
             continue;

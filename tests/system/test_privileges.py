@@ -15,10 +15,19 @@ def need_root():
         raise Skip("not root")
 
 
+def commands(t, may_load):
+    """A library that comes when root is gone cannot be pinned any more."""
+    if may_load:
+        yield "load"
+    while True:
+        yield t.random.choice(("who", "count"))
+
+
 def drops_root(t, *root):
     need_root()
     port = free_port()
     program = t.program([subject("drops_root"), str(port), *root])
+    program.expected_messages.append("cannot pin .*libanl")
     dialog = UdpDialog(program, port)
     t.at_end(dialog.close)
     count = 0
@@ -28,7 +37,9 @@ def drops_root(t, *root):
         count += command != "who"
         return WHO % ("inside" if root else "outside") if command == "who" else str(count)
 
-    t.killed_while(program, Traffic(dialog, (t.random.choice(("who", "count")) for _ in iter(int, 1)), model), kills=10)
+    t.killed_while(program, Traffic(dialog, commands(t, not root), model), kills=10)
+    said = [line for start in range(1, program.starts + 1) for line in program.messages(start) if "pin" in line]
+    check(len(said) == (0 if root or BARE else 1), f"what could not be pinned is to be told once: {said}")
 
 
 add_case("drops_root", drops_root)
