@@ -1,5 +1,6 @@
 #include "heap/restore.h"
 #include "heap/fault.h"
+#include "heap/layout.h"
 #include "heap/mapping.h"
 #include "heap/restorer.h"
 #include "heap/say.h"
@@ -137,14 +138,30 @@ static void add_stack(struct builder *b, const struct area *a)
     add_reads(b, on_stack ? live : a->start, a->end);
 }
 
+/* By its path, or by the link that the store has of one that lost it. */
+static long open_shared(struct builder *b, const struct file *file, int flags)
+{
+    char name[32];
+    struct stat s;
+    long fd = sys(SYS_open, file->path, flags | O_CLOEXEC, 0);
+    if (fd >= 0 ? sys(SYS_fstat, fd, &s) == 0 && s.st_ino == file->inode : fd != -ENOENT)
+        return fd;
+    say_format(name, sizeof name, STORE_KEPT "%lx", file->inode);
+    long kept = sys(SYS_openat, b->session->store.directory_fd, name, flags | O_CLOEXEC, 0);
+    if (kept < 0)
+        return fd;
+    if (fd >= 0)
+        sys(SYS_close, fd);
+    return kept;
+}
+
 static int open_file(struct builder *b, uint32_t index, bool shared, uint32_t prot)
 {
     struct file *file = &b->session->image.files[index];
     if (b->fds[index] >= 0 || b->error)
         return b->fds[index];
     long fd = MUTANT("restore.pin_unused", false, file->pin[0]) ? store_pin_open(&b->session->store, file->pin)
-                           : sys(SYS_open, file->path,
-                                 (shared && (prot & PROT_WRITE) ? O_RDWR : O_RDONLY) | O_CLOEXEC, 0);
+                           : open_shared(b, file, shared && (prot & PROT_WRITE) ? O_RDWR : O_RDONLY);
     if (sys_failed(fd)) {
         say("cannot open %s, which the saved process had mapped (%s); put it back, or use --fresh",
             file->path, say_error(fd));

@@ -3,6 +3,7 @@
 #include "net/adopt.h"
 #include "net/file_locks.h"
 #include "net/host.h"
+#include "net/nameless.h"
 #include "net/outbox.h"
 #include "net/pool.h"
 #include "net/trouble.h"
@@ -29,39 +30,16 @@ void fd_touch(struct description *d)
     touched_count++;
 }
 
-static void name_file(int fd, struct description *d)
-{
-    struct stat s;
-    char path[4200];
-    if (d->file)
-        return;
-    long n = trouble_none(fd_link(fd, path, sizeof path), "learn an open file's path");
-    if (n < 0 || trouble_none(sys(SYS_fstat, fd, &s), "look at an open file") < 0)
-        return;
-    struct fd_file *f = pool_take(sizeof *f);
-    if (!f)
-        return;
-    static const char deleted[] = " (deleted)";
-    *f = (struct fd_file){.device = s.st_dev, .inode = s.st_ino};
-    f->deleted = !s.st_nlink;
-    if (f->deleted && n > (long)sizeof deleted - 1)
-        path[n -= (long)sizeof deleted - 1] = '\0';
-    f->path = pool_copy(path, (size_t)n + 1);
-    d->file = f;
-    d->bits |= FD_NAMED;
-    d->flags &= ~(uint32_t)(O_CREAT | O_EXCL | O_TRUNC);
-}
-
 void fd_note_lock(int fd, struct description *d, long operation)
 {
-    name_file(fd, d);
+    file_learn(fd, d);
     if (d->file)
         d->file->lock = operation == 8 /* LOCK_UN */ ? 0 : (uint8_t)operation;
 }
 
 static void capture_file(int fd, struct description *d)
 {
-    name_file(fd, d);
+    file_learn(fd, d);
     if (d->bits & FD_LOCKED)
         file_locks_capture(fd, d);
     long at = sys(SYS_lseek, fd, 0, SEEK_CUR);
@@ -232,7 +210,7 @@ static void capture(int fd, struct description *d)
     case FD_DEVICE:
     case FD_TTY:
     case FD_FIFO:
-        name_file(fd, d);
+        file_learn(fd, d);
         break;
     case FD_PIPE:
         capture_pipe(fd, d);

@@ -3,6 +3,7 @@
 #include "net/stream.h"
 #include "net/host.h"
 #include "net/inbox.h"
+#include "net/nameless.h"
 #include "net/pool.h"
 #include "net/progress.h"
 #include "heap/say.h"
@@ -101,8 +102,10 @@ static void give_description(struct description *d)
     } else if (d->kind == FD_EPOLL) {
         forget_epoll(index);
     } else {
-        if ((d->bits & FD_NAMED) && d->file)
+        if ((d->bits & FD_NAMED) && d->file) {
+            nameless_closed(d->file);
             pool_give(d->file->path);
+        }
         pool_give(d->file);
     }
     inbox_close(d->inbox);

@@ -85,7 +85,8 @@ struct fd_file {
     char *path;
     uint64_t device, inode;
     uint8_t lock; /* LOCK_SH, LOCK_EX or 0 */
-    uint8_t deleted;
+    uint8_t deleted; /* has no name (nameless.h) */
+    uint8_t given;   /* its name was given back to it: it may have another one, which a lost turn gave */
 };
 
 struct fd_event {

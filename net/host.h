@@ -22,6 +22,10 @@ struct progress *session_progress(void);
 /* net/ has mapped memory or changed a protection: the list of areas is to be read again. */
 void session_layout_changed(void);
 
+/* Whether a shared mapping showed the file with that inode number at the last commit, and whether mappings have changed since. */
+bool session_mapped(uint64_t inode);
+bool session_layout_changing(void);
+
 /* Peers on other hosts, in the window; NULL: none are listed. */
 struct remote;
 struct remote *session_remote(void);

@@ -10,6 +10,7 @@
 #define _GNU_SOURCE
 #include "net/outbox.h"
 #include "net/inbox.h"
+#include "net/nameless.h"
 #include "heap/fault.h"
 #include "net/progress.h"
 #include "heap/sys.h"
@@ -157,6 +158,7 @@ void outbox_release(void)
     outbox.fresh_bytes = 0;
     outbox.first_ns = 0;
     inbox_committed();
+    nameless_committed();
     FAULT("release.inboxes");
     if (!outbox.count)
         return;

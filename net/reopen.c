@@ -10,6 +10,7 @@
 #include "net/adopt.h"
 #include "net/file_locks.h"
 #include "net/inbox.h"
+#include "net/nameless.h"
 #include "net/pool.h"
 #include "net/stream.h"
 #include "net/terminal.h"
@@ -143,9 +144,10 @@ long reopen_file(struct description *d)
     bool fifo = d->kind == FD_FIFO && (flags & O_ACCMODE) != O_RDWR;
     if (fifo && (flags & O_ACCMODE) == O_WRONLY)
         flags = (flags & ~(uint32_t)O_ACCMODE) | O_RDWR; /* never waits for a reader */
-    long fd = d->file->deleted
-                  ? -ENOENT
-                  : sys(SYS_open, d->file->path, flags | O_CLOEXEC | O_NOCTTY | (fifo ? O_NONBLOCK : 0), 0);
+    uint32_t manner = flags | O_CLOEXEC | O_NOCTTY | (fifo ? (uint32_t)O_NONBLOCK : 0);
+    long fd = d->file->deleted       ? nameless_open(d->file, manner)
+              : d->kind == FD_FILE ? nameless_find(d->file, manner)
+                                     : sys(SYS_open, d->file->path, manner, 0);
     if (trouble_is(fd))
         return fd;
     if (fd < 0) {
@@ -295,6 +297,8 @@ int fd_reopen(void)
     if (r == 0)
         lock_records();
     FAULT("reopen.watches");
+    if (r == 0)
+        nameless_reopened();
     if (r == 0)
         peers_resume();
     return r;

@@ -3,6 +3,7 @@
 #include "net/adopt.h"
 #include "heap/say.h"
 #include "net/inbox.h"
+#include "net/nameless.h"
 #include "net/stream.h"
 #include "net/terminal.h"
 #include "shim/call_net.h"
@@ -16,6 +17,13 @@
 #include <linux/openat2.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+
+/* With O_EXCL a file without a name could not be linked into the store. Nothing else comes of it. */
+static void make_linkable(long *flags)
+{
+    if ((*flags & O_TMPFILE) == O_TMPFILE)
+        *flags &= ~(long)O_EXCL;
+}
 
 /* Opening a FIFO waits for its other end. */
 static bool opens_fifo(long directory, const char *path, uint64_t flags)
@@ -35,6 +43,8 @@ static long entered(long fd, uint64_t flags)
     if (!d)
         return fd;
     fd_touch(d);
+    if ((flags & O_TMPFILE) == O_TMPFILE)
+        nameless_born((int)fd, d);
     if (d->kind == FD_FIFO || d->kind == FD_TTY)
         inbox_attach(d, (int)fd);
     return fd;
@@ -50,11 +60,13 @@ static long open_as(struct call *c, long directory, const char *path, uint64_t f
 
 long call_open(struct call *c)
 {
+    make_linkable(&c->arg[1]);
     return open_as(c, AT_FDCWD, (const char *)c->arg[0], (uint64_t)(unsigned)c->arg[1]);
 }
 
 long call_openat(struct call *c)
 {
+    make_linkable(&c->arg[2]);
     return open_as(c, c->arg[0], (const char *)c->arg[1], (uint64_t)(unsigned)c->arg[2]);
 }
 

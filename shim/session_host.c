@@ -47,6 +47,20 @@ void session_layout_changed(void)
         session->areas.stale = true;
 }
 
+bool session_layout_changing(void)
+{
+    return session && session->areas.stale;
+}
+
+bool session_mapped(uint64_t inode)
+{
+    const struct image *i = session ? &session->image : NULL;
+    for (uint32_t k = 0; i && k < i->meta->areas; k++)
+        if (i->areas[k].kind == AREA_FILE_SHARED && i->files[i->areas[k].file].inode == inode)
+            return true;
+    return false;
+}
+
 struct remote *session_remote(void)
 {
     return session ? session->remote : NULL;

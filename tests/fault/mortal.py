@@ -200,7 +200,6 @@ kitchen_answers = []
 
 
 def kitchen_model():
-    """The same commands given to the program alone: done once, before the cases."""
     t = Case("kitchen")
     port = free_port()
     p = Program([subject("kitchen"), str(port)], t.dir, t.dir, bare=True).start()
@@ -214,6 +213,36 @@ def kitchen_model():
 def kitchen(t, p):
     dialog = udp_dialog(t, p, [subject("kitchen")])
     for command, right in zip(KITCHEN, kitchen_answers):
+        ask(p, dialog, command, right)
+
+
+NAMELESS = "tmp gone moved over mapped gone moved tmp over moved gone mapped anew tmp moved gone gone anew over over".split()
+nameless_answers = []
+
+
+def nameless_model():
+    t = Case("nameless")
+    port = free_port()
+    p = Program([subject("nameless"), t.dir, str(port)], t.dir, t.dir, bare=True).start()
+    dialog = UdpDialog(p, port)
+    nameless_answers.extend(dialog.ask(command) for command in NAMELESS)
+    dialog.close()
+    p.stop()
+    t.finish(False)
+
+
+def models():
+    """What the programs answer alone: asked once, before the cases."""
+    kitchen_model()
+    nameless_model()
+
+
+def nameless(t, p):
+    """Files that lose their names while they are open."""
+    place = os.path.join(t.dir, "files")
+    os.mkdir(place)
+    dialog = udp_dialog(t, p, [subject("nameless"), place])
+    for command, right in zip(NAMELESS, nameless_answers):
         ask(p, dialog, command, right)
 
 
@@ -401,6 +430,7 @@ WORKLOADS = {
     "counter": (counter, {}, {}),
     "kitchen": (kitchen, {}, {}),
     "remap": (remap, {}, {}),
+    "nameless": (nameless, {}, {}),
     "threads": (threads, {}, {}),
     "lines": (lines, {}, {}),
     "leave": (leave, {}, {}),

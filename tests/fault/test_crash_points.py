@@ -120,7 +120,7 @@ def main():
     if not os.path.exists(LIB):
         print(f"{LIB} does not exist: build it first, with -Dfaults=true\n0 passed, 1 failed, 0 skipped")
         sys.exit(1)
-    mortal.kitchen_model()
+    mortal.models()
     if sys.argv[1:]:
         _, schedule, wrong, hits, seconds = one((sys.argv[1], sys.argv[2:]))
         print(f"died at {hits} in {seconds:.2f} s: {wrong or 'in order'}")

@@ -179,7 +179,7 @@ def main():
     if not os.path.exists(LIB):
         print(f"{LIB} does not exist: build it first, with -Dfaults=true\n0 passed, 1 failed, 0 skipped")
         sys.exit(1)
-    mortal.kitchen_model()
+    mortal.models()
     for function, *_ in erring.WORKLOADS.values():
         getattr(function, "prepare", lambda: None)()
     if sys.argv[1:]:

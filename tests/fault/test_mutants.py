@@ -83,6 +83,7 @@ CAUGHT_BY = {
     "inbox.position_lost": [crash("copy", "inbox.taken:6")],
     "inbox.none": [crash("copy", "commit.captured:3")],
     "write.unclaimed": [crash("told", "commit.captured:1")],
+    "nameless.not_kept": [system("process", "nameless")],
     "reopen.no_offset": [system("process", "files")],
     "signals.mask_lost": [system("process", "signals", 40)],
     "signals.pending_lost": [system("process", "signals", 40)],

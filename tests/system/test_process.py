@@ -46,6 +46,22 @@ def files(t):
 
 
 @case
+def nameless(t):
+    """Files that lose their names while they are open; and names that lost turns took away."""
+    def argv(port, who):
+        place = os.path.join(t.dir, f"files-{who}")
+        os.makedirs(place, exist_ok=True)
+        return [subject("nameless"), place, str(port)]
+
+    def one():
+        return t.random.choice(("tmp", "tmp", "gone", "moved", "moved", "over", "mapped", "anew"))
+
+    killed_with_twin(t, argv, endless(one), kills=2 * KILLS)
+    links = [name for name in os.listdir(os.path.join(t.dir, "1", "store")) if name.startswith("kept-")] if not BARE else []
+    check(len(links) <= 4, f"the store keeps {links}, and four files are open")
+
+
+@case
 def pipes(t):
     """What lies in the program's own pipes, socketpairs and eventfds is still there."""
     def one():

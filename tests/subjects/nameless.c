@@ -1,0 +1,168 @@
+/* Files that lose their names while they are open: nameless DIRECTORY PORT
+ *
+ *     tmp      one more line in a file by tmpfile(); its lines are counted
+ *     gone     the same in one that was made, and unlinked a turn later
+ *     moved    the same in a log that is moved aside each time, and found again by its second name
+ *     over     the same in one that another file is renamed over; then the new one is read by its name
+ *     mapped   a counter in a file that is mapped shared, closed and unlinked
+ *     anew     all are closed
+ * Lines are written at the place where the last one ended, not appended. */
+#define _GNU_SOURCE
+#include "service.h"
+
+#include <fcntl.h>
+#include <stdbool.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+static FILE *tmp;
+static long tmp_end;
+static int gone = -1, moved = -1, over = -1;
+static bool aside;
+static off_t moved_end, over_end, gone_end;
+static unsigned long *mapped;
+
+static long sure(long result, const char *what)
+{
+    if (result < 0)
+        err(1, "%s", what);
+    return result;
+}
+
+/* Adds a line at *end; answers how many there are, and whether they are right. */
+static void add_line(const char *what, int fd, off_t *end)
+{
+    char text[65536];
+    int n = snprintf(text, sizeof text, "%lu\n", service.number);
+    *end += sure(pwrite(fd, text, n, *end), what);
+    long all = sure(pread(fd, text, sizeof text - 1, 0), what), lines = 0;
+    unsigned long last = 0, sum = 0;
+    text[all] = '\0';
+    for (char *at = text; at < text + all; at = strchr(at, '\n') + 1, lines++)
+        sum = sum * 31 + (last = strtoul(at, NULL, 10));
+    service_answer("%s %ld %ld %lu %lu", what, all, lines, last, sum);
+}
+
+static void add_to_tmp(void)
+{
+    char line[64];
+    long lines = 0;
+    if (!tmp && !(tmp = tmpfile()))
+        err(1, "tmpfile");
+    fseek(tmp, tmp_end, SEEK_SET);
+    fprintf(tmp, "%lu\n", service.number);
+    tmp_end = ftell(tmp);
+    rewind(tmp);
+    while (fgets(line, sizeof line, tmp))
+        lines++;
+    service_answer("tmp %ld %s", lines, strtok(line, "\n"));
+}
+
+static int make(const char *name)
+{
+    return (int)sure(open(name, O_RDWR | O_CREAT | O_TRUNC, 0600), name);
+}
+
+/* As logs are rotated: the old one is gone on with, and a new one has its name. */
+static void move_aside(void)
+{
+    if (moved < 0)
+        moved = make("log");
+    if (aside) {
+        sure(rename("log.1", "log"), "rename");
+    } else {
+        sure(rename("log", "log.1"), "rename");
+        close(make("log"));
+    }
+    aside = !aside;
+    add_line("moved", moved, &moved_end);
+}
+
+/* Unlinked in the second turn. */
+static void add_to_gone(void)
+{
+    static int turns;
+    if (gone < 0) {
+        gone = make("gone");
+        turns = 0;
+    } else if (turns++ == 0) {
+        sure(unlink("gone"), "unlink");
+    }
+    add_line("gone", gone, &gone_end);
+}
+
+static void rename_over(void)
+{
+    char text[32] = "";
+    if (over < 0)
+        over = make("current");
+    int fresh = make("fresh");
+    sure(write(fresh, "fresh", 5), "fresh");
+    sure(rename("fresh", "current"), "rename");
+    close(fresh);
+    fresh = (int)sure(open("current", O_RDONLY), "current");
+    sure(read(fresh, text, sizeof text - 1), "current");
+    close(fresh);
+    if (strcmp(text, "fresh"))
+        errx(1, "current holds %s", text);
+    add_line("over", over, &over_end);
+}
+
+static void count_mapped(void)
+{
+    if (!mapped) {
+        int fd = make("mapped");
+        sure(ftruncate(fd, 4096), "ftruncate");
+        mapped = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (mapped == MAP_FAILED)
+            err(1, "mmap");
+        sure(unlink("mapped"), "unlink");
+        close(fd);
+    }
+    service_answer("mapped %lu", *mapped += service.number);
+}
+
+static void close_all(void)
+{
+    if (tmp)
+        fclose(tmp);
+    int *all[] = {&gone, &moved, &over};
+    for (int i = 0; i < 3; i++) {
+        if (*all[i] >= 0)
+            close(*all[i]);
+        *all[i] = -1;
+    }
+    if (mapped)
+        munmap(mapped, 4096);
+    tmp = NULL;
+    tmp_end = 0;
+    mapped = NULL;
+    aside = false;
+    gone_end = moved_end = over_end = 0;
+    unlink("log");
+    unlink("log.1");
+    service_answer("anew");
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 3 || chdir(argv[1]))
+        err(1, "usage: nameless DIRECTORY PORT");
+    service_open(atoi(argv[2]));
+    for (;;) {
+        char *command = service_next();
+        if (!strcmp(command, "tmp")) {
+            add_to_tmp();
+        } else if (!strcmp(command, "gone")) {
+            add_to_gone();
+        } else if (!strcmp(command, "moved")) {
+            move_aside();
+        } else if (!strcmp(command, "over")) {
+            rename_over();
+        } else if (!strcmp(command, "mapped")) {
+            count_mapped();
+        } else {
+            close_all();
+        }
+    }
+}
