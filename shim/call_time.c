@@ -271,6 +271,26 @@ static void itimers_resume(int64_t down)
     }
 }
 
+uint64_t time_timers_signals(void)
+{
+    uint64_t signals = timers_signals();
+    for (int which = 0; which < 3; which++)
+        if (itimer_used[which])
+            signals |= SIGNAL_BIT(itimer_signal[which]);
+    return signals;
+}
+
+bool time_timers_info(siginfo_t *info, long tid)
+{
+    if (timers_info(info, tid))
+        return true;
+    info->si_code = SI_KERNEL;
+    for (int which = 0; which < 3; which++)
+        if (!tid && itimer_used[which] && itimer_signal[which] == info->si_signo)
+            return true;
+    return false;
+}
+
 bool time_capture_timers(uint64_t *rung)
 {
     return itimers_capture(rung) | timers_capture(rung);

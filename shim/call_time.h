@@ -39,6 +39,13 @@ void time_capture(void); /* before each commit: the clock */
  * have stopped since the last time: each is pending, or was heard, or is just coming to a thread. */
 bool time_capture_timers(uint64_t *rung);
 
+/* The signals that alarms and timers send. */
+uint64_t time_timers_signals(void);
+
+/* What such a signal, info->si_signo, carries: to thread `tid`, as the program knows it, or to the process (0). False: no timer
+ * sends it there. */
+bool time_timers_info(siginfo_t *info, long tid);
+
 /* A signal is written down where the next commit finds it, or handed over. Async-signal-safe. */
 void time_heard(int signal);
 

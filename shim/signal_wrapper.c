@@ -13,6 +13,7 @@
 #include "shim/call_time.h"
 #include "shim/crash.h"
 #include "shim/heir.h"
+#include "shim/pending.h"
 #include "shim/process.h"
 #include "shim/threads.h"
 #include "shim/turn.h"
@@ -88,9 +89,11 @@ void signal_wrapper(int signal, siginfo_t *info, void *context)
             return;
         }
     } else if (me->inside > 0 && !call_passive) {
+        process_correct_sender(info); /* in another incarnation nobody could */
         MUTANT("signals.deferred_lost", (void)0, signal_enqueue(&me->signals, info, *frame_mask(uc)));
         *frame_mask(uc) = SIGNAL_DEFERRED;
         time_heard(signal);
+        pending_heard(info);
         return;
     }
     deliver(signal, info, uc);
@@ -110,12 +113,15 @@ static void requeue(struct signal_thread *t)
     siginfo_t queue[SIGNAL_QUEUE];
     int count = t->queued < SIGNAL_QUEUE ? t->queued : SIGNAL_QUEUE;
     memcpy(queue, t->queue, sizeof queue[0] * (size_t)count);
+    pending_handing();
     signal_dequeue(t, 0);
-    long pid = sys(SYS_getpid), tid = sys(SYS_gettid);
+    long tid = sys(SYS_gettid);
     for (int i = 0; i < count; i++) {
         queue[i].si_errno = 0;
-        if (queue[i].si_signo && sys(SYS_rt_tgsigqueueinfo, pid, tid, queue[i].si_signo, &queue[i]) == -EAGAIN)
-            sys(SYS_tgkill, pid, tid, queue[i].si_signo); /* RLIMIT_SIGPENDING: no details */
+        if (queue[i].si_code == SI_TKILL)
+            pending_sent(thread_self(), 1);
+        if (queue[i].si_signo)
+            pending_send(&queue[i], tid);
     }
 }
 
@@ -125,6 +131,7 @@ static void release(struct signal_thread *t)
     uint64_t mask = t->mask & ~SIGNAL_KEPT;
     requeue(t);
     sys(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof mask);
+    pending_handed();
 }
 
 void signal_leave(struct call *c)

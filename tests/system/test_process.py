@@ -144,6 +144,29 @@ def signals(t):
     killed_with_twin(t, lambda port, who: [subject("signals"), str(port)], commands())
 
 
+ACTORS = ("main", "sleeper", "spinner")
+
+
+def pending_commands(t):
+    """Each `show` begins anew: no more than a few wait at a time, of each number in its order."""
+    while True:
+        yield f"spin {t.random.randrange(2)}"
+        silent = t.random.sample(ACTORS, len(ACTORS))  # a timer whose signal waits may send it twice, as the kernel likes
+        for _ in range(t.random.randrange(1, 8)):
+            who = t.random.choice(ACTORS + ("process",))
+            number = t.random.choice((10, 100, 101, 102))
+            yield t.random.choice((f"kill {who} {number}", f"queue {who} {number} {t.random.randrange(1000)}",
+                                   f"queue {who} {number} {t.random.randrange(1000)}",
+                                   f"hit {t.random.choice(ACTORS)}", f"ring {silent.pop()}" if silent else "spin 0"))
+        yield "show"
+
+
+@case
+def pending_signals(t):
+    """What waits for a thread waits for that one after a kill, with its values, and what waits for all of them for all."""
+    killed_with_twin(t, lambda port, who: [subject("pending"), str(port)], pending_commands(t))
+
+
 @case
 def ignored_signal(t):
     """A signal that is ignored stays ignored; one with the default action ends the program."""
