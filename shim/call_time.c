@@ -125,8 +125,8 @@ static long sleep_until(long clock, int64_t deadline)
 {
     bool ended = false;
     long result = threads_many && !turn_overdue() ? sleep_within_turn(clock, deadline, &ended) : SIGNAL_AGAIN;
-    while (result == SIGNAL_AGAIN) {
-        if (!ended)
+    while (result == SIGNAL_AGAIN || result == THREADS_AGAIN) {
+        if (!ended && result == SIGNAL_AGAIN)
             turn_end(TURN_WAIT); /* may end in another incarnation, with another offset */
         ended = false;
         result = sleep_in_kernel(clock, deadline);

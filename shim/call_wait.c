@@ -145,6 +145,12 @@ long wait_kernel(struct call *c)
     return signal_block(c);
 }
 
+long wait_prepared(struct call *c, long nr)
+{
+    long r = signal_block_for(c, nr);
+    return signal_again(r) ? WAIT_AGAIN : r;
+}
+
 long wait_peek(int fd, short events)
 {
     struct pollfd p = {fd, events, 0};
@@ -194,11 +200,7 @@ static long wait_once(int fd, short events, const struct deadline *until, long n
     struct timespec t;
     p[0] = (struct pollfd){fd, events, 0};
     struct call c = {.nr = SYS_ppoll, .arg = {(long)p, 1 + n, (long)wait_timespec(until, &t), 0, 8, 0}};
-    long r = signal_block_for(&c, nr);
-    if (r == SIGNAL_AGAIN) {
-        turn_end(TURN_WAIT);
-        return WAIT_AGAIN;
-    }
+    long r = wait_prepared(&c, nr);
     *ready = r > 0 && p[0].revents;
     if (r > 0)
         wait_woken(p + 1, n);
@@ -299,12 +301,10 @@ static long watch_all(struct watch *w)
     struct call c = {.nr = SYS_ppoll,
                      .arg = {(long)all, w->count + (unsigned)n, (long)wait_timespec(&w->until, &t),
                              (long)(w->masked ? &w->mask : NULL), 8, 0}};
-    long r = signal_block_once(&c);
+    long r = wait_prepared(&c, c.nr);
     if (r > 0)
         wait_woken(all + w->count, n);
-    if (r == SIGNAL_AGAIN)
-        turn_end(TURN_WAIT);
-    return r > 0 || r == SIGNAL_AGAIN ? WAIT_AGAIN : r;
+    return r > 0 ? WAIT_AGAIN : r;
 }
 
 long wait_mask(struct watch *w, const void *mask, size_t size)

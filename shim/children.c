@@ -1,6 +1,7 @@
 #include "shim/children.h"
 #include "shim/call_signal.h"
 #include "shim/call_wait.h"
+#include "shim/threads.h"
 #include "shim/turn.h"
 
 #include <string.h>
@@ -152,11 +153,11 @@ static long wait_child(struct call *c, struct outcome *o, long wanted, bool may_
             ended = result != WAIT_AGAIN;
             continue;
         }
-        ended = false;
         result = ask(c, o, true);
         if (by_id && result == 0)
             result = o->info.si_pid;
-        if (result != SIGNAL_AGAIN && !(result == -ECHILD && children_dead(wanted)))
+        ended = result == THREADS_AGAIN;
+        if (!ended && result != SIGNAL_AGAIN && !(result == -ECHILD && children_dead(wanted)))
             return result;
     }
 }

@@ -62,8 +62,7 @@ long call_rt_sigtimedwait(struct call *c)
         if (timeout)
             left = time_spec(deadline - time_monotonic_ns());
         result = signal_block_once(&inner);
-        if (result != SIGNAL_AGAIN)
+        if (!signal_again(result))
             return hand_over(c, &info, result);
-        turn_end(TURN_WAIT);
     }
 }

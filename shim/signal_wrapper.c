@@ -24,7 +24,7 @@ extern char signal_block_begin[], signal_block_syscall[], signal_block_ran[];
 extern char fault_copy_begin[], fault_copy_failed[];
 long signal_block_enter(long nr, const long arg[6], int *inside, const int *queued);
 
-#define BLOCK_RAN THREADS_AGAIN /* signal_block.S: nothing was done, look again */
+#define BLOCK_RAN (-602L) /* signal_block.S: nothing was done, look again */
 
 static uint64_t *frame_mask(ucontext_t *uc)
 {
@@ -173,7 +173,7 @@ long signal_block_for(struct call *c, long nr)
     struct thread *me = thread_self();
     struct signal_thread *t = &me->signals;
     unsigned ran = t->ran, plain = t->ran_plain, stops;
-    bool restarts = signal_restarts(nr), again;
+    bool restarts = signal_restarts(nr);
     long result;
     do {
         if (heir_candidate && heir_due())
@@ -185,9 +185,9 @@ long signal_block_for(struct call *c, long nr)
         }
         stops = me->stops;
         result = t->ran == ran ? threads_away(wait_in_kernel, c) : -EINTR;
-        /* Nothing but a stop of the threads interrupted it, or a signal came in time. */
-        again = result == BLOCK_RAN || (result == -EINTR && t->ran == ran && me->stops != stops);
-    } while (again);
+    } while (result == BLOCK_RAN);
+    if (result == -EINTR && t->ran == ran && me->stops != stops)
+        result = THREADS_AGAIN; /* nothing but a stop of the threads interrupted it */
     if (result == -EINTR && t->ran != ran && restarts && t->ran_plain == plain)
         result = SIGNAL_AGAIN;
     return result;
@@ -198,10 +198,18 @@ long signal_block_once(struct call *c)
     return signal_block_for(c, c->nr);
 }
 
+bool signal_again(long result)
+{
+    if (result == SIGNAL_AGAIN)
+        turn_end(TURN_WAIT);
+    return result == SIGNAL_AGAIN || result == THREADS_AGAIN;
+}
+
 long signal_block(struct call *c)
 {
     long result;
-    while ((result = signal_block_once(c)) == SIGNAL_AGAIN)
-        turn_end(TURN_WAIT);
+    do
+        result = signal_block_once(c);
+    while (signal_again(result));
     return result;
 }

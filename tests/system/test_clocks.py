@@ -58,6 +58,21 @@ def killed_in_waits(t, *extra):
             waiting.join()
 
 
+def killed_beside_waits(t):
+    """Threads wait, each in its way, while another one goes on committing: none of them was in the commit that is resumed."""
+    program, dialog, names = clocks(t, "thread")
+    check(dialog.ask("begin 4000") == "begun", "it did not begin")
+    for wait, ahead in ((0.5, DAY - 600), (0.2, 7200), (3, None)):
+        time.sleep(wait)
+        dialog.ask("names")
+        if not program.bare:
+            program.kill9()
+            program.before_exec = ahead and uptime(ahead)
+            program.restart()
+    answer = dialog.ask("end")
+    check(answer == "all in time", answer)
+
+
 def killed_and_rebooted(program, ahead):
     program.kill9()
     program.before_exec = uptime(ahead)
@@ -68,5 +83,7 @@ for threads in ((), ("thread",)):
     kind = "threads" if threads else "alone"
     add_case(f"reboot_{kind}", lambda t, a=threads: reboots(t, *a))
     add_case(f"killed_in_waits_{kind}", lambda t, a=threads: killed_in_waits(t, *a))
+
+add_case("killed_beside_waits", killed_beside_waits)
 
 main()
