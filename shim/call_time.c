@@ -1,6 +1,7 @@
 #include "shim/call_time.h"
 #include "heap/fault.h"
 #include "heap/session.h"
+#include "shim/call_cpu.h"
 #include "shim/call_signal.h"
 #include "shim/process.h"
 #include "shim/threads.h"
@@ -37,7 +38,7 @@ int64_t time_offset_ns(long clock)
     case CLOCK_BOOTTIME_ALARM:
         return offset;
     default:
-        return 0;
+        return cpu_is_clock(clock) ? cpu_offset_ns(clock) : 0;
     }
 }
 
@@ -80,7 +81,7 @@ long call_clock_gettime(struct call *c)
     with.arg[0] = time_kernels_clock(c->arg[0]);
     if (!add)
         return call_raw(&with);
-    long result = sys(SYS_clock_gettime, c->arg[0], &now);
+    long result = sys(SYS_clock_gettime, with.arg[0], &now);
     if (sys_failed(result))
         return result;
     now = time_spec(time_ns(&now) + add);
@@ -299,11 +300,13 @@ bool time_capture_timers(uint64_t *rung)
 void time_forked(void)
 {
     memset(itimer_used, 0, sizeof itimer_used);
+    cpu_forked();
     timers_forked();
 }
 
 void time_capture(void)
 {
+    cpu_capture();
     *last_commit() = time_monotonic_ns();
 }
 
@@ -322,6 +325,7 @@ void time_resume(void)
     if (now < then)
         offset += then - now;
     int64_t down = now > then ? now - then : 0;
+    cpu_resume();
     itimers_resume(down);
     timers_resume(down, wall_down(down));
 }

@@ -2,6 +2,7 @@
  *
  * The monotonic clocks start at 0 with each boot of the machine; the program never sees them go
  * back: virtual = kernel's + an offset, which is 0 until a restore finds the kernel's clock behind.
+ * Clocks of CPU time: call_cpu.h.
  */
 #ifndef KEN_SHIM_CALL_TIME_H
 #define KEN_SHIM_CALL_TIME_H
@@ -15,8 +16,7 @@
 /* CLOCK_MONOTONIC as the program sees it. */
 int64_t time_monotonic_ns(void);
 
-/* What to add to the kernel's time of `clock` to get the program's; 0 for those that are not
- * monotonic. A deadline that goes to the kernel (timerfd, futex) has it taken off. */
+/* What to add to the kernel's time of `clock` to get the program's; 0 for those that somebody sets. A deadline that goes to the kernel (timerfd, futex) has it taken off. */
 int64_t time_offset_ns(long clock);
 
 /* A clock of the CPU time of some process or thread names it by the number that the program knows: the same by the

@@ -302,12 +302,23 @@ long threads_tid_at(uint32_t place)
     return threads.peers[place].real_tid;
 }
 
-struct thread *threads_named(long tid)
+struct peer *threads_by_tid(long tid)
 {
     for (uint32_t i = 0; i < threads.used; i++)
         if (threads.peers[i].tid == tid && threads.peers[i].state != THREAD_NONE && threads.peers[i].state != THREAD_EXITING)
-            return threads_thread(threads.peers[i].fs_base);
+            return &threads.peers[i];
     return NULL;
+}
+
+struct thread *threads_named(long tid)
+{
+    const struct peer *p = threads_by_tid(tid);
+    return p ? threads_thread(p->fs_base) : NULL;
+}
+
+struct peer *threads_at(uint32_t place)
+{
+    return place < threads.used ? &threads.peers[place] : NULL;
 }
 
 bool threads_ask(uint32_t place)

@@ -20,6 +20,7 @@
 
 #include "heap/layout_meta.h"
 #include "shim/call.h"
+#include "shim/call_cpu.h"
 
 #include <signal.h>
 
@@ -47,6 +48,7 @@ struct peer {
     uint64_t mask; /* the program's, of signals, when it went away */
     uint64_t rseq, rseq_bytes, rseq_signature;
     struct context context;
+    struct thread_cpu cpu; /* call_cpu.c's */
 };
 
 /* True as soon as there was a second thread. */
@@ -99,6 +101,10 @@ long threads_tid_at(uint32_t place);
 
 /* The thread that the program calls `tid`, or NULL. */
 struct thread *threads_named(long tid);
+struct peer *threads_by_tid(long tid);
+
+/* The entry at that place, which may be of no living thread; NULL behind the last one. */
+struct peer *threads_at(uint32_t place);
 
 /* Has a thread call pending_answer() now, wherever it stands or waits; true: it waits, and may do more than that. After
  * threads_stop(). */

@@ -1,4 +1,5 @@
 #include "shim/time_timers.h"
+#include "shim/call_cpu.h"
 #include "shim/call_signal.h"
 #include "shim/call_time.h"
 #include "shim/pending.h"
@@ -37,7 +38,7 @@ long call_timer_create(struct call *c)
         id++;
     if (id == TIMERS_MAX)
         return -EAGAIN;
-    struct timer t = {.used = true, .clock = c->arg[0]};
+    struct timer t = {.used = true, .clock = cpu_clock_named(c->arg[0])};
     if (!c->arg[1]) { /* the default names the timer by its id, which must be ours */
         t.event.sigev_notify = SIGEV_SIGNAL;
         t.event.sigev_signo = SIGALRM;
@@ -180,8 +181,7 @@ void timers_forked(void)
 /* Clocks of processes and threads stand still with them. */
 static int64_t passed(long clock, int64_t down, int64_t wall_down)
 {
-    bool stands = clock < 0 || clock == CLOCK_PROCESS_CPUTIME_ID || clock == CLOCK_THREAD_CPUTIME_ID;
-    return stands ? 0 : time_is_wall(clock) ? wall_down : down;
+    return cpu_is_clock(clock) ? 0 : time_is_wall(clock) ? wall_down : down;
 }
 
 void timers_resume(int64_t down, int64_t wall_down)
