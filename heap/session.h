@@ -41,6 +41,7 @@ struct session {
     struct fault fault;
 #endif
     uint64_t started_ns; /* CLOCK_MONOTONIC, when libken was entered */
+    uint64_t files_limit; /* of descriptors, soft: as this process was started with; 0: it was not raised */
     char report[256];    /* the file that is told of each resume, "" when there is none */
     char kenctl[256]; /* the helper program, "" when there is none */
     uint8_t closed_page[4096] __attribute__((aligned(64)));

@@ -5,6 +5,7 @@
 #include "net/peers_inner.h"
 #include "net/pool.h"
 #include "net/unsent.h"
+#include "heap/room.h"
 #include "heap/sys.h"
 
 #include <fcntl.h>
@@ -91,7 +92,7 @@ static bool kernel_source(const struct wire_address *a, struct wire_address *fro
     int domain = address_is_v4(a) ? AF_INET : AF_INET6;
     struct sockaddr_storage to;
     socklen_t length = sizeof to;
-    long fd = sys(SYS_socket, domain, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    long fd = sys_fd(SYS_socket, domain, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return false;
     long r = sys(SYS_connect, fd, &to, address_write(a, domain, &to, sizeof to));

@@ -13,6 +13,7 @@
 #include "net/nameless.h"
 #include "heap/fault.h"
 #include "net/progress.h"
+#include "heap/room.h"
 #include "heap/sys.h"
 
 #include <fcntl.h>
@@ -188,7 +189,7 @@ void outbox_drain(void)
 
 void outbox_orphan(int fd)
 {
-    long duplicate = sys(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 512);
+    long duplicate = sys_fd(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 512);
     if (duplicate < 0)
         return;
     for (uint32_t i = 0; i < outbox.count; i++) {

@@ -2,6 +2,7 @@
 #include "net/address.h"
 #include "net/address_resolve.h"
 #include "net/key_file.h"
+#include "heap/room.h"
 #include "heap/say.h"
 #include "heap/sys.h"
 
@@ -104,7 +105,7 @@ int remote_dial(struct remote *r, const struct wire_address *to, struct link *l)
     struct sockaddr_storage at;
     if (!allowed(r, to))
         return -ENOKEY;
-    long fd = sys(SYS_socket, domain_of(to), SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    long fd = sys_fd(SYS_socket, domain_of(to), SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return (int)fd;
     fd = fd_move_high((int)fd);
@@ -121,7 +122,7 @@ long remote_listen(const struct wire_address *at, bool v6_only, bool beside)
 {
     struct sockaddr_storage name;
     int domain = domain_of(at);
-    long fd = sys(SYS_socket, domain, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    long fd = sys_fd(SYS_socket, domain, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return fd;
     fd = fd_move_high((int)fd);
@@ -152,7 +153,7 @@ int remote_accept(struct remote *r, int listener, struct link *l, struct wire_ad
 {
     struct sockaddr_storage name;
     socklen_t length = sizeof name;
-    long fd = sys(SYS_accept4, listener, &name, &length, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    long fd = sys_fd(SYS_accept4, listener, &name, &length, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (fd < 0)
         return (int)fd;
     fd = fd_move_high((int)fd);

@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "net/stream_bell.h"
 #include "net/trouble.h"
+#include "heap/room.h"
 #include "heap/sys.h"
 
 #include <sys/epoll.h>
@@ -23,13 +24,8 @@ bool stream_owns(int fd)
 
 static long away(int fd)
 {
-    int least = fd_highest + 1 > 960 ? fd_highest + 1 : 960;
-    long high = sys(SYS_fcntl, fd, F_DUPFD_CLOEXEC, least);
-    if (high < 0)
-        high = sys(SYS_fcntl, fd, F_DUPFD_CLOEXEC, fd_highest + 1);
-    if (high >= 0)
-        sys(SYS_close, fd);
-    return high;
+    long start = room_start();
+    return room_move(fd, fd_highest < start ? start : fd_highest + 1);
 }
 
 long bell_high(int fd)
@@ -52,7 +48,7 @@ void bell_close(int fd)
 long bell_make(struct stream *s)
 {
     int ends[2], small = SEND_BUFFER;
-    long r = sys(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends);
+    long r = sys_fd(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends);
     if (r < 0)
         return r;
     long high = bell_high(ends[1]);

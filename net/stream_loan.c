@@ -8,6 +8,7 @@
 #include "net/peers_inner.h"
 #include "net/pool.h"
 #include "net/stream_bell.h"
+#include "heap/room.h"
 #include "heap/sys.h"
 
 #include <poll.h>
@@ -31,7 +32,7 @@ static struct loan *loans;
 static bool lend(struct stream *s)
 {
     int ends[2];
-    if (sys(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
+    if (sys_fd(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
         return false;
     long high = bell_high(ends[1]);
     struct loan *l = high < 0 ? NULL : pool_take(sizeof *l);
@@ -103,7 +104,7 @@ void stream_forked(void)
             bell_replace(d, l->child_fd);
         } else if (d) {
             int ends[2];
-            if (sys(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
+            if (sys_fd(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
                 continue;
             sys(SYS_close, ends[1]);
             bell_replace(d, ends[0]);
@@ -218,7 +219,7 @@ void stream_window_opened(struct stream *s)
 static void pass_on(struct stream *s, struct description *listener)
 {
     const struct sock_address *at = listener->socket->local;
-    long fd = sys(SYS_socket, listener->socket->domain, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    long fd = sys_fd(SYS_socket, listener->socket->domain, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0 || (fd = bell_high((int)fd)) < 0)
         return;
     long r = sys(SYS_connect, fd, &at->at, at->length);

@@ -2,6 +2,7 @@
 #include "net/fdtable.h"
 #include "net/host.h"
 #include "net/trouble.h"
+#include "heap/room.h"
 #include "heap/sys.h"
 #include "heap/window.h"
 
@@ -35,7 +36,7 @@ bool transport_open_table(void)
         return true;
     struct table *t = window_alloc(sizeof *t);
     /* Without it all peers would be plain processes. */
-    long epoll = trouble_none(t ? sys(SYS_epoll_create1, EPOLL_CLOEXEC) : -ENOMEM, "speak to peers");
+    long epoll = trouble_none(t ? sys_fd(SYS_epoll_create1, EPOLL_CLOEXEC) : -ENOMEM, "speak to peers");
     if (epoll < 0)
         return false;
     t->epoll = (int)fd_move_high((int)epoll);
@@ -284,7 +285,7 @@ void transport_alarm(unsigned ms)
     if (!transport_open_table() || transport_table->alarm_ms == ms)
         return;
     if (transport_table->timer < 0) {
-        long fd = sys(SYS_timerfd_create, CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+        long fd = sys_fd(SYS_timerfd_create, CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
         if (fd < 0)
             return;
         transport_table->timer = (int)fd_move_high((int)fd);

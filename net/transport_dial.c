@@ -2,6 +2,7 @@
 #include "net/transport_inner.h"
 #include "net/fdtable.h"
 #include "net/host.h"
+#include "heap/room.h"
 #include "heap/sys.h"
 
 #include <sys/un.h>
@@ -10,7 +11,7 @@ long transport_dial(const char *name)
 {
     struct sockaddr_un un;
     socklen_t length = transport_abstract(&un, name);
-    long fd = sys(SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    long fd = sys_fd(SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return fd;
     long r = sys(SYS_connect, fd, &un, length);

@@ -4,6 +4,7 @@
 #include "net/fdtable.h"
 #include "net/host.h"
 #include "net/trouble.h"
+#include "heap/room.h"
 #include "heap/sys.h"
 
 #include <sys/epoll.h>
@@ -37,7 +38,7 @@ static long listen_on(const char *name)
 {
     struct sockaddr_un un;
     socklen_t length = transport_abstract(&un, name);
-    long fd = sys(SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    long fd = sys_fd(SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return fd;
     fd = fd_move_high((int)fd);
@@ -128,7 +129,7 @@ void transport_inherit(bool on)
 void transport_accept(const struct listener *l)
 {
     for (int k = 0; k < 64 && l->name[0]; k++) {
-        long fd = sys(SYS_accept4, l->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        long fd = sys_fd(SYS_accept4, l->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd < 0)
             return;
         fd = fd_move_high((int)fd);

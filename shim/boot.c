@@ -4,6 +4,7 @@
 #include "heap/fault.h"
 #include "heap/region.h"
 #include "heap/restore.h"
+#include "heap/room.h"
 #include "heap/say.h"
 #include "heap/window.h"
 #include "net/address_resolve.h"
@@ -40,6 +41,7 @@
 
 #define LOCK_WAIT_MS 5000
 #define RSEQ_BYTES 32
+#define LEAST_ROOM 8 /* descriptors above the program's: resuming takes more, but those it can take elsewhere */
 
 static struct config config;
 static uint64_t started_ns;
@@ -101,7 +103,7 @@ static struct remote *open_remote(void)
 
 static int open_own(const char *path)
 {
-    long fd = sys(SYS_open, path, O_RDONLY | O_CLOEXEC, 0);
+    long fd = sys_fd(SYS_open, path, O_RDONLY | O_CLOEXEC, 0);
     if (sys_failed(fd))
         say_die("cannot read %s (%s); mount /proc", path, say_error(fd));
     long high = disk_high_fd(fd);
@@ -262,6 +264,9 @@ static _Noreturn void resume(struct session *s)
     uint64_t all = ~0UL;
     sys(SYS_rt_sigprocmask, SIG_SETMASK, &all, 0, 8);
     struct restore_self self = {0, RSEQ_BYTES, RSEQ_SIG};
+    struct rlimit was;
+    if (room_raise(&was)) /* limits_resume() lowers it again */
+        s->files_limit = was.rlim_cur;
     if (__rseq_size)
         self.rseq = (uint64_t)__builtin_thread_pointer() + (uint64_t)__rseq_offset;
     r = restore(s, &self);
@@ -276,7 +281,7 @@ static void report(const struct session *s)
         return;
     size_t length = say_format(line, sizeof line, "%lu %lu\n", s->image.meta->turn,
                                (clock_ns(CLOCK_MONOTONIC) - s->started_ns) / 1000);
-    long fd = sys(SYS_open, s->report, O_WRONLY | O_APPEND | O_CLOEXEC, 0);
+    long fd = sys_fd(SYS_open, s->report, O_WRONLY | O_APPEND | O_CLOEXEC, 0);
     if (sys_failed(fd))
         return;
     sys(SYS_write, fd, line, length);
@@ -326,7 +331,7 @@ void boot_resumed(void)
     if (r) /* without it the program would take its loss for the truth, and that would be committed */
         say_die("cannot go on from %s (%s); the store is as it was, start the same command again", s->store.path, say_error(r));
     FAULT("resume.descriptors");
-    limits_resume(); /* a low limit on descriptors comes last */
+    limits_resume(s->files_limit); /* a low limit on descriptors comes last */
     credentials_resume();
     FAULT("resume.limits");
     signal_resume();
@@ -350,12 +355,19 @@ static void stay_above(const char *store)
     char path[STORE_PATH_BYTES + 8];
     struct meta m = {0};
     say_format(path, sizeof path, "%s/image", store);
-    long fd = sys(SYS_open, path, O_RDONLY | O_CLOEXEC, 0);
+    long fd = sys_fd(SYS_open, path, O_RDONLY | O_CLOEXEC, 0);
     if (sys_failed(fd))
         return;
-    if (sys(SYS_pread64, fd, &m, sizeof m, 0) == (long)sizeof m && m.magic == META_MAGIC)
-        disk_stay_above(m.highest_fd, m.turn > 0 && m.state != RUN_FINISHED);
+    bool known = sys(SYS_pread64, fd, &m, sizeof m, 0) == (long)sizeof m && m.magic == META_MAGIC;
     sys(SYS_close, fd);
+    if (!known)
+        return;
+    struct rlimit now = {0, RLIM_INFINITY};
+    sys(SYS_prlimit64, 0, RLIMIT_NOFILE, NULL, &now);
+    if (goes_on(&m) && m.highest_fd + LEAST_ROOM >= now.rlim_max)
+        say_die("the process in the store %s has descriptors up to %u, and %lu are allowed here: raise the hard limit "
+                "(ulimit -Hn)", store, m.highest_fd, (unsigned long)now.rlim_max);
+    disk_stay_above(m.highest_fd, goes_on(&m));
 }
 
 /* Whoever gave up root may look at itself only when it is said to be dumpable. */
@@ -366,7 +378,7 @@ static void open_tracker(struct session *s)
     int r = tracker_open(&s->tracker, config.tracker);
     disk_close(&s->memory_fd); /* the parent's */
     s->memory_fd = open_own("/proc/self/mem");
-    long maps = s->maps_fd >= 0 ? s->maps_fd : disk_high_fd(sys(SYS_open, "/proc/self/maps", O_RDONLY | O_CLOEXEC, 0));
+    long maps = s->maps_fd >= 0 ? s->maps_fd : disk_high_fd(sys_fd(SYS_open, "/proc/self/maps", O_RDONLY | O_CLOEXEC, 0));
     sys(SYS_prctl, PR_SET_DUMPABLE, dumpable == 1, 0, 0, 0);
     if (r < 0 || sys_failed(maps))
         say_die("cannot track the pages of the daemon (%s)", say_error(r < 0 ? r : maps));

@@ -6,6 +6,7 @@
 #include "net/outbox.h"
 #include "net/stream.h"
 #include "shim/call_memory.h"
+#include "shim/call_limits.h"
 #include "shim/call_signal.h"
 #include "shim/children.h"
 #include "shim/config.h"
@@ -87,6 +88,8 @@ static long fork_copy(struct call *c, unsigned long flags, unsigned long stack)
         return after_child(pid);
     }
     call_passive = !followed;
+    if (!followed)
+        limits_give_back();
     alloc_fork_child();
     transport_forked();
     stream_forked();
@@ -172,7 +175,9 @@ long call_execve(struct call *c)
     *environment = (long)protected_environment((char **)*environment);
     turn_finish(0);
     signal_settle();
+    limits_give_back();
     long r = call_raw(&with);
+    limits_take_back();
     turn_go_on();
     return r;
 }

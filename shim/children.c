@@ -1,4 +1,5 @@
 #include "shim/children.h"
+#include "heap/room.h"
 #include "shim/call_signal.h"
 #include "shim/call_wait.h"
 #include "shim/threads.h"
@@ -121,7 +122,7 @@ static long ask(struct call *c, struct outcome *o, bool wait)
 
 static bool serve_peers(long wanted, unsigned ms, long nr, long *result)
 {
-    long fd = wanted > 0 ? sys(SYS_pidfd_open, wanted, 0) : -1;
+    long fd = wanted > 0 ? sys_fd(SYS_pidfd_open, wanted, 0) : -1;
     bool served = wait_beside((int)(fd < 0 ? -1 : fd), fd < 0 ? ms : 1000, nr, result);
     if (fd >= 0)
         sys(SYS_close, fd);

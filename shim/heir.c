@@ -1,6 +1,7 @@
 #include "shim/heir.h"
 #include "heap/disk.h"
 #include "heap/fault.h"
+#include "heap/room.h"
 #include "heap/say.h"
 #include "heap/session.h"
 #include "heap/tracker.h"
@@ -141,7 +142,7 @@ void heir_begin(void)
     s->apart = true;
     tracker_close(&s->tracker);
     sys(SYS_close, s->maps_fd);
-    long maps = sys(SYS_open, "/proc/self/maps", O_RDONLY | O_CLOEXEC, 0);
+    long maps = sys_fd(SYS_open, "/proc/self/maps", O_RDONLY | O_CLOEXEC, 0);
     s->maps_fd = sys_failed(maps) ? -1 : (int)disk_high_fd(maps);
     process_boot();
     threads_forked();

@@ -3,6 +3,7 @@
 import itertools
 import os
 import pty
+import resource
 import sys
 import termios
 
@@ -165,6 +166,51 @@ def pending_commands(t):
 def pending_signals(t):
     """What waits for a thread waits for that one after a kill, with its values, and what waits for all of them for all."""
     killed_with_twin(t, lambda port, who: [subject("pending"), str(port)], pending_commands(t))
+
+
+def crowded(t, soft, hard):
+    """A program with as many descriptors as it may have."""
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < hard:
+        raise Skip(f"the limit of descriptors here is below {hard}")
+    port = free_port()
+    program = t.program([PYTHON, subject("crowded.py"), str(port)],
+                        before_exec=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard)))
+    dialog = UdpDialog(program, port)
+    t.at_end(dialog.close)
+    right = dialog.ask("check")
+    check(right.startswith("right ") and int(right[6:]) > soft * 0.8, right)
+    t.killed_while(program, Traffic(dialog, itertools.cycle(("check", "more")), lambda _: right), min(KILLS, 8))
+
+
+@case
+def no_room_for_its_descriptors(t):
+    """Started again under a limit that is too low it says so, and touches nothing."""
+    port = free_port()
+    limits = lambda soft, hard: lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    program = t.program([PYTHON, subject("crowded.py"), str(port)], before_exec=limits(600, 600))
+    dialog = UdpDialog(program, port)
+    t.at_end(dialog.close)
+    right = dialog.ask("check")
+    if program.bare:
+        return
+    program.kill9()
+    program.before_exec = limits(400, 400)
+    program.expected_messages.append("descriptors up to 5.., and 400 are allowed")
+    program.restart()
+    check(program.wait_gone() not in (0, -9) and program.messages(), f"it ended with {program.status}: {program.tail()}")
+    program.before_exec = limits(300, 600)
+    program.restart()
+    check(dialog.ask("check") == right, "it is not what it was")
+
+
+@case
+def crowded_below_the_hard_limit(t):
+    crowded(t, 1024, 4096)
+
+
+@case
+def crowded_at_the_hard_limit(t):
+    crowded(t, 1024, 1024)
 
 
 @case
