@@ -113,6 +113,28 @@ def threads_that_talk(t):
 
 
 @case
+def threads_that_splice(t):
+    """splice, tee, vmsplice and sendfile between the program's own pipes: nothing is lost, doubled or counted wrongly."""
+    text, port, total = os.path.join(t.dir, "text"), free_port(), 0
+    with open(text, "w") as f:
+        f.write("f" * 300000)
+    dialog = UdpDialog(t.program([subject("spliced"), str(port), text]), port)
+    t.at_end(dialog.close)
+
+    def model(command):
+        nonlocal total
+        if command == "file":
+            return "right file"
+        total += int(command.split()[1])
+        return f"right {total}: 1 1 1"
+
+    def one():
+        return "file" if t.random.random() < 0.2 else f"pump {t.random.randrange(1, 20000)}"
+
+    t.killed_while(dialog.program, Traffic(dialog, endless(one), model))
+
+
+@case
 def threads_and_an_alarm(t):
     """A timer's only signal, which a thread takes while another one commits."""
     dialog = inner(t)
