@@ -19,6 +19,9 @@ const uint8_t *session_identity(void);
 struct progress;
 struct progress *session_progress(void);
 
+/* An output has left, and nothing was noted of it yet. May not return. */
+void session_output_left(void);
+
 /* net/ has mapped memory or changed a protection: the list of areas is to be read again. */
 void session_layout_changed(void);
 

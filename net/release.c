@@ -9,9 +9,10 @@
  */
 #define _GNU_SOURCE
 #include "net/outbox.h"
+#include "heap/fault.h"
+#include "net/host.h"
 #include "net/inbox.h"
 #include "net/nameless.h"
-#include "heap/fault.h"
 #include "net/progress.h"
 #include "heap/room.h"
 #include "heap/sys.h"
@@ -78,6 +79,7 @@ static bool release_one(struct output *o)
             return true;
         }
         FAULT("release.emitted");
+        session_output_left();
         outbox_left(o, (uint32_t)r);
         if (o->done >= o->length || o->kind == OUTPUT_DATAGRAM)
             outbox_settle(o);

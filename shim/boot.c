@@ -120,7 +120,7 @@ static struct session *open_session(const struct store *store, uint64_t base)
     if (!s)
         say_die("cannot reserve the address space at 0x%lx (%s)", base, say_error(at));
     s->store = *store;
-    s->error_fd = s->life[0] = s->life[1] = -1;
+    s->error_fd = s->life[0] = s->life[1] = s->chaos.fd = -1;
     fault_move(&s->fault);
     FAULT("boot.window");
     s->patch_vdso = config.patch_vdso;
@@ -136,7 +136,6 @@ static struct session *open_session(const struct store *store, uint64_t base)
     find_kenctl(s);
     s->remote = open_remote();
     s->started_ns = started_ns;
-    say_format(s->report, sizeof s->report, "%s", config.report ? config.report : "");
     return s;
 }
 
@@ -260,6 +259,8 @@ static _Noreturn void resume(struct session *s)
     log_use_twin(&s->log, s->image.twin);
     s->log.synced_bytes = s->image.meta->durable_bytes;
     FAULT("boot.image");
+    chaos_open(&s->chaos, config.chaos, config.report, s->image.meta->turn);
+    chaos_at(&s->chaos, CHAOS_RECOVERED, s->image.meta->turn);
     s->resumed = true;
     uint64_t all = ~0UL;
     sys(SYS_rt_sigprocmask, SIG_SETMASK, &all, 0, 8);
@@ -277,15 +278,11 @@ static _Noreturn void resume(struct session *s)
 static void report(const struct session *s)
 {
     char line[64];
-    if (!s->report[0])
+    if (s->chaos.fd < 0)
         return;
     size_t length = say_format(line, sizeof line, "%lu %lu\n", s->image.meta->turn,
                                (clock_ns(CLOCK_MONOTONIC) - s->started_ns) / 1000);
-    long fd = sys_fd(SYS_open, s->report, O_WRONLY | O_APPEND | O_CLOEXEC, 0);
-    if (sys_failed(fd))
-        return;
-    sys(SYS_write, fd, line, length);
-    sys(SYS_close, fd);
+    chaos_tell(&s->chaos, line, length);
 }
 
 /* What the kernel's side is made again from, and what leaves before there is another commit: libken's own memory, the
@@ -331,6 +328,7 @@ void boot_resumed(void)
     if (r) /* without it the program would take its loss for the truth, and that would be committed */
         say_die("cannot go on from %s (%s); the store is as it was, start the same command again", s->store.path, say_error(r));
     FAULT("resume.descriptors");
+    chaos_at(&s->chaos, CHAOS_RESUMING, m->turn);
     limits_resume(s->files_limit); /* a low limit on descriptors comes last */
     credentials_resume();
     FAULT("resume.limits");
@@ -448,6 +446,7 @@ static void begin(struct session *s, char **argv)
         say_die("cannot set up the image in %s (%s)", s->store.path, say_error(r));
     log_use_twin(&s->log, s->image.twin);
     FAULT("boot.fresh_image");
+    chaos_open(&s->chaos, config.chaos, config.report, 0);
     deepbind_divert();
     record_identity(s);
     session = s;

@@ -64,6 +64,10 @@ bool session_layout_changing(void)
     return false;
 }
 
+void session_output_left(void)
+{
+}
+
 void session_layout_changed(void)
 {
     host_layout_changes++;
