@@ -42,6 +42,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 BUILD = os.path.abspath(os.environ.get("KEN_BUILD", os.path.join(ROOT, "build")))
 LIB = os.path.abspath(os.environ.get("KEN_LIB", os.path.join(BUILD, "libken.so")))
+KENCTL = os.environ.get("KEN_CTL", os.path.join(BUILD, "scripts", "kenctl"))
 BARE = os.environ.get("KEN_BARE") == "1"
 KILLS = int(os.environ.get("KEN_KILLS", "20"))
 LONG = os.environ.get("KEN_LONG") == "1"  # the suite of an hour: more of everything
@@ -222,6 +223,12 @@ class Program:
         for line in lines:
             if line not in resumes and not any(re.search(p, line) for p in self.expected_messages):
                 raise Failure(f"an unexpected message in start {self.starts}: {line}")
+
+    def finished(self):
+        """What the store says: the status of a run that is over, else None. A kill may have come behind it."""
+        text = subprocess.run([KENCTL, "show", self.store], capture_output=True, text=True).stdout
+        over = re.search(r"^state: finished, status (\d+)", text, re.M)
+        return int(over[1]) if over else None
 
     def stop(self):
         """Ends whatever still runs, without judging it."""

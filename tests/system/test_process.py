@@ -312,8 +312,11 @@ def sleeper(t):
         if program.process.poll() is not None:
             break
         program.kill9()
+        if program.finished() is not None:
+            break
         program.restart()
-    check(program.wait_gone() == 0, f"status {program.status}")
+    status = program.finished() if program.process is None else program.wait_gone()
+    check(status == 0, f"status {status}")
     os.close(writer)
     with open(reader, closefd=False) as f:
         judge_ticks(f.read(), ticks, program.kills)
