@@ -8,8 +8,8 @@ while it begins once more because nothing was durable. A point that no death cam
     test_crash_points.py [WORKLOAD FAULT [FAULT...]]     one case: what each start of the program dies of; the exit status
                                                          is 2 when it ended before that
 
-Environment: KEN_BUILD (a build with -Dfaults=true), KEN_SEED, KEN_LONG=1 (every workload for every point; every pair, as many
-as fit into KEN_SECONDS, default 600; without it each point is once the first death and once the second), KEN_JOBS.
+Environment: KEN_BUILD (a build with -Dfaults=true), KEN_SEED, KEN_LONG=1 (every workload for every point, and every pair, as
+many of each as fit into KEN_SECONDS, default 240; without it each point is once the first death and once the second), KEN_JOBS.
 """
 import collections
 import multiprocessing
@@ -26,7 +26,7 @@ from harness import BUILD, LIB, SEED, require_aslr
 
 LONG = os.environ.get("KEN_LONG") == "1"
 OCCURRENCES = 5 if LONG else 3
-SECONDS = float(os.environ.get("KEN_SECONDS", "600"))
+SECONDS = float(os.environ.get("KEN_SECONDS", "240"))
 TRIES = 3  # of a run that ends before its death: which turn an output shares with others is the scheduler's
 JOBS = int(os.environ.get("KEN_JOBS", "2"))
 # Where the first process dies when it is the second one that is looked at.
@@ -69,17 +69,20 @@ def one(spec):
 
 
 def choose(rng, counts, names):
-    """Which deaths to die: (workload, schedule). Each occurrence in another workload, as far as there are any."""
-    cases = []
+    """Which deaths to die: (workload, schedule). Each occurrence in another workload, as far as there are any; and all that are
+    left."""
+    cases, more = [], []
     for point in names:
         cells = [(name, start) for name in counts for start in range(len(counts[name])) if counts[name][start][point]]
         rng.shuffle(cells)
         for occurrence in range(1, OCCURRENCES + 1):
             fit = [c for c in cells if counts[c[0]][c[1]][point] >= occurrence]
-            for name, start in fit if LONG else fit[occurrence - 1:occurrence] or fit[:1]:
+            chosen = fit[occurrence - 1:occurrence] or fit[:1]
+            for name, start in fit:
                 before = [FIRST_DEATH.get(name, "turn.applied:5")] if start else []
-                cases.append((name, before + [f"{point}:{occurrence}"]))
-    return cases
+                (cases if (name, start) in chosen else more).append((name, before + [f"{point}:{occurrence}"]))
+    rng.shuffle(more)
+    return cases, more if LONG else []
 
 
 def deaths_of(first, second):
@@ -124,13 +127,13 @@ def choose_pairs(rng, paths):
     return chosen
 
 
-def run_pairs(pool, pairs):
+def run_some(pool, cases):
     """As many as the time is for."""
     results, until, size = [], time.monotonic() + SECONDS, JOBS * 8
-    for at in range(0, len(pairs), size):
+    for at in range(0, len(cases), size):
         if time.monotonic() > until:
             break
-        results += pool.imap_unordered(one, pairs[at:at + size], chunksize=1)
+        results += pool.imap_unordered(one, cases[at:at + size], chunksize=1)
     return results
 
 
@@ -185,20 +188,22 @@ def main():
                 print(f"FAIL {name}, without a fault: {wrong}")
         paths = {name: paths[name] for name in mortal.WORKLOADS}
         counts = {name: [collections.Counter(path) for path in paths[name]] for name in paths}
-        cases = choose(rng, counts, names)
+        cases, more = choose(rng, counts, names)
         results = list(pool.imap_unordered(one, cases, chunksize=1))
+        results += run_some(pool, more)
         hunt(pool, names, results)
         pairs = choose_pairs(rng, paths)
-        twice = run_pairs(pool, pairs)
-    deaths, more = report(results + twice, names)
-    failed += more
+        twice = run_some(pool, pairs)
+    deaths, wrong = report(results + twice, names)
+    failed += wrong
     both = sum(len(hits) == 2 for _, _, _, hits, _ in twice)
+    further = len(results) - len(cases)
     results += twice
     whole = sum(len(hits) == len(schedule) and not wrong for _, schedule, wrong, hits, _ in results)
     missed = sum(len(hits) < len(schedule) and not wrong for _, schedule, wrong, hits, _ in results)
     slow = max(results, key=lambda r: r[4])
-    print(f"{len(names)} points, {len(results)} runs, {sum(deaths.values())} deaths; {len(twice)} of {len(pairs)} pairs were tried, "
-          f"{both} died twice; {time.monotonic() - started:.0f} s, slowest {slow[4]:.1f} s ({slow[0]} {slow[1]}), seed {SEED}")
+    print(f"{len(names)} points, {len(results)} runs, {sum(deaths.values())} deaths; {further} of "
+          f"{len(more)} further ones and {len(twice)} of {len(pairs)} pairs were tried, of these {both} died twice; {time.monotonic() - started:.0f} s, slowest {slow[4]:.1f} s ({slow[0]} {slow[1]}), seed {SEED}")
     if missed:
         print(f"{missed} runs ended well before all of their deaths; they count as nothing")
     print(f"{whole} passed, {failed} failed, 0 skipped", flush=True)

@@ -6,7 +6,7 @@ Each workload is run once with a list of the calls that it makes (heap/fault.h),
 resumes: a call is a place in the source and the way that led there. Then it is run again for each call and each error
 (call_errors.py), which comes once, or from then on.
 
-    test_errors.py                               as many as fit into KEN_SECONDS (default 75; long suite 900)
+    test_errors.py                               as many as fit into KEN_SECONDS (default 75; long suite 300)
     test_errors.py WORKLOAD START CALL [TIMES]   one case: KEN_FAULT_CALL for the given start of the program
 
 Environment: KEN_BUILD (a build with -Dfaults=true), KEN_SEED, KEN_LONG=1 (which ones, the seed says), KEN_JOBS, KEN_ONLY (a pattern for
@@ -38,7 +38,7 @@ SEED = SEED if LONG or "KEN_SEED" in os.environ else 1
 # an end), number_client with net/peers.c EAGAIN (a first datagram is lost), remap with net/pool.c EAGAIN (a socket is not made
 # again), edge with shim/call_recv.c ENOMEM (the program is told, and does not live with it).
 ONLY = os.environ.get("KEN_ONLY", "." if LONG else " heap/")
-SECONDS = float(os.environ.get("KEN_SECONDS", "900" if LONG else "75"))
+SECONDS = float(os.environ.get("KEN_SECONDS", "300" if LONG else "75"))
 JOBS = int(os.environ.get("KEN_JOBS", "2"))
 LASTING = "EIO", "ENOSPC", "EDQUOT", "EMFILE", "ENOMEM"  # troubles that stay
 

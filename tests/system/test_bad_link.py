@@ -68,19 +68,19 @@ def disturb(t, hosts, tellers, servers, kills, outages, seconds):
     t.note(f"{died} kills, {cuts} outages, packets: {hosts.order('counts')}")
 
 
-def outages(t):
-    return [t.random.uniform(0.2, 1) for _ in range(6)] + [60, 61] if LONG else [1.5]
+def outages(t, minute):
+    return [61] * minute + [t.random.uniform(0.2, 1) for _ in range(6)] if LONG else [1.5]
 
 
 def take_numbers(t, kind, version):
-    """Clients on one host take numbers from a server on the other."""
-    hosts, key, count = Hosts(t, bad=BAD), make_key(t), 500 if LONG else 15
+    """Clients on one host take numbers from a server on the other. UDP sees an outage of a minute."""
+    hosts, key, count = Hosts(t, bad=BAD), make_key(t), 200 if LONG else 15
     _, address, wildcard = ADDRESSES[version]
     server = hosts.program(1, [PYTHON, subject("far_server.py"), kind, wildcard, "7001"], key)
     time.sleep(0.3)
     tellers = [Teller(t, hosts, 0, f"client{c}", [PYTHON, subject("far_client.py"), kind, address, "7001", str(count), f"c{c}"], key)
                for c in range(4)]
-    disturb(t, hosts, tellers, [server], KILLS if LONG else 5, outages(t), 1200 if LONG else 60)
+    disturb(t, hosts, tellers, [server], KILLS if LONG else 5, outages(t, (kind, version) == VARIANTS[0]), 600 if LONG else 60)
     numbers = []
     for teller in tellers:
         *own, last = teller.lines()
@@ -91,14 +91,15 @@ def take_numbers(t, kind, version):
 
 
 def bank(t, kind, version):
-    """Four branches, two on a host: no money is lost or made, no transfer doubled or out of order."""
-    hosts, key, transfers = Hosts(t, bad=BAD), make_key(t), 2000 if LONG else 150
+    """Four branches, two on a host: no money is lost or made, no transfer doubled or out of order. TCP sees an outage of a
+    minute."""
+    hosts, key, transfers = Hosts(t, bad=BAD), make_key(t), 800 if LONG else 150
     names = [f"{ADDRESSES[version][n // 2]},{7001 + n}" for n in range(4)]
     tellers = [Teller(t, hosts, n // 2, f"branch{n}", [PYTHON, subject("far_bank.py"), kind, str(transfers), name] +
                       [other for other in names if other != name], key) for n, name in enumerate(names)]
     for teller in tellers:
         wait_until(teller.lines, "the start")
-    disturb(t, hosts, tellers, [], KILLS if LONG else 5, outages(t), 1200 if LONG else 60)
+    disturb(t, hosts, tellers, [], KILLS if LONG else 5, outages(t, (kind, version) == VARIANTS[1]), 600 if LONG else 60)
     total = sum(int(teller.lines()[1]) for teller in tellers)
     check(total == 4000, f"the total is {total}, it was 4000")
 

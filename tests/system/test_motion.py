@@ -9,7 +9,7 @@ from harness import *
 from pairs import *
 
 LONG = os.environ.get("KEN_LONG") == "1"
-SOME = KILLS * 4 if LONG else max(2, KILLS // 3)
+SOME = KILLS * 2 if LONG else max(2, KILLS // 3)
 LIMIT = 600 if LONG else 120
 
 
