@@ -125,7 +125,7 @@ void channel_committed(struct channel *c)
 
 const struct frame *channel_frame(const struct channel *c, uint64_t sequence)
 {
-    return sequence >= c->acked && sequence < c->ready ? c->frames[sequence & c->mask] : NULL;
+    return sequence >= c->acked && sequence < MUTANT("channel.sent_early", c->produced, c->ready) ? c->frames[sequence & c->mask] : NULL;
 }
 
 /* A crash may have taken back what was acknowledged before, so older news is no fault. */
@@ -169,7 +169,7 @@ void channel_hello(const struct channel *c, struct wire_hello *h)
 
 void channel_ack(const struct channel *c, struct wire_head *head, uint64_t *body)
 {
-    *head = (struct wire_head){.body = sizeof *body, .kind = WIRE_ACK, .value = c->durable};
+    *head = (struct wire_head){.body = sizeof *body, .kind = WIRE_ACK, .value = MUTANT("channel.acknowledged_early", c->expected, c->durable)};
     *body = c->datagrams_taken_durable;
 }
 

@@ -202,10 +202,10 @@ def main():
     whole = sum(len(hits) == len(schedule) and not wrong for _, schedule, wrong, hits, _ in results)
     missed = sum(len(hits) < len(schedule) and not wrong for _, schedule, wrong, hits, _ in results)
     slow = max(results, key=lambda r: r[4])
-    print(f"{len(names)} points, {len(results)} runs, {sum(deaths.values())} deaths; {further} of "
+    print(f"NOTE {len(names)} points, {len(results)} runs, {sum(deaths.values())} deaths; {further} of "
           f"{len(more)} further ones and {len(twice)} of {len(pairs)} pairs were tried, of these {both} died twice; {time.monotonic() - started:.0f} s, slowest {slow[4]:.1f} s ({slow[0]} {slow[1]}), seed {SEED}")
     if missed:
-        print(f"{missed} runs ended well before all of their deaths; they count as nothing")
+        print(f"NOTE {missed} runs ended well before all of their deaths; they count as nothing")
     print(f"{whole} passed, {failed} failed, 0 skipped", flush=True)
     sys.exit(1 if failed else 0)
 

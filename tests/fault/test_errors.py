@@ -202,7 +202,7 @@ def main():
         print("no workload reaches:", " ".join(sorted(of_the_source() - sites)))
     wrong, missed = sum(bool(r[3]) for r in results), sum(not r[4] for r in results)
     outcomes = collections.Counter(r[5] for r in results if r[4] and not r[3])
-    print(f"{len(sites)} calls of {len(of_the_source())} in the source, reached in {len(ways)} ways by {len(reach)} workloads; "
+    print(f"NOTE {len(sites)} calls of {len(of_the_source())} in the source, reached in {len(ways)} ways by {len(reach)} workloads; "
           f"{len(cases)} cases, {len(results)} of them run: {dict(outcomes)}, in {missed} the call did not come; "
           f"{time.monotonic() - started:.0f} s, seed {SEED}")
     failed = wrong + broken + len(untold)

@@ -441,7 +441,7 @@ int main(int argc, char **argv)
     if (system(command))
         warn("%s", command);
     clock_gettime(CLOCK_MONOTONIC, &end);
-    printf("%lu power cuts in %lu histories, seeds %lu to %lu; %lu places with all their states;", cuts, histories, seed,
+    printf("NOTE %lu power cuts in %lu histories, seeds %lu to %lu; %lu places with all their states;", cuts, histories, seed,
            seed + histories - 1, exhausted);
     for (int i = 0; i < CUT_STYLES; i++)
         printf(" %s %lu", style_names[i], by_style[i]);
