@@ -60,7 +60,7 @@ def disturb(t, hosts, tellers, servers, kills, outages, seconds):
             time.sleep(max(0, started + length - time.monotonic()))
             hosts.order("heal")
             cuts += 1
-        elif died < kills:
+        elif died < kills and time.monotonic() < deadline - seconds / 2:
             died += kill(victims, lambda: time.sleep(t.random.uniform(0, 0.1)))
     for teller in tellers:
         teller.finish()

@@ -49,6 +49,18 @@ esac
 """
 
 
+# Takes its time over `launch LIBRARY RESET COMMAND...`, which makes SIGINT what it is by default.
+SLOW_KENCTL = """#!{python}
+import os, signal, sys, time
+if sys.argv[1] != "launch":
+    os.execv("{kenctl}", sys.argv)
+print(file=open("launching", "a"))
+time.sleep(0.3)
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execvp(sys.argv[4], sys.argv[4:])
+"""
+
+
 def compile_c(t, name, source, *flags):
     need("cc")
     path = os.path.join(t.dir, name)
@@ -366,7 +378,7 @@ def an_early_signal_waits_for_the_command(t):
     k = Kenrun(t)
     k.fake_kenctl()
     with open(k.env["KEN_CTL"], "w") as f:
-        f.write(f"#!/bin/sh\n[ $1 != launch ] || {{ echo >>launching; sleep 0.3; }}\nexec '{KENCTL}' \"$@\"\n")
+        f.write(SLOW_KENCTL.format(python=PYTHON, kenctl=KENCTL))
     for number in (signal.SIGINT, signal.SIGTERM):
         p = k.popen("sleep", "30")
         k.wait_for("launching", 1 + (number == signal.SIGTERM))
