@@ -711,17 +711,19 @@ def under_libken(t):
     return k
 
 
+AFTER_PORT = {"daemon": ("pid",)}
 STEPS = ("ended", "captured", "durable", "leaving", "released", "applied")
 
 
 class Served:
     """A counter under kenrun --chaos, and a client that asks it one thing after the other."""
 
-    def __init__(self, t, name, *args, program="udp_counter", turns=60):
-        self.k, port = under_libken(t), free_port()
+    def __init__(self, t, name, *args, program=("udp_counter",), words="INC key", turns=60):
+        self.k, port, self.words = under_libken(t), free_port(), words
         self.log = os.path.join(t.dir, name)
         with open(self.log, "w") as stderr:
-            p = self.k.popen("--store", self.log + ".store", *args, subject(program), str(port), stderr=stderr)
+            p = self.k.popen("--store", self.log + ".store", *args, subject(program[0]), *program[1:], str(port), *AFTER_PORT.get(program[0], ()),
+                             stderr=stderr)
         s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         s.connect(("127.0.0.1", port))
         s.settimeout(0.02)
@@ -745,7 +747,7 @@ class Served:
         while True:
             check(time.monotonic() < deadline, f"no answer to request {count}: {self.lines()[-3:]}")
             try:
-                s.send(b"%d INC key" % count)
+                s.send(f"{count} {self.words}".encode())
                 number, *answer = s.recv(100).decode().split()
             except OSError:
                 continue
@@ -786,9 +788,18 @@ def chaos_without_root(t):
     if os.geteuid():
         raise Skip("not root")
     os.chmod(t.dir, 0o755)
-    run = Served(t, "log", "--chaos", "--at", "5:durable,9:resuming,12:released", program="drops_root", turns=20)
+    run = Served(t, "log", "--chaos", "--at", "5:durable,9:resuming,12:released", program=("drops_root",), turns=20)
     check(run.died == ["5:durable", "9:applied", "9:resuming", "12:released"], f"it died at {run.died}")
     check(run.resumes == 3, f"{run.resumes} resumes are told of: {run.lines()}")
+
+
+@case
+def chaos_of_a_daemon(t):
+    """It is told through its parent, and dies as the daemon."""
+    run = Served(t, "log", "--chaos", "--at", "5:durable,9:leaving,9:resuming,14:captured", program=("daemon", "ready"), words="inc",
+                 turns=20)
+    check(run.died == ["5:durable", "9:leaving", "9:resuming", "14:captured"], f"it died at {run.died}")
+    check(run.kills == 4, f"{run.kills} kills")
 
 
 @case
