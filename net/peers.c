@@ -133,6 +133,7 @@ void peers_fill_hello(const struct channel *c, struct wire_hello *h)
     peers_know_self();
     h->magic = WIRE_MAGIC;
     h->version = WIRE_VERSION;
+    h->door = far_own_door();
     const struct wire_id *former = former_self(c);
     h->id = former ? *former : peers.self;
     /* Who hears that this run came in the place of a former one takes that for over. */
@@ -264,7 +265,7 @@ static long probe(const char *name, struct wire_hello *h)
 static int dial(struct channel *c)
 {
     char name[TRANSPORT_NAME];
-    const struct wire_address *far = c->former ? former_far(c) : far_address(c);
+    const struct wire_address *far = c->former ? former_next(c) : far_next(c);
     if (far)
         return transport_connect_far(far, c);
     id_name(name, &c->peer);
@@ -314,6 +315,16 @@ void peers_introduced(unsigned protocol, const struct wire_address *a, const str
     far_note(c, a);
     peers_learn((enum protocol)protocol, a, c);
     peers_reach(c);
+}
+
+void peers_met_far(struct channel *c, const struct wire_address *other, uint16_t door)
+{
+    struct wire_address at = *other;
+    if (c->former)
+        return;
+    at.port = door;
+    at.door = door != 0;
+    far_note_door(c, &at);
 }
 
 /* --- keeping in touch ---------------------------------------------------------------------------- */
@@ -449,6 +460,7 @@ void peers_resume(void)
 {
     transport_inherit(true);
     publish_all();
+    far_resume();
     transport_inherit(false);
     peers_reach_for_formers();
     if (!peers.channels)

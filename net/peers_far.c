@@ -12,11 +12,15 @@
 struct far {
     struct far *next;
     const struct channel *channel;
-    struct wire_address address;
+    struct wire_address address, door; /* without a port: not known */
+    unsigned dials;
     char name[ADDRESS_NAME_BYTES]; /* that the address was listed by; "": as an address */
 };
 
 static struct far *fars;
+static uint16_t own_door;
+
+#define DOOR_EVERY 4 /* dials: mostly the program's address is right, and its process just coming back */
 
 bool far_listed(const struct wire_address *a)
 {
@@ -35,17 +39,66 @@ static struct far *find(const struct channel *c)
 const struct wire_address *far_address(const struct channel *c)
 {
     const struct far *f = fars ? find(c) : NULL;
-    return f && session_remote() ? &f->address : NULL;
+    return f && f->address.port && session_remote() ? &f->address : NULL;
+}
+
+const struct wire_address *far_door(const struct channel *c)
+{
+    const struct far *f = fars ? find(c) : NULL;
+    return f && f->door.port && session_remote() ? &f->door : NULL;
+}
+
+const struct wire_address *far_choose(const struct wire_address *at, const struct wire_address *door, unsigned *dials)
+{
+    if (!at || !door)
+        return at ? at : door;
+    return ++*dials % DOOR_EVERY ? at : door;
+}
+
+const struct wire_address *far_next(struct channel *c)
+{
+    struct far *f = fars ? find(c) : NULL;
+    return f ? far_choose(far_address(c), far_door(c), &f->dials) : NULL;
+}
+
+uint16_t far_own_door(void)
+{
+    return own_door;
+}
+
+/* Without one, peers find us by the program's sockets alone. */
+static void open_door(void)
+{
+    if (!remote_any(session_remote()))
+        return;
+    long port = transport_listen_door(own_door);
+    if (port < 0 && own_door) /* somebody else has it now */
+        port = transport_listen_door(0);
+    own_door = port < 0 ? 0 : (uint16_t)port;
+}
+
+void far_resume(void)
+{
+    if (fars)
+        open_door();
+}
+
+static struct far *make(struct channel *c)
+{
+    struct far *f = find(c);
+    if (f || !(f = pool_take(sizeof *f)))
+        return f;
+    *f = (struct far){.next = fars, .channel = c};
+    fars = f;
+    if (!own_door)
+        open_door();
+    return f;
 }
 
 /* The address that it answered at last counts. */
 void far_note(struct channel *c, const struct wire_address *a)
 {
-    struct far *f = find(c);
-    if (!f && (f = pool_take(sizeof *f))) {
-        *f = (struct far){.next = fars, .channel = c};
-        fars = f;
-    }
+    struct far *f = make(c);
     if (!f)
         return;
     const char *name = address_list_name_of(&session_remote()->list, a);
@@ -55,11 +108,22 @@ void far_note(struct channel *c, const struct wire_address *a)
         memcpy(f->name, name, strlen(name) + 1);
 }
 
+void far_note_door(struct channel *c, const struct wire_address *door)
+{
+    struct far *f = make(c);
+    if (f && !wire_same_address(&f->door, door))
+        f->door = *door;
+}
+
 void far_follow(void)
 {
-    for (struct far *f = fars; f && session_remote(); f = f->next)
+    for (struct far *f = fars; f && session_remote(); f = f->next) {
+        bool same_host = !memcmp(f->door.bytes, f->address.bytes, sizeof f->door.bytes);
         if (f->name[0])
             address_list_follow(&session_remote()->list, f->name, &f->address);
+        if (same_host)
+            memcpy(f->door.bytes, f->address.bytes, sizeof f->door.bytes);
+    }
 }
 
 void far_forget(const struct channel *c)

@@ -112,7 +112,7 @@ int remote_dial(struct remote *r, const struct wire_address *to, struct link *l)
     tune(fd);
     long e = sys(SYS_connect, fd, &at, address_write(to, domain_of(to), &at, sizeof at));
     if (e == 0 || e == -EINPROGRESS)
-        e = open_link(r, l, (int)fd, AUTH_CONNECTS);
+        e = open_link(r, l, (int)fd, to->door ? AUTH_ACCEPTS : AUTH_CONNECTS);
     if (e < 0)
         sys(SYS_close, fd);
     return (int)e;
@@ -149,7 +149,7 @@ static int reset(long fd, int error)
     return error;
 }
 
-int remote_accept(struct remote *r, int listener, struct link *l, struct wire_address *from, long *ticket)
+int remote_accept(struct remote *r, int listener, bool door, struct link *l, struct wire_address *from, long *ticket)
 {
     struct sockaddr_storage name;
     socklen_t length = sizeof name;
@@ -167,7 +167,7 @@ int remote_accept(struct remote *r, int listener, struct link *l, struct wire_ad
         return reset(fd, (int)*ticket);
     }
     tune(fd);
-    int e = open_link(r, l, (int)fd, AUTH_ACCEPTS);
+    int e = open_link(r, l, (int)fd, door ? AUTH_CONNECTS : AUTH_ACCEPTS);
     if (e == 0)
         return 0;
     auth_gate_leave(&r->gate, *ticket);

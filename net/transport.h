@@ -43,6 +43,9 @@ int transport_connect(const char *name, struct channel *);
 int transport_listen_far(const struct wire_address *, bool v6_only, bool beside);
 void transport_unlisten_far(const struct wire_address *);
 int transport_connect_far(const struct wire_address *, struct channel *);
+
+/* A door (peers_far.h) at that port, in network order; 0: at any. Returns its port, or -errno. */
+long transport_listen_door(uint16_t port);
 int transport_ask_far(unsigned protocol, const struct wire_address *);
 
 /* The transport that a channel uses; NULL when it has none that is ready. */
@@ -87,6 +90,9 @@ struct channel *peers_greeted(const struct wire_hello *, struct channel *wanted,
 
 /* Who has that address on another host. */
 void peers_introduced(unsigned protocol, const struct wire_address *, const struct wire_hello *);
+
+/* A transport of that channel leads to that address on another host; its hello told of a door. */
+void peers_met_far(struct channel *, const struct wire_address *, uint16_t door);
 
 /* One frame, in order, once. False: out of memory, it is to come again. */
 bool peers_deliver(struct channel *, const struct wire_head *, const unsigned char *body);

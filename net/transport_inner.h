@@ -22,6 +22,7 @@ struct transport {
     bool accepted;
     bool far;                    /* over TCP, to another host */
     bool asks;                   /* dialed only to learn who has the address */
+    long overdue_ms;             /* dialed at a door that has said nothing yet: when to give it up; 0: never */
     uint8_t protocol;            /* of it */
     long ticket;                 /* its place at the gate */
     struct wire_address other;   /* far: where it leads */
@@ -39,7 +40,7 @@ struct transport {
 
 struct listener {
     int fd;
-    bool far;
+    bool far, door;
     char name[TRANSPORT_NAME];
 };
 
@@ -73,6 +74,7 @@ void transport_start(struct transport *);
 void transport_close(struct transport *);
 void transport_hang_up(struct transport *);
 void transport_fail(struct transport *, long error); /* the link broke */
+void transport_hang_up_overdue(void);
 
 /* Puts hello in front of what is to be sent. */
 void transport_put_hello(struct transport *);

@@ -1,5 +1,6 @@
 /* Names that are listened at, and who comes in. */
 #include "net/transport_inner.h"
+#include "net/address.h"
 #include "net/address_text.h"
 #include "net/fdtable.h"
 #include "net/host.h"
@@ -9,6 +10,8 @@
 
 #include <sys/epoll.h>
 #include <sys/un.h>
+
+#define MOMENT 10 /* ms */
 
 static bool patient;
 
@@ -45,7 +48,7 @@ static long listen_on(const char *name)
     long r = sys(SYS_bind, fd, &un, length);
     for (int waited = 0; r == -EADDRINUSE && patient && waited < 500; waited++) {
         /* The killed process before us keeps its names until its memory is torn down. */
-        sys(SYS_poll, NULL, 0, 10);
+        sys(SYS_poll, NULL, 0, MOMENT);
         r = sys(SYS_bind, fd, &un, length);
     }
     if (r == 0)
@@ -53,6 +56,15 @@ static long listen_on(const char *name)
     if (r < 0)
         sys(SYS_close, fd);
     return r < 0 ? r : fd;
+}
+
+static void enter(struct listener *l, long fd, const char *name, bool far, bool door)
+{
+    l->fd = (int)fd;
+    l->far = far;
+    l->door = door;
+    memcpy(l->name, name, strlen(name) + 1);
+    transport_watch(EPOLL_CTL_ADD, l->fd, EPOLLIN, TAG_LISTENER, (uint32_t)(l - transport_table->listening));
 }
 
 int transport_listen(const char *name)
@@ -65,11 +77,19 @@ int transport_listen(const char *name)
     long fd = l ? trouble_none(listen_on(name), "listen for peers") : -E2BIG;
     if (fd < 0)
         return (int)fd;
-    l->fd = (int)fd;
-    memcpy(l->name, name, strlen(name) + 1);
-    l->far = false;
-    transport_watch(EPOLL_CTL_ADD, l->fd, EPOLLIN, TAG_LISTENER, (uint32_t)(l - transport_table->listening));
+    enter(l, fd, name, false, false);
     return 0;
+}
+
+/* The same for a port. */
+static long listen_far(const struct wire_address *at, bool v6_only, bool beside)
+{
+    long fd = remote_listen(at, v6_only, beside);
+    for (int waited = 0; fd == -EADDRINUSE && patient && waited < 50; waited++) {
+        sys(SYS_poll, NULL, 0, MOMENT);
+        fd = remote_listen(at, v6_only, beside);
+    }
+    return fd;
 }
 
 static void far_name(char *to, const struct wire_address *a)
@@ -87,14 +107,39 @@ int transport_listen_far(const struct wire_address *at, bool v6_only, bool besid
     if (find_listener(name))
         return 0;
     struct listener *l = free_listener();
-    long fd = l ? remote_listen(at, v6_only, beside) : -ENOSPC;
+    long fd = l ? listen_far(at, v6_only, beside) : -ENOSPC;
     if (fd < 0)
         return (int)fd;
-    l->fd = (int)fd;
-    l->far = true;
-    memcpy(l->name, name, strlen(name) + 1);
-    transport_watch(EPOLL_CTL_ADD, l->fd, EPOLLIN, TAG_LISTENER, (uint32_t)(l - transport_table->listening));
+    enter(l, fd, name, true, false);
     return 0;
+}
+
+static long port_of(long fd)
+{
+    struct sockaddr_storage a;
+    struct wire_address at;
+    socklen_t length = sizeof a;
+    long r = sys(SYS_getsockname, fd, &a, &length);
+    return r < 0 ? r : address_read(&at, &a, length) ? at.port : -EINVAL;
+}
+
+long transport_listen_door(uint16_t port)
+{
+    static const char name[] = "door";
+    struct wire_address at = {.port = port};
+    struct listener *l = transport_open_table() ? find_listener(name) : NULL;
+    if (l)
+        return port_of(l->fd);
+    l = transport_table ? free_listener() : NULL;
+    long fd = l ? listen_far(&at, false, false) : -ENOSPC;
+    if (fd == -EAFNOSUPPORT || fd == -EADDRNOTAVAIL) {
+        at = address_any(&at, true);
+        fd = listen_far(&at, false, false);
+    }
+    if (fd < 0)
+        return fd;
+    enter(l, fd, name, true, true);
+    return port_of(fd);
 }
 
 void transport_unlisten_far(const struct wire_address *at)
@@ -159,12 +204,14 @@ void transport_accept_far(const struct listener *l)
     drop_overdue();
     for (int k = 0; k < 64 && l->name[0]; k++) {
         struct transport *t = transport_take_slot(NULL, true);
-        int r = t ? remote_accept(session_remote(), l->fd, t->link, &t->other, &t->ticket) : -EAGAIN;
+        int r = t ? remote_accept(session_remote(), l->fd, l->door, t->link, &t->other, &t->ticket) : -EAGAIN;
         if (r == -EAGAIN)
             return;
         if (r < 0)
             continue;
         t->far = true;
         transport_start(t);
+        if (l->door)
+            transport_send(t); /* who comes in waits for the first word */
     }
 }

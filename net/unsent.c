@@ -51,7 +51,7 @@ int unsent_begin(struct unsent_writer *w, int directory)
 }
 
 int unsent_put(struct unsent_writer *w, const struct channel *c, const struct wire_id *self, const struct wire_address *far,
-               const struct unsent_address *addresses, uint32_t count)
+               const struct wire_address *door, const struct unsent_address *addresses, uint32_t count)
 {
     struct unsent_channel u = {
         .self = *self,
@@ -67,6 +67,8 @@ int unsent_put(struct unsent_writer *w, const struct channel *c, const struct wi
     };
     if (far)
         u.far = *far;
+    if (door)
+        u.door = *door;
     for (uint64_t n = u.acked; n < u.produced; n++)
         u.bytes += channel_frame(c, n)->length;
     int r = append(w, &u, sizeof u);

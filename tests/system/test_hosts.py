@@ -20,6 +20,7 @@ def numbers(t, kind, count, disturb, seconds=90, address="0.0.0.0"):
     """Server on one host, client on the other; `disturb` does what it likes until the client is done."""
     hosts, key = Hosts(t), make_key(t)
     server = hosts.program(1, [PYTHON, subject("far_server.py"), kind, address, "7001"], key)
+    kind = "tcp" if kind == "once" else kind
     wait_open(server, kind)
     path = os.path.join(t.dir, "out")
     out = open(path, "wb")  # for each incarnation
@@ -93,6 +94,12 @@ def streams(t):
 @case(limit=120)
 def streams_through_kills(t):
     numbers(t, "tcp", 1500, killing(t, KILLS))
+
+
+@case(limit=120)
+def streams_without_a_listener(t):
+    """The server has closed its listener, the client never had one: both are killed, and find each other again."""
+    numbers(t, "once", 800, killing(t, KILLS))
 
 
 @case(limit=60)
