@@ -60,6 +60,7 @@ bool stream_owns(int fd);
  * their bytes from now on (`child`: there is one). See stream_loan.c. */
 void stream_lend(void);
 void stream_forked(void);
+void stream_spawned(void); /* in one that borrows its parent's memory: nothing is written but the stack */
 void stream_lent(bool child);
 
 /* At each tick: connections that wait at listeners which children have as well. True: there are some. */

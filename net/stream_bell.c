@@ -83,7 +83,7 @@ static void watch_again(int fd)
     }
 }
 
-int bell_replace(const struct description *d, int made)
+int bell_put(const struct description *d, int made)
 {
     if (d->flags & O_NONBLOCK)
         sys(SYS_fcntl, made, F_SETFL, O_RDWR | O_NONBLOCK);
@@ -93,10 +93,18 @@ int bell_replace(const struct description *d, int made)
         long r = sys(SYS_dup3, made, fd, fd_slots[fd].close_on_exec ? O_CLOEXEC : 0);
         if (r < 0)
             return (int)r;
-        watch_again(fd);
     }
     sys(SYS_close, made);
     return 0;
+}
+
+int bell_replace(const struct description *d, int made)
+{
+    int r = bell_put(d, made);
+    for (int fd = 0; fd <= fd_highest && !r; fd++)
+        if (fd_slots[fd].description == fd_index(d) + 1)
+            watch_again(fd);
+    return r;
 }
 
 void bell_ring(struct stream *s)

@@ -71,7 +71,8 @@ void bell_close(int fd);
 /* Makes the pair; returns the program's end. */
 long bell_make(struct stream *);
 
-/* Puts the program's end at every number of the description, keeping flags and interest lists. */
+/* Puts the program's end at every number of the description, keeping its flags; bell_replace(): and its interest lists. */
+int bell_put(const struct description *, int made);
 int bell_replace(const struct description *, int made);
 
 void bell_ring(struct stream *);          /* input came */

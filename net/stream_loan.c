@@ -94,21 +94,32 @@ void stream_lent(bool child)
         transport_alarm(RETRY_MS);
 }
 
+/* Interest lists are the parent's: an epoll that both have would tell it of what the child's end does, even after the parent has
+ * taken the connection off the list. */
+static void take_over(const struct stream *s)
+{
+    const struct description *d = fd_description(s->of);
+    const struct loan *l = s->loans;
+    int ends[2];
+    if (d && l && l->child_fd >= 0) {
+        bell_put(d, l->child_fd);
+    } else if (d && sys_fd(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0) {
+        sys(SYS_close, ends[1]);
+        bell_put(d, ends[0]);
+    }
+}
+
+void stream_spawned(void)
+{
+    for (const struct stream *s = stream_first; s; s = s->next)
+        take_over(s);
+}
+
 void stream_forked(void)
 {
     for (struct stream *s = stream_first; s; s = s->next) {
-        const struct description *d = fd_description(s->of);
-        struct loan *l = s->loans;
         bell_remove(s);
-        if (d && l && l->child_fd >= 0) {
-            bell_replace(d, l->child_fd);
-        } else if (d) {
-            int ends[2];
-            if (sys_fd(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
-                continue;
-            sys(SYS_close, ends[1]);
-            bell_replace(d, ends[0]);
-        }
+        take_over(s);
     }
     for (struct loan *l = loans; l; l = l->next)
         sys(SYS_close, l->fd);

@@ -1,5 +1,5 @@
-"""forking.py PORT [cat|wait|workers]: a server that gives each connection to a child of its own: `sum N` is answered by the sum so far in that
-connection, `send N` by N bytes. With `cat` it hands the connection to cat(1), with `wait` it waits for each child,
+"""forking.py PORT [cat|spawn|wait|workers]: a server that gives each connection to a child of its own: `sum N` is answered by the sum so far in that
+connection, `send N` by N bytes. With `cat` it hands the connection to cat(1), with `spawn` by posix_spawn(), with `wait` it waits for each child,
 with `workers` two children accept."""
 import ctypes
 import os
@@ -28,13 +28,17 @@ class Server(socketserver.ForkingTCPServer):
         if sys.argv[2:] == ["cat"]:
             subprocess.Popen(["/bin/cat"], stdin=request, stdout=request)
             request.close()
+        elif sys.argv[2:] == ["spawn"]:
+            here = request.fileno()
+            os.posix_spawn("/bin/cat", ["cat"], os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, here, n) for n in (0, 1)])
+            request.close()
         else:
             super().process_request(request, client_address)
             if sys.argv[2:] == ["wait"]:
                 os.wait()
 
 
-if sys.argv[2:] == ["cat"]:
+if sys.argv[2:] in (["cat"], ["spawn"]):
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 with Server(("127.0.0.1", int(sys.argv[1])), Handler) as server:
     if sys.argv[2:] == ["workers"]:

@@ -191,6 +191,28 @@ def a_child_execs(t):
 
 
 @case
+def a_child_is_spawned(t):
+    """The same by posix_spawn(), whose child borrows the memory."""
+    forking(t, CAT_CLIENT, 10, KILLS // 4, "spawn")
+
+
+@case
+def an_epoll_of_the_parent(t):
+    """A connection that a child still has, and the parent has taken off its epoll and closed, is heard of no more there."""
+    port = free_port()
+    script = ("import os, select, socket\nl = socket.create_server(('127.0.0.1', PORT))\ns = l.accept()[0]\n"
+              "e = select.epoll()\ne.register(s, select.EPOLLIN)\n"
+              "here = os.getpid()\nif os.fork() == 0:\n import time\n while os.getppid() == here: time.sleep(0.05)\n os._exit(0)\n"
+              "e.unregister(s)\ns.sendall(b'go')\ns.close()\nprint(e.poll(1), flush=True)\n")
+    p = Output(t, "server", [PYTHON, "-c", script.replace("PORT", str(port))])
+    wait_until(lambda: is_open(port, "tcp"), "the server's port")
+    t.program([PYTHON, "-c", "import socket, time\n" f"s = socket.create_connection(('127.0.0.1', {port}))\n"
+               "s.recv(2)\ns.sendall(b'for the child')\ntime.sleep(20)\n"])
+    wait_until(p.lines, "what epoll tells")
+    check(p.lines() == ["[]"], f"it tells {p.lines()}")
+
+
+@case
 def a_child_writes(t):
     """A client whose child writes to the connection, while it reads itself."""
     port = free_port()
