@@ -324,6 +324,13 @@ long stream_write(int fd, struct description *d, const struct iovec *v, int coun
     return done || !length ? (long)done : -EAGAIN;
 }
 
+size_t stream_writable(const struct description *d)
+{
+    const struct stream *s = stream_of(d);
+    bool broken = s->state == STREAM_CONNECTING || s->error || s->failed || s->deaf || !s->channel || (d->socket->shut & 2);
+    return broken ? 0 : stream_room(s);
+}
+
 size_t stream_unread(const struct description *d)
 {
     return stream_of(d)->unread;

@@ -39,6 +39,9 @@ long stream_read(int fd, struct description *, const struct iovec *, int count, 
 /* Writes up to `length` bytes from `skip` on: how many, -EAGAIN (the window is closed), -EPIPE, -ECONNRESET. */
 long stream_write(int fd, struct description *, const struct iovec *, int count, size_t skip, size_t length);
 
+/* Bytes that can be written at once. */
+size_t stream_writable(const struct description *);
+
 /* Bytes that can be read at once. */
 size_t stream_unread(const struct description *);
 

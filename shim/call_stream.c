@@ -33,7 +33,7 @@ static long try_receive(struct call *c)
 
 static bool waits_for_nobody(const struct description *d, long flags)
 {
-    return (d->flags & O_NONBLOCK) || (flags & MSG_DONTWAIT);
+    return !(flags & STREAM_PATIENT) && ((d->flags & O_NONBLOCK) || (flags & MSG_DONTWAIT));
 }
 
 static long receive_once(struct call *c, int fd, struct description *d, const struct iovec *v, int count, long flags)
@@ -124,6 +124,24 @@ long stream_send(int fd, struct description *d, const struct iovec *v, int count
         r = wait_window();
         if (r < 0)
             return done ? (long)done : r;
+    }
+}
+
+long stream_space(int fd, struct description *d, bool hurried)
+{
+    for (bool looked = false;; looked = true) {
+        size_t room = stream_writable(d);
+        long r = room || hurried ? 0 : stream_write(fd, d, NULL, 0, 0, 0);
+        if (room || hurried)
+            return room ? (long)room : -EAGAIN;
+        if (r < 0 && r != -EAGAIN)
+            return refused(r, 0, 0);
+        if (waits_for_nobody(d, 0) && looked)
+            return -EAGAIN;
+        r = waits_for_nobody(d, 0) ? wait_refused(0) : wait_window();
+        if (r < 0)
+            return r;
+        transport_pump();
     }
 }
 

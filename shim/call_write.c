@@ -140,37 +140,6 @@ static bool external_output(int fd)
     return external(fd);
 }
 
-/* A piece of a file to a peer: what the connection did not take is as if it had not been read. */
-static long send_piece(int fd, struct description *d, int from, int64_t *at, size_t most)
-{
-    char piece[16384];
-    size_t wanted = most < sizeof piece ? most : sizeof piece;
-    long n = at ? sys(SYS_pread64, from, piece, wanted, *at) : sys(SYS_read, from, piece, wanted);
-    struct iovec v = {piece, n > 0 ? (size_t)n : 0};
-    long sent = n > 0 ? stream_send(fd, d, &v, 1, 0) : n;
-    if (at)
-        *at += sent > 0 ? sent : 0;
-    else if (n > 0 && sent < n)
-        sys(SYS_lseek, from, (sent > 0 ? sent : 0) - n, SEEK_CUR);
-    return sent;
-}
-
-static long send_file_to_peer(struct call *c, struct description *d)
-{
-    struct description *from = fd_find((int)c->arg[1]);
-    size_t count = (size_t)c->arg[3];
-    long r = 0;
-    if (!from || from->kind != FD_FILE)
-        return -EINVAL; /* programs read and write then */
-    fd_touch(from);
-    for (size_t done = 0; done < count; done += (size_t)r) {
-        r = send_piece((int)c->arg[0], d, (int)c->arg[1], (int64_t *)c->arg[2], count - done);
-        if (r <= 0)
-            return done ? (long)done : r;
-    }
-    return (long)count;
-}
-
 static bool waits(int fd)
 {
     const struct description *d = fd_peek(fd);
@@ -240,9 +209,11 @@ static long send_pieces_of_file(struct call *c, int from, int to, const struct d
 long call_sendfile(struct call *c)
 {
     int to = (int)c->arg[0], from = (int)c->arg[1];
-    struct description *d = fd_find(to);
+    struct description *d = fd_find(to), *source = fd_find(from);
     if (stream_is(d))
-        return send_file_to_peer(c, d);
+        return sendfile_to_peer(c, d, source);
+    if (stream_is(source))
+        return sendfile_from_peer(c, source, d);
     external(from);
     bool leaves = external_output(to), waits_inside = threads_many && d && (d->kind == FD_PIPE || d->kind == FD_SOCKET);
     long n = leaves ? wait_flushed(c) : waits_inside ? send_pieces_of_file(c, from, to, d) : call_raw(c);
@@ -269,11 +240,11 @@ static long splice_journal(struct call *c, struct description *from)
 
 long call_splice(struct call *c)
 {
-    struct description *from = fd_find((int)c->arg[0]);
+    struct description *from = fd_find((int)c->arg[0]), *to = fd_find((int)c->arg[2]);
+    if (stream_is(from) || stream_is(to))
+        return splice_peer(c, from, to);
     if (from && from->inbox && inbox_unread(from->inbox))
         return splice_journal(c, from);
-    if (stream_is(from) || stream_is(fd_find((int)c->arg[2])))
-        return -EINVAL;
     return copy_in_kernel(c, (int)c->arg[0], (int)c->arg[2], 5);
 }
 

@@ -8,20 +8,21 @@ from harness import *
 from pairs import *
 
 
-def dialog(t, host, bare):
+def dialog(t, program, host, bare):
+    """Two programs; `host`: as a list of words."""
     port = free_port()
     kind = "plain" if bare else "ken"
-    serve = Output(t, f"serve-{kind}", [PYTHON, subject("sockets.py"), "serve", host, str(port)], bare=bare)
-    wait_until(lambda: is_open(port, "tcp6" if ":" in host else "tcp"), "the listener")
-    ask = Output(t, f"ask-{kind}", [PYTHON, subject("sockets.py"), "ask", host, str(port)], bare=bare)
+    serve = Output(t, f"serve-{kind}", [PYTHON, subject(program), "serve", *host, str(port)], bare=bare)
+    wait_until(lambda: is_open(port, "tcp6" if "::1" in host else "tcp"), "the listener")
+    ask = Output(t, f"ask-{kind}", [PYTHON, subject(program), "ask", *host, str(port)], bare=bare)
     for o in (ask, serve):
         wait_until(o.ended, f"the end; {kind}: {ask.lines()[-1:]} {serve.lines()[-1:]} {ask.program.tail()} {serve.program.tail()}")
         o.finish()
     return ask.lines(), serve.lines()
 
 
-def same_answers(t, host):
-    plain, ken = dialog(t, host, True), dialog(t, host, False)
+def same_answers(t, program, *host):
+    plain, ken = dialog(t, program, host, True), dialog(t, program, host, False)
     for who, a, b in zip(("ask", "serve"), plain, ken):
         wrong = [f"{x!r}, not {y!r}" for x, y in zip(b, a) if x != y]
         check(not wrong and len(a) == len(b), f"{who}: " + "; ".join(wrong) + f" ({len(b)} lines, not {len(a)})")
@@ -30,12 +31,33 @@ def same_answers(t, host):
 
 @case
 def the_same_over_ipv4(t):
-    same_answers(t, "127.0.0.1")
+    same_answers(t, "sockets.py", "127.0.0.1")
 
 
 @case
 def the_same_over_ipv6(t):
-    same_answers(t, "::1")
+    same_answers(t, "sockets.py", "::1")
+
+
+@case
+def the_same_by_splice_and_sendfile(t):
+    same_answers(t, "splices.py")
+
+
+@case(limit=120)
+def a_file_is_spliced(t):
+    """By sendfile() and splice() into a connection, and by splice() out of it; both sides are killed all the time."""
+    port, source, target = free_port(), os.path.join(t.dir, "source"), os.path.join(t.dir, "target")
+    with open(source, "wb") as f:
+        f.write(t.random.randbytes((200 if LONG else 24) << 20))
+    left = Output(t, "to", [PYTHON, subject("splices.py"), "to", str(port), target])
+    wait_until(lambda: is_open(port, "tcp"), "the listener")
+    right = Output(t, "from", [PYTHON, subject("splices.py"), "from", str(port), source])
+    wait_until(lambda: os.path.exists(target) and os.path.getsize(target), "the first bytes")
+    check(not plain_connections(port), "the connection is a plain one")
+    kill_until(t, [left, right], [], KILLS // 2, 0.1, 100)
+    with open(source, "rb") as f, open(target, "rb") as g:
+        check(f.read() == g.read(), "what came out is not what went in")
 
 
 def pair(t, program, *words):
