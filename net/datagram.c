@@ -181,7 +181,7 @@ int datagram_send(int fd, struct description *d, const void *address, size_t add
         return 0;
     route.to = address_target(&to);
     struct channel *c = peers_find(PROTOCOL_UDP, &route.to);
-    if (!c && peers_awaited(&route.to)) {
+    if (!c && peers_awaited(PROTOCOL_UDP, &route.to)) {
         peers_publish(fd, d); /* it may be us who is asked first */
         return -ENOBUFS;
     }

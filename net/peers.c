@@ -315,6 +315,7 @@ void peers_introduced(unsigned protocol, const struct wire_address *a, const str
     far_note(c, a);
     peers_learn((enum protocol)protocol, a, c);
     peers_reach(c);
+    stream_call_again();
 }
 
 void peers_met_far(struct channel *c, const struct wire_address *other, uint16_t door)
@@ -345,7 +346,7 @@ static bool look_for_successor(const struct channel *c)
         char name[TRANSPORT_NAME];
         struct wire_hello h;
         address_name(name, (enum protocol)at[i].protocol, &at[i].at);
-        if (peers_awaited(&at[i].at))
+        if (peers_is_far(&at[i].at))
             transport_ask_far(at[i].protocol, &at[i].at);
         else if (probe(name, &h) == 0 && !wire_same_id(&h.id, &c->peer) && h.place && h.place == c->place) {
             replace_old(&h);
@@ -359,6 +360,8 @@ void peers_tick(void)
 {
     if (stream_any_pending() && stream_pass_on())
         transport_alarm(RETRY_MS);
+    if (stream_call_again())
+        transport_alarm(peers.retries < RETRIES ? RETRY_MS : RETRY_LATER_MS);
     bool look = ++peers.retries % LOOK_EVERY == 0;
     for (struct channel *c = former_first(); c; c = c->next)
         peers_reach(c);
@@ -463,6 +466,8 @@ void peers_resume(void)
     far_resume();
     transport_inherit(false);
     peers_reach_for_formers();
+    if (stream_call_again())
+        transport_alarm(RETRY_MS);
     if (!peers.channels)
         return;
     peers_listen();
@@ -476,5 +481,5 @@ void peers_resume(void)
 
 bool peers_any(void)
 {
-    return peers.channels;
+    return peers.channels || stream_any_uncalled();
 }

@@ -24,6 +24,7 @@ bool peers_any(void);
 
 /* A child of fork that may become the program: as long as it is not, there are no peers, and it has no names. */
 void peers_stand_by(bool on);
+bool peers_stands_by(void);
 
 /* After each commit: what the turn produced leaves, what it took in is acknowledged. */
 void peers_committed(void);
@@ -49,9 +50,9 @@ bool peers_owe(void);
 /* The peer that has the address, or NULL: it is a plain process's, or nobody's. May exchange a greeting. */
 struct channel *peers_find(enum protocol, const struct wire_address *);
 
-/* An address on another host, under libken for certain (KEN_PEERS), whose process has not answered yet: peers_find() has
- * asked. Wait, and find it again; nothing may be sent to it as it is. */
-bool peers_awaited(const struct wire_address *);
+/* An address that is under libken for certain (KEN_PEERS), whose process has not answered yet: peers_find() has asked. Wait, and
+ * find it again; nothing may be sent to it as it is. An address of this host is not when a plain process has it. */
+bool peers_awaited(enum protocol, const struct wire_address *);
 
 /* address_source(), for other hosts as well. */
 struct wire_address peers_source(const struct wire_address *local, const struct wire_address *to);

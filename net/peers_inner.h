@@ -29,6 +29,9 @@ struct channel *peers_make_channel(const struct wire_id *);
 /* The peer's run is over: nothing is to be sent to it, and its addresses may be somebody else's. */
 void peers_retire(struct channel *);
 
+/* Listed, and not an address of this host: it is asked over TCP. */
+bool peers_is_far(const struct wire_address *);
+
 /* Makes a transport, now or a little later, unless there is one; not while a former run is to be heard first. */
 void peers_reach(struct channel *);
 bool peers_wants_transport(const struct channel *);

@@ -109,9 +109,14 @@ static bool is_own(const struct wire_address *a)
     return address_is_loopback(a) || (kernel_source(a, &from) && !memcmp(from.bytes, a->bytes, sizeof a->bytes));
 }
 
-bool peers_awaited(const struct wire_address *a)
+bool peers_is_far(const struct wire_address *a)
 {
     return far_listed(a) && !is_own(a);
+}
+
+bool peers_awaited(enum protocol p, const struct wire_address *a)
+{
+    return far_listed(a) && (!is_own(a) || !address_is_held(p, a));
 }
 
 struct wire_address peers_source(const struct wire_address *local, const struct wire_address *to)
@@ -146,6 +151,11 @@ void peers_stand_by(bool on)
     stands_by = on;
 }
 
+bool peers_stands_by(void)
+{
+    return stands_by;
+}
+
 struct channel *peers_find(enum protocol p, const struct wire_address *a)
 {
     if (stands_by)
@@ -158,7 +168,7 @@ struct channel *peers_find(enum protocol p, const struct wire_address *a)
     /* A connection is for long: that nobody was there a moment ago says nothing about now. */
     if (p == PROTOCOL_UDP && plain[i].protocol == p + 1 && wire_same_address(&plain[i].address, a) && now - plain[i].asked < PLAIN_TICKS)
         return NULL;
-    if (peers_awaited(a)) {
+    if (peers_is_far(a)) {
         transport_ask_far(p, a);
         return NULL;
     }

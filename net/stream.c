@@ -10,7 +10,6 @@
 #include <netinet/tcp.h>
 
 struct stream *stream_first;
-static uint32_t last_id;
 static unsigned pending; /* that no accept() has taken yet */
 
 struct stream *stream_of(const struct description *d)
@@ -35,7 +34,7 @@ static struct stream *find(const struct channel *c, uint32_t id, bool opened_her
     return NULL;
 }
 
-static struct stream *make(struct channel *c, uint32_t id, bool opened_here)
+struct stream *stream_make(struct channel *c, uint32_t id, bool opened_here)
 {
     struct stream *s = pool_take(sizeof *s);
     if (!s)
@@ -58,6 +57,7 @@ void stream_destroy(struct stream *s)
     *(s->before ? &s->before->next : &stream_first) = s->next;
     if (s->next)
         s->next->before = s->before;
+    stream_called(s);
     while (s->first) {
         struct chunk *k = s->first;
         s->first = k->next;
@@ -72,69 +72,6 @@ int stream_tell(struct stream *s, enum wire_kind kind, uint64_t value)
     struct wire_head head = {
         .kind = (uint16_t)kind, .flags = s->opened_here ? WIRE_OPENER : 0, .stream = s->id, .value = value};
     return s->channel ? peers_produce(s->channel, head, NULL, 0, NULL, 0, 0, 0) : 0;
-}
-
-/* --- connecting ---------------------------------------------------------------------------------- */
-
-/* The port that the kernel would take; the number is free again at once, but that is how numbers are. */
-static bool local_name(int fd, const struct fd_socket *sock, const struct wire_address *to, struct wire_address *local)
-{
-    struct sockaddr_storage a;
-    socklen_t length = sizeof a;
-    if (!sock->bound) {
-        struct wire_address any = {0}, from;
-        memcpy(any.bytes, to->bytes, 12);
-        from = peers_source(&any, to);
-        from.port = 0;
-        trouble_none(sys(SYS_bind, fd, &a, address_write(&from, sock->domain, &a, sizeof a)), "choose a port");
-    }
-    length = sizeof a;
-    if (sys(SYS_getsockname, fd, &a, &length) < 0 || !address_read(local, &a, length))
-        return false;
-    *local = peers_source(local, to);
-    return true;
-}
-
-int stream_connect(int fd, struct description *d, const void *address, size_t length)
-{
-    struct wire_address to;
-    struct wire_route route;
-    if (!address_read(&to, address, length) || address_is_group(&to))
-        return 1;
-    route.to = address_target(&to);
-    struct channel *c = peers_find(PROTOCOL_TCP, &route.to);
-    if (!c && peers_awaited(&route.to))
-        return -ENOBUFS;
-    if (!c || !(stream_of(d) || local_name(fd, d->socket, &route.to, &route.from)))
-        return 1;
-    if (stream_of(d)) { /* it was refused before, and asks again */
-        route.from = stream_of(d)->local;
-        stream_destroy(stream_of(d));
-        d->socket->stream = NULL;
-    }
-    struct stream *s = make(c, ++last_id, true);
-    long bell = s ? bell_make(s) : -ENOBUFS;
-    if (bell < 0) {
-        if (s)
-            stream_destroy(s);
-        return (int)bell;
-    }
-    s->state = STREAM_CONNECTING;
-    s->awaited = true;
-    s->local = route.from;
-    s->remote = route.to;
-    struct wire_head head = {.kind = WIRE_OPEN, .flags = WIRE_OPENER, .stream = s->id, .value = STREAM_WINDOW};
-    int r = peers_produce(c, head, &route, sizeof route, NULL, 0, 0, 0);
-    if (r == 0)
-        r = bell_replace(d, (int)bell);
-    if (r < 0) {
-        sys(SYS_close, bell);
-        stream_destroy(s);
-        return r;
-    }
-    stream_adopt(d, s);
-    bell_full(s, fd);
-    return 0;
 }
 
 enum stream_state stream_state(const struct description *d)
@@ -368,7 +305,7 @@ static bool opened(struct channel *c, const struct wire_head *h, const unsigned 
     memcpy(&route, body, sizeof route);
     struct description *listener = listener_of(&route.to);
     struct wire_head answer = {.kind = listener ? WIRE_ACCEPT : WIRE_REFUSE, .stream = h->stream};
-    struct stream *s = listener ? make(c, h->stream, false) : NULL;
+    struct stream *s = listener ? stream_make(c, h->stream, false) : NULL;
     if (listener && !s)
         return false;
     if (s) {

@@ -66,6 +66,10 @@ void stream_forked(void);
 void stream_spawned(void); /* in one that borrows its parent's memory: nothing is written but the stack */
 void stream_lent(bool child);
 
+/* At each tick, and when somebody was introduced: connections to peers that had not answered are opened. True: some still wait. */
+bool stream_call_again(void);
+bool stream_any_uncalled(void);
+
 /* At each tick: connections that wait at listeners which children have as well. True: there are some. */
 bool stream_pass_on(void);
 

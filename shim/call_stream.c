@@ -10,7 +10,6 @@
 #include <signal.h>
 #include <string.h>
 
-#define LOOKS_MOST 100
 #define LOOK_AGAIN_NS 50000000L /* a full channel empties by acknowledgements alone, which wake nobody */
 
 struct stream_call {
@@ -173,16 +172,14 @@ long stream_dial(struct call *c, int fd, struct description *d, bool *plain)
         return 0;
     }
     long r = stream_connect(fd, d, (const void *)c->arg[1], (size_t)c->arg[2]);
-    /* The channel is full, or a listed peer has not said yet who it is; nobody waits for that without end who would
-     * not wait. */
-    for (int looks = 0; r == -ENOBUFS; looks++) {
-        if ((d->flags & O_NONBLOCK) && looks == LOOKS_MOST)
-            return -ETIMEDOUT;
+    while (r == -ENOBUFS && !call_passive) { /* in a child that may yet become the program: only then it has peers */
         r = wait_window();
         if (r == 0)
             r = stream_connect(fd, d, (const void *)c->arg[1], (size_t)c->arg[2]);
     }
-    *plain = r > 0;
+    *plain = r > 0 || (r == -ENOBUFS && call_passive);
+    if (*plain)
+        return 0;
     if (r)
         return r;
     return d->flags & O_NONBLOCK ? -EINPROGRESS : await_connection(fd, d);

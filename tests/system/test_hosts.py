@@ -102,6 +102,48 @@ def streams_without_a_listener(t):
     numbers(t, "once", 800, killing(t, KILLS))
 
 
+def first_contact(t, kind, host):
+    """A client whose server is down: listed, so it is waited for, through kills of the client. `host` 1: the server's own."""
+    hosts, key, path = Hosts(t), make_key(t), os.path.join(t.dir, "out")
+    with open(path, "wb") as out:
+        client = hosts.program(host, [PYTHON, subject("far_client.py"), kind, "10.77.0.2", "7001", "50", "c"], key, out=os.dup(out.fileno()))
+    t.at_end(lambda: os.close(client.stdout))
+    for _ in range(3):
+        if kind == "select":
+            wait_until(lambda: lines_of(path) or client.process.poll() is not None, "a word of the client")
+            check(lines_of(path) == ["on its way"], f"it says {lines_of(path)} {client.tail()}")
+        time.sleep(0.4)
+        check(client.process.poll() is None, f"it does not wait: {lines_of(path)} {client.tail()}")
+        client.kill9()
+        client.restart()
+    server = hosts.program(1, [PYTHON, subject("far_server.py"), "udp" if kind == "udp" else "tcp", "0.0.0.0", "7001"], key)
+    wait_until(lambda: client.process.poll() is not None, f"the end: {lines_of(path)[-1:]} {client.tail()}; {server.tail()}")
+    check(client.wait_gone() == 0, f"client: {client.tail()}")
+    got = [line for line in lines_of(path) if line != "on its way"]
+    check(got == [str(n) for n in range(1, 51)] + ["done"], f"it got {got[:3]} ... {got[-1:]}")
+    server.stop()
+
+
+for kind in ("udp", "tcp", "select"):
+    add_case(f"first_contact_{kind}", lambda t, k=kind: first_contact(t, k, 0))
+    add_case(f"first_contact_{kind}_on_this_host", lambda t, k=kind: first_contact(t, k, 1))
+
+
+@case
+def a_plain_process_at_a_listed_address_of_this_host(t):
+    """Listed is the network; but the kernel says that a process here has the address, and it is none under libken."""
+    hosts, key = Hosts(t), make_key(t)
+    for kind in ("udp", "tcp"):
+        server = hosts.program(1, [PYTHON, subject("far_server.py"), kind, "0.0.0.0", "7001"], bare=True)
+        wait_open(server, kind)
+        path = os.path.join(t.dir, kind)
+        with open(path, "wb") as out:
+            client = hosts.program(1, [PYTHON, subject("far_client.py"), kind, "10.77.0.2", "7001", "5", "c"], key, out=out)
+        wait_until(lambda: client.process.poll() is not None, f"the end: {client.tail()}")
+        check(client.wait_gone() == 0 and lines_of(path)[-1] == "done", f"client: {client.tail()}")
+        server.stop()
+
+
 @case(limit=60)
 def streams_of_plain_clients(t):
     """A server that peers and plain clients reach at one port: the plain ones are of this host, or not listed."""
