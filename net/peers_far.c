@@ -137,33 +137,62 @@ void far_forget(const struct channel *c)
         }
 }
 
-void far_publish(int fd, const struct fd_socket *s, const struct wire_address *a)
+static void listen_for(int fd, const struct wire_address *a)
 {
     char text[ADDRESS_TEXT];
     int v6_only = 0;
     socklen_t length = sizeof v6_only;
-    if (!remote_any(session_remote()) || address_is_loopback(a))
+    if (address_is_loopback(a))
         return;
     if (!address_is_v4(a))
         sys(SYS_getsockopt, fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6_only, &length);
-    int r = transport_listen_far(a, v6_only, s->type == SOCK_STREAM);
+    int r = transport_listen_far(a, v6_only);
     if (r == 0)
         return;
     address_print(text, a);
     say("cannot listen at TCP %s for peers on other hosts (%s); they cannot reach this socket", text, say_error(r));
 }
 
-void far_prepare(int fd, const struct fd_socket *s)
+static const struct fd_socket *socket_at(const struct description *d, in_port_t port, struct wire_address *a)
 {
+    const struct fd_socket *s = d && d->kind == FD_SOCKET ? d->socket : NULL;
+    return s && s->local && address_read(a, &s->local->at, s->local->length) && a->port == port ? s : NULL;
+}
+
+void far_publish(in_port_t port)
+{
+    struct wire_address a;
+    for (int fd = 0; remote_any(session_remote()) && fd <= fd_highest; fd++) {
+        const struct fd_socket *s = socket_at(fd_peek(fd), port, &a);
+        if (s && s->published)
+            listen_for(fd, &a);
+    }
+}
+
+void far_prepare(int fd, const struct fd_socket *s, const void *address, size_t length)
+{
+    struct wire_address a;
     if (!s || s->type != SOCK_STREAM || (s->domain != AF_INET && s->domain != AF_INET6) || !remote_any(session_remote()))
         return;
+    if (address_read(&a, address, length) && a.port)
+        transport_unlisten_far_port(a.port);
     int r = steer_prepare(&session_remote()->list, fd);
     if (r < 0)
         say("this kernel cannot tell connections of peers from others (%s); peers on other hosts cannot connect", say_error(r));
 }
 
-void far_unpublish(const struct wire_address *a)
+void far_unpublish(const struct fd_socket *gone)
 {
-    if (remote_any(session_remote()))
-        transport_unlisten_far(a);
+    struct wire_address a, b;
+    if (!remote_any(session_remote()) || !gone->local || !address_read(&a, &gone->local->at, gone->local->length))
+        return;
+    bool shared = false;
+    for (int i = 0; i < fd_descriptions(); i++) {
+        const struct fd_socket *s = socket_at(fd_description(i), a.port, &b);
+        shared |= s && s != gone && s->published && wire_same_address(&a, &b);
+    }
+    if (gone->published && !shared)
+        transport_unlisten_far(&a);
+    if (gone->type == SOCK_STREAM && gone->state == SOCK_BOUND)
+        far_publish(a.port);
 }

@@ -40,10 +40,12 @@ void far_forget(const struct channel *);
  * of before goes to the same peer still. */
 void far_follow(void);
 
-/* The socket has an address: listed peers connect to it by TCP as well. */
-void far_publish(int fd, const struct fd_socket *, const struct wire_address *);
-/* A stream socket before it is bound: what peers send never comes to it (remote_steer.h). */
-void far_prepare(int fd, const struct fd_socket *);
-void far_unpublish(const struct wire_address *);
+/* A socket has that port: listed peers connect to it by TCP as well, whatever it is. */
+void far_publish(in_port_t);
+void far_unpublish(const struct fd_socket *);
+
+/* A stream socket before it is bound: what peers send never comes to it (remote_steer.h). A listener for a datagram socket with the
+ * port makes room until this one listens, is gone, or could not be bound (far_publish()): it must be the first of the two. */
+void far_prepare(int fd, const struct fd_socket *, const void *address, size_t length);
 
 #endif

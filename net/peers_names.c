@@ -272,7 +272,7 @@ void peers_publish(int fd, struct description *d)
     if (stands_by || !fits || s->published || !s->local || !address_read(&a, &s->local->at, s->local->length) || !a.port)
         return;
     s->published = listen_at(s, &a, is_both(fd, &a));
-    far_publish(fd, s, &a);
+    far_publish(a.port);
     if (s->type == SOCK_DGRAM)
         datagram_attach(d);
 }
@@ -281,9 +281,9 @@ void peers_unpublish(const struct fd_socket *s)
 {
     struct wire_address a;
     char name[TRANSPORT_NAME];
+    far_unpublish(s);
     if (!s->published || !s->local || !address_read(&a, &s->local->at, s->local->length))
         return;
-    far_unpublish(&a);
     address_name(name, protocol_of(s), &a);
     transport_unlisten(name);
     if (s->published == 2) {

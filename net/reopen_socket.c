@@ -118,7 +118,7 @@ static long bind_again(int fd, const struct fd_socket *s)
     if (!s->bound || !s->local)
         return 0;
     unlink_stale(s->local);
-    far_prepare(fd, s);
+    far_prepare(fd, s, &s->local->at, s->local->length);
     for (int waited = 0; waited <= PORT_WAIT_MS; waited += 10) {
         r = sys(SYS_bind, fd, &s->local->at, s->local->length);
         if (r != -EADDRINUSE)

@@ -10,6 +10,8 @@
 
 #include "net/channel.h"
 
+#include <netinet/in.h>
+
 #define TRANSPORT_NAME 80 /* bytes of a listener's name, terminator included */
 
 struct transport;
@@ -40,8 +42,9 @@ long transport_dial(const char *name);
 int transport_connect(const char *name, struct channel *);
 
 /* Beyond this network namespace, over TCP (remote.h): the same for addresses. Asking tells peers_introduced(). */
-int transport_listen_far(const struct wire_address *, bool v6_only, bool beside);
+int transport_listen_far(const struct wire_address *, bool v6_only);
 void transport_unlisten_far(const struct wire_address *);
+void transport_unlisten_far_port(in_port_t); /* at all addresses */
 int transport_connect_far(const struct wire_address *, struct channel *);
 
 /* A door (peers_far.h) at that port, in network order; 0: at any. Returns its port, or -errno. */

@@ -41,6 +41,7 @@ struct transport {
 struct listener {
     int fd;
     bool far, door;
+    in_port_t port; /* far: of the program's */
     char name[TRANSPORT_NAME];
 };
 

@@ -98,7 +98,7 @@ static void far_name(char *to, const struct wire_address *a)
     address_print(to + 1, a);
 }
 
-int transport_listen_far(const struct wire_address *at, bool v6_only, bool beside)
+int transport_listen_far(const struct wire_address *at, bool v6_only)
 {
     char name[TRANSPORT_NAME];
     far_name(name, at);
@@ -107,11 +107,21 @@ int transport_listen_far(const struct wire_address *at, bool v6_only, bool besid
     if (find_listener(name))
         return 0;
     struct listener *l = free_listener();
-    long fd = l ? listen_far(at, v6_only, beside) : -ENOSPC;
+    long fd = l ? listen_far(at, v6_only, true) : -ENOSPC;
     if (fd < 0)
         return (int)fd;
     enter(l, fd, name, true, false);
+    l->port = at->port;
     return 0;
+}
+
+void transport_unlisten_far_port(in_port_t port)
+{
+    for (unsigned i = 0; transport_table && i < transport_table->listeners; i++) {
+        const struct listener *l = &transport_table->listening[i];
+        if (l->name[0] && l->far && !l->door && l->port == port)
+            transport_unlisten(l->name);
+    }
 }
 
 static long port_of(long fd)

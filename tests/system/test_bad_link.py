@@ -153,6 +153,47 @@ for kind, version in VARIANTS:
     add_case(f"address_changes_{kind}_{version}", lambda t, k=kind, v=version: moved(t, k, v), 90)
 
 
+@case(limit=120)
+def last_words(t):
+    """Runs of one store that end after KEN_LINGER, short for this link, some of them while it is cut: what the peer had not
+    taken then is delivered by the runs that follow, once, in order."""
+    hosts, key, runs = Hosts(t, bad=BAD), make_key(t), 40 if LONG else 3
+    collector = hosts.program(1, [PYTHON, subject("collector.py"), "0.0.0.0:7001"], key)
+    time.sleep(0.3)
+    store, left = os.path.join(t.dir, "teller-store"), 0
+
+    def tell(n, linger, *words):
+        words = (f"{20 * n + 1}-{20 * n + 20}", f"tcp:{n}") + words
+        o = Teller(t, hosts, 0, f"teller{n}", [PYTHON, subject("teller.py"), "10.77.0.2:7001", *words], key, linger=linger, store=store)
+        o.program.expected_messages = ["the rest stays in the store"]
+        return o
+    first = tell(0, "40", "hello")
+    wait_until(first.ended, "the first run", 60)
+    first.finish()
+    for n in range(1, runs):
+        cut = n == 1 or t.random.random() < 0.3
+        o = tell(n, t.random.choice(("0", "0", "1")), "end")
+        wait_until(lambda: o.lines() or o.ended(), "the run's last step", 60)
+        if cut:
+            hosts.order("cut")
+        if t.random.random() < 0.3:
+            collector.kill9()
+            collector.restart()
+        wait_until(o.ended, "the run's end", 60)
+        o.finish()
+        left += os.path.exists(os.path.join(store, "unsent"))
+        hosts.order("heal")
+    last = tell(runs, "40", "tell")
+    wait_until(last.ended, "the last run", 90)
+    last.finish()
+    kept = last.lines()[-1].split(",")
+    numbers = [int(n) for n in kept if not n.startswith("[")]
+    check(numbers == list(range(1, 20 * (runs + 1) + 1)), f"the collector has {kept}")
+    check({f"[{n}]" for n in range(runs)} <= set(kept) and len(set(kept)) == len(kept), f"connections: {kept}")
+    check(left, "each run had the time to say everything: nothing was tested")
+    t.note(f"{runs + 1} runs, {left} left something, {collector.kills} kills")
+
+
 def plain_datagrams(hosts, settings, count=200):
     """What a plain program's datagrams suffer on the link."""
     hosts.order("loss 0", "double 0", "swap 0", "delay 0 0", *settings.split(";"))

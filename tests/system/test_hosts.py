@@ -144,6 +144,27 @@ def a_plain_process_at_a_listed_address_of_this_host(t):
         server.stop()
 
 
+@case
+def both_protocols_at_one_port(t):
+    """As name servers do: where a program takes datagrams, libken listens by TCP; the program may do that, too."""
+    hosts, key, path = Hosts(t), make_key(t), os.path.join(t.dir, "out")
+    collector = hosts.program(1, [PYTHON, subject("collector.py"), "0.0.0.0:7001"], key)
+    wait_open(collector, "tcp")
+    for n in range(3):
+        with open(path, "wb") as out:
+            client = hosts.program(0, [PYTHON, subject("teller.py"), "10.77.0.2:7001", f"tcp:t{n}", "hello", "1-2", "tell"], key, out=out)
+        wait_until(lambda: client.process.poll() is not None, f"the end: {client.tail()}; {collector.tail()}")
+        check(client.wait_gone() == 0, client.tail())
+        check(lines_of(path)[-1].split(",").count("1") == n + 1, f"it has {lines_of(path)[-1]}")
+        collector.kill9()
+        collector.restart()
+    with open(path, "wb") as out:
+        client = hosts.program(0, [PYTHON, subject("teller.py"), "10.77.0.2:7001", "hello", "tell"], key, out=out)
+    check(client.wait_gone() == 0, client.tail())
+    check({f"[t{n}]" for n in range(3)} <= set(lines_of(path)[-1].split(",")), f"it has {lines_of(path)[-1]}")
+    check("cannot" not in collector.stderr(), collector.stderr())
+
+
 @case(limit=60)
 def streams_of_plain_clients(t):
     """A server that peers and plain clients reach at one port: the plain ones are of this host, or not listed."""
