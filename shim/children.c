@@ -93,7 +93,7 @@ long children_dead(long pid)
 
 /* wait4's way to name a child, as the table has it: groups are not recorded, so 0 means any, and a
  * group is taken for the child that leads it. */
-static long wanted_child(long pid)
+static long wanted_child(int pid) /* in a register only its lower half counts */
 {
     return pid == 0 ? -1 : pid < -1 ? -pid : pid;
 }
@@ -181,7 +181,7 @@ static bool copy_out(long to, const void *from, size_t bytes)
 long call_wait4(struct call *c)
 {
     struct outcome o;
-    long wanted = wanted_child(c->arg[0]);
+    long wanted = wanted_child((int)c->arg[0]);
     long result = wait_child(c, &o, wanted, !(c->arg[2] & WNOHANG));
     if (result <= 0 && result != -EINTR && children_dead(wanted)) {
         result = children_dead(wanted);
@@ -211,8 +211,8 @@ long call_waitid(struct call *c)
     bool can_be_dead = options & WEXITED;
     long wanted = !can_be_dead          ? 0 /* no child has that pid */
                   : c->arg[0] == P_ALL  ? -1
-                  : c->arg[0] == P_PID  ? c->arg[1]
-                  : c->arg[0] == P_PGID ? wanted_child(-c->arg[1])
+                  : c->arg[0] == P_PID  ? (int)c->arg[1]
+                  : c->arg[0] == P_PGID ? wanted_child(-(int)c->arg[1])
                                         : 0;
     long result = wait_child(c, &o, wanted, !(options & WNOHANG));
     if (result <= 0 && result != -EINTR && children_dead(wanted)) {

@@ -95,6 +95,7 @@ long call_thread_second(struct call *c)
  * nothing. Its number may be someone else's by now. */
 long call_kill(struct call *c)
 {
+    c->arg[0] = (int)c->arg[0];
     if (children_dead(c->arg[0]))
         return 0;
     c->arg[0] = process_real_pid(c->arg[0]);

@@ -8,6 +8,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 from harness import *
+from pairs import *
 from servers import *
 
 KENCTL = os.environ.get("KEN_CTL", os.path.join(BUILD, "scripts", "kenctl"))
@@ -187,6 +188,47 @@ def followed(t):
     check(not processes(command), "it was not told to end")
     lines = open(os.path.join(t.dir, "kenrun.err")).read()
     check(lines.count("was killed; starting it again") == 3, lines)
+
+
+def forking_daemon(t, rounds, kills, *words):
+    """A daemon whose children serve connections of a peer, which is killed all the time; then the daemon is, and serves again."""
+    port = free_port()
+    program = daemon(t, [PYTHON, subject("forking.py"), str(port), *words, "daemon"])
+    for kill in range(2):
+        wait_until(lambda: is_open(port, "tcp"), "the daemon's port")
+        o = Output(t, f"client{kill}", [PYTHON, subject("fork_client.py"), str(port), str(rounds)])
+        wait_until(lambda: o.lines() or o.ended(), "the first connection")
+        check(not plain_connections(port), "the connection is a plain one")
+        kill_until(t, [o], [], kills, 0.1)
+        check(o.lines() == [str(n) for n in range(rounds)], f"it says {o.lines()[-3:]}; {program.tail()}")
+        if not kill:
+            program.kill9()
+            Program.start(program)
+
+
+@case
+def children_of_a_daemon(t):
+    forking_daemon(t, 8, 4)
+
+
+@case
+def workers_of_a_daemon(t):
+    """They accept for themselves."""
+    forking_daemon(t, 6, 4, "workers")
+
+
+@case
+def programs_of_a_daemon(t):
+    """What it spawned last goes on talking while the daemon itself waits for the next."""
+    port = free_port()
+    daemon(t, [PYTHON, subject("forking.py"), str(port), "spawn", "daemon"])
+    wait_until(lambda: is_open(port, "tcp"), "the daemon's port")
+    script = ("import socket\na = ('127.0.0.1', PORT)\nall = [socket.create_connection(a) for _ in range(3)]\n"
+              "for n in range(200):\n for s in all:\n  s.sendall(b'%d' % n)\n  assert s.recv(10) == b'%d' % n\n print(n, flush=True)\n")
+    o = Output(t, "client", [PYTHON, "-c", script.replace("PORT", str(port))])
+    wait_until(lambda: o.lines() or o.ended(), "the first answers")
+    kill_until(t, [o], [], 5, 0.1)
+    check(o.lines() == [str(n) for n in range(200)], f"it says {o.lines()[-3:]}")
 
 
 @case

@@ -288,6 +288,27 @@ def children(t):
     t.killed_while(program, Traffic(dialog, endless(lambda: f"text{t.random.randrange(1000)}"), model))
 
 
+@case
+def any_child(t):
+    """Who waits for whichever child ends first hears, after a restart, of one that ended with the process."""
+    path = os.path.join(t.dir, "out")
+    script = ("import os, time\nhere, child = os.getpid(), os.fork()\nif not child:\n"
+              " while os.getppid() == here: time.sleep(0.05)\n os._exit(0)\nprint('made', flush=True)\n"
+              "print(os.wait() == (child, 9), flush=True)\n")
+    with open(path, "wb") as out:
+        program = t.program([PYTHON, "-c", script], stdout=os.dup(out.fileno()))
+    t.at_end(lambda: os.close(program.stdout))
+    deadline = time.monotonic() + PATIENCE
+    while open(path).read() != "made\n":
+        check(time.monotonic() < deadline, f"it says {open(path).read()}")
+        time.sleep(0.01)
+    if program.bare:
+        raise Skip("nobody restarts it")
+    program.kill9()
+    program.restart()
+    check(program.wait_gone() == 0 and open(path).read() == "made\nTrue\n", f"it says {open(path).read()}, {program.tail()}")
+
+
 def judge_ticks(text, ticks, kills):
     """Ticks come in order; the last one may be repeated after a kill."""
     highest, repeats = 0, 0

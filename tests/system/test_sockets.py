@@ -140,22 +140,6 @@ def who_is_down_is_waited_for(t):
 # --- connections that a child of fork uses ---------------------------------------------------------------------------
 
 
-FORK_CLIENT = """
-import socket, sys
-a = ('127.0.0.1', int(sys.argv[1]))
-for n in range(int(sys.argv[2])):
-    with socket.create_connection(a) as s:
-        f, total = s.makefile('rb'), 0
-        for i in range(20):
-            s.sendall(b'sum %d\\n' % i)
-            total += i
-            assert f.readline() == b'%d\\n' % total
-        s.sendall(b'send 700000\\n')
-        s.shutdown(socket.SHUT_WR)
-        assert f.read() == b'x' * 700000
-    print(n, flush=True)
-"""
-
 CAT_CLIENT = """
 import socket, sys, threading
 a, whole = ('127.0.0.1', int(sys.argv[1])), bytes(range(256)) * 4000
@@ -179,7 +163,7 @@ def forking(t, client, rounds, kills, *words):
     port = free_port()
     server = t.program([PYTHON, subject("forking.py"), str(port), *words])
     wait_until(lambda: is_open(port, "tcp"), "the server's port")
-    o = Output(t, "client", [PYTHON, "-c", client, str(port), str(rounds)])
+    o = Output(t, "client", [PYTHON, *client, str(port), str(rounds)])
     wait_until(lambda: o.lines() or o.ended(), "the first connection")
     check(not plain_connections(port), "the connection is a plain one")
     kill_until(t, [o], [], kills, 0.1)
@@ -191,31 +175,31 @@ def forking(t, client, rounds, kills, *words):
 @case
 def a_child_serves(t):
     """A server that forks for each connection; the client is killed all the time."""
-    forking(t, FORK_CLIENT, 12, KILLS // 2)
+    forking(t, [subject("fork_client.py")], 12, KILLS // 2)
 
 
 @case
 def a_parent_waits_for_its_child(t):
     """One connection at a time: the parent sits in wait() while its child serves."""
-    forking(t, FORK_CLIENT, 6, KILLS // 5, "wait")
+    forking(t, [subject("fork_client.py")], 6, KILLS // 5, "wait")
 
 
 @case
 def children_accept(t):
     """A server with workers that accept for themselves, while the parent waits for them."""
-    forking(t, FORK_CLIENT, 6, KILLS // 5, "workers")
+    forking(t, [subject("fork_client.py")], 6, KILLS // 5, "workers")
 
 
 @case
 def a_child_execs(t):
     """The connection is another program's stdin and stdout."""
-    forking(t, CAT_CLIENT, 10, KILLS // 4, "cat")
+    forking(t, ["-c", CAT_CLIENT], 10, KILLS // 4, "cat")
 
 
 @case
 def a_child_is_spawned(t):
     """The same by posix_spawn(), whose child borrows the memory."""
-    forking(t, CAT_CLIENT, 10, KILLS // 4, "spawn")
+    forking(t, ["-c", CAT_CLIENT], 10, KILLS // 4, "spawn")
 
 
 @case
