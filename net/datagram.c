@@ -70,22 +70,16 @@ static bool remote_of(const struct fd_socket *s, struct wire_address *remote)
     return s->state == SOCK_CONNECTED && s->peer && address_read(remote, &s->peer->at, s->peer->length);
 }
 
-/* How well the socket fits a datagram: 0 not at all; connected before bound, an address before the wildcard. */
+/* How well the socket fits a datagram: 0 not at all; connected before bound. */
 static int fit(const struct fd_socket *s, const struct wire_route *route)
 {
     struct wire_address local, remote;
-    if (!s || !local_of(s, &local) || local.port != route->to.port)
-        return 0;
-    bool wild = address_is_wildcard(&local);
-    if (!wild && memcmp(local.bytes, route->to.bytes, sizeof local.bytes))
-        return 0;
-    if (wild && address_is_v4(&local) != address_is_v4(&route->to) && s->domain == AF_INET)
-        return 0;
-    if (remote_of(s, &remote)) {
+    int f = s && local_of(s, &local) ? peers_fit(s, &local, &route->to) : 0;
+    if (f && remote_of(s, &remote)) {
         remote = address_target(&remote);
         return wire_same_address(&remote, &route->from) ? 4 : 0;
     }
-    return wild ? 1 : 2;
+    return f;
 }
 
 static struct mail *mail_for(const struct wire_route *route)

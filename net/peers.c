@@ -283,9 +283,10 @@ struct channel *peers_ask(const char *name)
     struct wire_hello h;
     if (!peers_know_self())
         return NULL;
-    /* Who listens there and hangs up is a peer in trouble, or on its way out: it answers in its next incarnation, or is gone. */
+    /* Who listens there and hangs up is a peer in trouble, or on its way out: it answers in its next incarnation, or as the child that
+     * has its place, or is gone. */
     long r = -ECONNRESET;
-    for (int attempt = 0; attempt < PROBES && (r == -ECONNRESET || r == -EPIPE); attempt++) {
+    for (int attempt = 0; attempt < PROBES && (r == -ECONNRESET || r == -EPIPE || (r == -ECONNREFUSED && attempt > 1)); attempt++) {
         if (attempt)
             sys(SYS_poll, NULL, 0, RETRY_MS);
         r = probe(name, &h);

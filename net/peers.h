@@ -68,6 +68,10 @@ int peers_produce(struct channel *, struct wire_head, const void *front, size_t 
 void peers_publish(int fd, struct description *);
 void peers_unpublish(const struct fd_socket *);
 
+/* How well a socket that is bound to `local`, and published, fits what comes to that address, as the kernel has it: 0 not at all; its
+ * address before the wildcard, and that before the one of IPv6, if that takes IPv4, too. */
+int peers_fit(const struct fd_socket *, const struct wire_address *local, const struct wire_address *to);
+
 /* Before a bound socket listens, and before sockets are made again: whoever finds the address in the kernel finds its name,
  * too, and takes it for no plain process. */
 void peers_announce(int fd, struct description *);

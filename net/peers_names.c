@@ -218,6 +218,17 @@ static bool is_both(int fd, const struct wire_address *a)
     return address_is_wildcard(a) && !address_is_v4(a) && takes_v4_too(fd);
 }
 
+int peers_fit(const struct fd_socket *s, const struct wire_address *local, const struct wire_address *to)
+{
+    if (local->port != to->port)
+        return 0;
+    if (!address_is_wildcard(local))
+        return wire_same_address(local, to) ? 3 : 0;
+    if (address_is_v4(local) == address_is_v4(to))
+        return 2;
+    return s->published == 2;
+}
+
 void peers_announce(int fd, struct description *d)
 {
     struct fd_socket *s = d->socket;

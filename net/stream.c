@@ -281,22 +281,28 @@ size_t stream_name(const struct description *d, bool peer, void *to, size_t leng
 
 /* --- from the peer ------------------------------------------------------------------------------- */
 
-static bool listens(const struct description *d, const struct wire_address *to)
+static int fit(const struct description *d, const struct wire_address *to)
 {
     struct wire_address local;
     const struct fd_socket *s = d->kind == FD_SOCKET ? d->socket : NULL;
     if (!s || s->type != SOCK_STREAM || s->state != SOCK_LISTENING || !s->local ||
-        !address_read(&local, &s->local->at, s->local->length) || local.port != to->port)
-        return false;
-    return address_is_wildcard(&local) || wire_same_address(&local, to);
+        !address_read(&local, &s->local->at, s->local->length))
+        return 0;
+    return peers_fit(s, &local, to);
 }
 
 static struct description *listener_of(const struct wire_address *to)
 {
-    for (int i = 0; i < fd_descriptions(); i++)
-        if (listens(fd_description(i), to))
-            return fd_description(i);
-    return NULL;
+    struct description *best = NULL;
+    int best_fit = 0;
+    for (int i = 0; i < fd_descriptions(); i++) {
+        int f = fit(fd_description(i), to);
+        if (f > best_fit) {
+            best = fd_description(i);
+            best_fit = f;
+        }
+    }
+    return best;
 }
 
 static bool opened(struct channel *c, const struct wire_head *h, const unsigned char *body)

@@ -221,6 +221,7 @@ static void ring_timer(void)
     uint64_t ticks;
     sys(SYS_read, transport_table->timer, &ticks, sizeof ticks);
     transport_table->alarm_ms = 0;
+    transport_hold(0);
     transport_hang_up_overdue();
     peers_tick();
 }

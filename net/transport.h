@@ -35,6 +35,10 @@ void transport_inherit(bool on);
 
 void transport_unlisten(const char *name);
 
+/* It is open who this process is, as long as a child may take its place: who comes to its names waits there, for so long at most.
+ * 0: no longer. */
+void transport_hold(unsigned ms);
+
 /* A connection to who listens there: descriptor or -errno (-ECONNREFUSED: nobody; -EPERM: another user). */
 long transport_dial(const char *name);
 

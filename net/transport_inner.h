@@ -51,6 +51,7 @@ struct table {
     unsigned open;   /* transports in use */
     unsigned passed; /* pumps that looked at nothing */
     bool awake;
+    bool held; /* the listeners are not watched */
     uint64_t epoch;
     unsigned used, listeners; /* high-water marks */
     struct transport transports[TRANSPORTS];

@@ -64,7 +64,21 @@ static void enter(struct listener *l, long fd, const char *name, bool far, bool 
     l->far = far;
     l->door = door;
     memcpy(l->name, name, strlen(name) + 1);
-    transport_watch(EPOLL_CTL_ADD, l->fd, EPOLLIN, TAG_LISTENER, (uint32_t)(l - transport_table->listening));
+    if (!transport_table->held)
+        transport_watch(EPOLL_CTL_ADD, l->fd, EPOLLIN, TAG_LISTENER, (uint32_t)(l - transport_table->listening));
+}
+
+void transport_hold(unsigned ms)
+{
+    struct table *t = transport_table;
+    if (!t || t->held == (ms != 0))
+        return;
+    t->held = ms != 0;
+    for (uint32_t i = 0; i < t->listeners; i++)
+        if (t->listening[i].name[0])
+            transport_watch(ms ? EPOLL_CTL_DEL : EPOLL_CTL_ADD, t->listening[i].fd, EPOLLIN, TAG_LISTENER, i);
+    if (ms)
+        transport_alarm(ms);
 }
 
 int transport_listen(const char *name)

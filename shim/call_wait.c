@@ -281,8 +281,12 @@ long wait_rhythm(struct call *c, const struct waiting *w)
         if (!ended && wait_settle(&wanted, 1, &until))
             continue;
         ended = true;
-        if (w->blocking && !w->timeout_ns && !wait_has_extras() && !(w->accounts && threads_many))
-            return w->accounts ? wait_accounted(w->fd, signal_block(w->blocking)) : signal_block(w->blocking);
+        if (w->blocking && !w->timeout_ns && !wait_has_extras() && !(w->accounts && threads_many)) {
+            r = wait_prepared(w->blocking, w->blocking->nr);
+            if (r != WAIT_AGAIN)
+                return w->accounts ? wait_accounted(w->fd, r) : r;
+            continue;
+        }
         r = wait_ready(w->fd, w->events, &until, w->timeout_ns ? SYS_ppoll : c->nr);
         if (r == WAIT_AGAIN)
             ended = false;

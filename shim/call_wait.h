@@ -62,7 +62,7 @@ long wait_accounted(int fd, long result);
 long wait_kernel(struct call *);
 
 /* The same for a wait with a time limit, or with descriptors of libken's own; it stands for the call `nr`. WAIT_AGAIN: both may
- * be others now, prepare it anew. */
+ * be others now, prepare it anew; this process may be another one, with peers to serve. */
 long wait_prepared(struct call *, long nr);
 
 /* Blocks until the descriptor is ready, serving tails meanwhile. 1 ready, 0 too late, or -EINTR when a handler ran and the

@@ -132,6 +132,8 @@ void heir_after_fork(long pid)
     else if (s) /* unless the child, or the one in its place, was faster */
         __atomic_compare_exchange_n(&s->pid, &(int32_t){0}, (int32_t)pid, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
     heir_concerned = true;
+    if (!heir_candidate && tie_is_open(s))
+        transport_hold(HEIR_PEERS_MS); /* whom it met, its child would not know */
 }
 
 /* What belongs to the parent, in the kernel or by number, is not this process's. */
@@ -357,6 +359,7 @@ void heir_exit(int status)
     struct tie *s = tie_find(h->page, h->below);
     if (!tie_is_open(s) || (status & 0xff) || peers_any()) {
         tie_decline(s);
+        transport_hold(0);
         return;
     }
     FAULT("heir.offered");
@@ -386,6 +389,7 @@ static bool parent_turn(struct heir *h, enum turn_reason reason)
     if (!tie_is_open(s)) {
         h->below = 0;
         heir_concerned = h->taking;
+        transport_hold(0);
         return true;
     }
     if (s->inherited && !tie_look(&s->leads)) {

@@ -231,6 +231,55 @@ def programs_of_a_daemon(t):
     check(o.lines() == [str(n) for n in range(200)], f"it says {o.lines()[-3:]}")
 
 
+LATE = """
+import os, socket, sys, time
+listener = socket.create_server(('127.0.0.1', int(sys.argv[1])))
+for rest in (0.5, 0):
+    if os.fork():
+        if rest:
+            time.sleep(rest)
+        os._exit(0)
+    os.setsid()
+while True:
+    s = listener.accept()[0]
+    while text := s.recv(100):
+        s.sendall(text)
+"""
+
+ECHO = """
+import socket, sys
+s = socket.create_connection(('127.0.0.1', int(sys.argv[1])))
+for n in range(int(sys.argv[2])):
+    s.sendall(b'%d' % n)
+    got = s.recv(100)
+    assert got == b'%d' % n, got
+    print(n, flush=True)
+"""
+
+
+@case
+def peers_on_the_way(t):
+    """A peer connects while the daemon's parent, which has the listener, has not exited yet: it meets the daemon."""
+    port = free_port()
+    program = daemon(t, [PYTHON, "-c", LATE, str(port)], start=False)
+    Program.start(program)
+    wait_until(lambda: is_open(port, "tcp"), "the listener")
+    o = Output(t, "client", [PYTHON, "-c", ECHO, str(port), "600"])
+    program.wait_background()
+    wait_until(lambda: o.lines() or o.ended(), "the first answer")
+    check(not plain_connections(port), "the connection is a plain one")
+    for _ in range(DAEMON_KILLS):
+        time.sleep(t.random.uniform(0.02, 0.1))
+        program.kill9()
+        Program.start(program)
+        if not o.ended():
+            o.program.kill9()
+            o.restart()
+    wait_until(o.ended, f"the end, after {o.lines()[-1:]}")
+    o.finish()
+    check(o.lines() == [str(n) for n in range(600)], f"it says {o.lines()[-3:]}")
+
+
 @case
 def memory_of_a_child(t):
     """What a resumed program changes after a fork its child does not see."""
@@ -258,6 +307,24 @@ def redis(t):
     program = daemon(t, [need_server("redis-server"), "--port", str(port), "--save", "", "--appendonly", "no",
                          "--daemonize", "yes", "--pidfile", f"{t.dir}/pid"])
     torture(t, program, DAEMON_KILLS, client(RedisKeys, port, 0), client(RedisKeys, port, 1))
+
+
+@case
+def redis_and_a_peer(t):
+    """Its event loop waits already when it becomes the program; redis-cli, under libken as well, is heard all the same."""
+    port, count = free_port(), 400
+    program = daemon(t, [need_server("redis-server"), "--port", str(port), "--save", "", "--appendonly", "no", "--daemonize", "yes"])
+    wait_until(lambda: is_open(port, "tcp"), "redis")
+    o = Output(t, "cli", [need_server("redis-cli"), "-p", str(port), "-r", str(count), "incr", "n"])
+    wait_until(lambda: o.lines() or o.ended(), "the first answer", 4)
+    check(not plain_connections(port), "the connection is a plain one")
+    for _ in range(DAEMON_KILLS):
+        time.sleep(t.random.uniform(0.02, 0.1))
+        program.kill9()
+        Program.start(program)
+    wait_until(o.ended, f"the end, after {o.lines()[-1:]}")
+    o.finish()
+    check(o.lines() == [str(n) for n in range(1, count + 1)], f"it says {o.lines()[-3:]}")
 
 
 @case

@@ -60,6 +60,29 @@ def a_file_is_spliced(t):
         check(f.read() == g.read(), "what came out is not what went in")
 
 
+@case
+def a_socket_for_each_family(t):
+    """At one port, as many servers have them: who comes by IPv4 is not the IPv6 socket's, and the other way round."""
+    port = free_port()
+    script = ("import select, socket\nall = []\n"
+              "for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):\n for family, any in ((10, '::'), (2, '')):\n"
+              "  s = socket.socket(family, kind)\n  if family == 10: s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)\n"
+              "  s.bind((any, PORT))\n  if kind == socket.SOCK_STREAM: s.listen()\n  all.append(s)\nprint('up', flush=True)\n"
+              "for _ in range(4):\n s = select.select(all, [], [])[0][0]\n"
+              " peer = s.accept()[1] if s.type == socket.SOCK_STREAM else s.recvfrom(9)[1]\n"
+              " print(s.family.value, s.type.value, peer[0], flush=True)\n")
+    server = Output(t, "server", [PYTHON, "-c", script.replace("PORT", str(port))])
+    wait_until(server.lines, "the sockets")
+    script = ("import socket, time\nfor kind in (1, 2):\n for family, host in ((2, '127.0.0.1'), (10, '::1')):\n"
+              f"  s = socket.socket(family, kind)\n  s.connect((host, {port}))\n"
+              "  if kind == 2: s.send(b'x')\n  time.sleep(0.1)\n")
+    client = Output(t, "client", [PYTHON, "-c", script])
+    for o in (client, server):
+        wait_until(o.ended, f"the end: {server.lines()}")
+        o.finish()
+    check(server.lines() == ["up", "2 1 127.0.0.1", "10 1 ::1", "2 2 127.0.0.1", "10 2 ::1"], f"it says {server.lines()}")
+
+
 def pair(t, program, *words):
     port = free_port()
     server = t.program([PYTHON, subject(program), "serve", str(port)])
