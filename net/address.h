@@ -20,6 +20,9 @@ void address_name(char *to, enum protocol, const struct wire_address *);
  * nobody can tell. */
 bool address_is_held(enum protocol, const struct wire_address *);
 
+/* The number of the interface that has the address; 0: none. */
+unsigned address_interface(const struct wire_address *);
+
 /* Asks who listens at a name: its channel, NULL when nobody does or it is not a peer. */
 struct channel *peers_ask(const char *name);
 

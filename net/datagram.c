@@ -1,3 +1,4 @@
+#define _GNU_SOURCE
 #include "net/datagram.h"
 #include "net/address.h"
 #include "net/pool.h"
@@ -8,7 +9,7 @@
 struct letter {
     struct letter *next;
     struct channel *channel; /* NULL: gone; whom to tell that it was taken */
-    struct wire_address from;
+    struct wire_address from, to;
     uint32_t charged;
     uint32_t length;
     char bytes[];
@@ -111,7 +112,7 @@ bool datagram_deliver(struct channel *c, const struct wire_head *h, const unsign
     struct letter *l = pool_take(sizeof *l + length);
     if (!l)
         return false;
-    *l = (struct letter){.channel = c, .from = route.from, .charged = h->body, .length = length};
+    *l = (struct letter){.channel = c, .from = route.from, .to = route.to, .charged = h->body, .length = length};
     memcpy(l->bytes, body + sizeof route, length);
     if (m->first)
         m->last->next = l;
@@ -133,6 +134,49 @@ static size_t scatter(const struct letter *l, const struct msghdr *m)
     return done;
 }
 
+static bool wants(const struct fd_socket *s, int level, int name)
+{
+    int on = 0;
+    for (const struct sock_option *o = s->options; o; o = o->next)
+        if (o->level == level && o->name == name)
+            memcpy(&on, o->value, o->length < sizeof on ? o->length : sizeof on);
+    return on;
+}
+
+static void put_control(struct msghdr *m, int level, int type, const void *data, size_t length)
+{
+    struct cmsghdr *c = m->msg_control;
+    bool fits = c && m->msg_controllen >= CMSG_LEN(length);
+    if (!fits) {
+        m->msg_flags |= MSG_CTRUNC;
+        m->msg_controllen = 0;
+        return;
+    }
+    *c = (struct cmsghdr){.cmsg_len = CMSG_LEN(length), .cmsg_level = level, .cmsg_type = type};
+    memcpy(CMSG_DATA(c), data, length);
+    if (m->msg_controllen > CMSG_SPACE(length))
+        m->msg_controllen = CMSG_SPACE(length);
+}
+
+/* Who serves several addresses with one socket asks which of them a datagram came to, so as to answer from it. */
+static void tell_where(const struct fd_socket *s, const struct letter *l, struct msghdr *m)
+{
+    struct in_pktinfo four = {0};
+    struct in6_pktinfo six = {0};
+    if (s->domain == AF_INET && wants(s, IPPROTO_IP, IP_PKTINFO)) {
+        four.ipi_ifindex = (int)address_interface(&l->to);
+        memcpy(&four.ipi_addr, l->to.bytes + 12, 4);
+        four.ipi_spec_dst = four.ipi_addr;
+        put_control(m, IPPROTO_IP, IP_PKTINFO, &four, sizeof four);
+    } else if (s->domain == AF_INET6 && wants(s, IPPROTO_IPV6, IPV6_RECVPKTINFO)) {
+        six.ipi6_ifindex = address_interface(&l->to);
+        memcpy(&six.ipi6_addr, l->to.bytes, 16);
+        put_control(m, IPPROTO_IPV6, IPV6_PKTINFO, &six, sizeof six);
+    } else {
+        m->msg_controllen = 0;
+    }
+}
+
 long datagram_take(struct description *d, struct msghdr *m, long flags)
 {
     struct mail *mail = d->socket ? d->socket->mail : NULL;
@@ -144,7 +188,7 @@ long datagram_take(struct description *d, struct msghdr *m, long flags)
     if (m->msg_name)
         m->msg_namelen = (socklen_t)address_write(&l->from, d->socket->domain, m->msg_name, m->msg_namelen);
     m->msg_flags = done < l->length ? MSG_TRUNC : 0;
-    m->msg_controllen = 0;
+    tell_where(d->socket, l, m);
     if (!(flags & MSG_PEEK))
         remove_first(mail);
     return result;

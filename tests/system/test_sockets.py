@@ -40,6 +40,16 @@ def the_same_over_ipv6(t):
 
 
 @case
+def the_same_datagrams_over_ipv4(t):
+    same_answers(t, "datagrams.py", "127.0.0.1")
+
+
+@case
+def the_same_datagrams_over_ipv6(t):
+    same_answers(t, "datagrams.py", "::1")
+
+
+@case
 def the_same_by_splice_and_sendfile(t):
     same_answers(t, "splices.py")
 
