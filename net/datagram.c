@@ -209,8 +209,8 @@ bool datagram_any(void)
     return unread != 0;
 }
 
-int datagram_send(int fd, struct description *d, const void *address, size_t address_length, const struct iovec *v,
-                  int count, size_t total)
+int datagram_send(int fd, struct description *d, const struct wire_address *source, const void *address,
+                  size_t address_length, const struct iovec *v, int count, size_t total)
 {
     struct fd_socket *s = d->socket;
     struct wire_address to, local;
@@ -226,6 +226,8 @@ int datagram_send(int fd, struct description *d, const void *address, size_t add
     if (!c || !local_of(s, &local))
         return 0;
     route.from = peers_source(&local, &to);
+    if (source && !address_is_wildcard(source))
+        memcpy(route.from.bytes, source->bytes, sizeof source->bytes);
     peers_publish(fd, d);
     if (channel_datagram_room(c) < total + sizeof route)
         return -ENOBUFS;

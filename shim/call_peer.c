@@ -58,13 +58,13 @@ static long make_room(const struct description *d, long flags, bool *ended)
     return patient && r < 0 && r != WAIT_AGAIN ? r : 0;
 }
 
-long peer_send(int fd, struct description *d, const void *address, size_t address_length, const struct iovec *v,
-               int count, size_t total, long flags, bool *plain)
+long peer_send(int fd, struct description *d, const struct wire_address *source, const void *address, size_t address_length,
+               const struct iovec *v, int count, size_t total, long flags, bool *plain)
 {
     bool ended = false;
     *plain = false;
     for (;;) {
-        int sent = datagram_send(fd, d, address, address_length, v, count, total);
+        int sent = datagram_send(fd, d, source, address, address_length, v, count, total);
         if (sent == 0)
             *plain = true;
         if (sent >= 0)

@@ -50,6 +50,52 @@ def the_same_datagrams_over_ipv6(t):
 
 
 @case
+def groups_stay_plain(t):
+    """Multicast and broadcast reach everybody who listens, once: programs under libken, the sender's peers too, and plain ones."""
+    port = free_port()
+    script = ("import socket, sys\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.setsockopt(1, 15, 1)\ns.bind(('', PORT))\n"
+              "s.setsockopt(0, 35, socket.inet_aton('239.77.7.7') + socket.inet_aton('127.0.0.1'))\n"  # IP_ADD_MEMBERSHIP
+              "print('up', flush=True)\nfor _ in range(5): print(s.recv(100).decode(), flush=True)\n"
+              "s.settimeout(0.5)\ntry: print('and', s.recv(100))\nexcept TimeoutError: print('done', flush=True)\n").replace("PORT", str(port))
+    outputs = [Output(t, f"listener{n}", [PYTHON, "-c", script], bare=n == 1) for n in range(2)]
+    for o in outputs:
+        wait_until(o.lines, "the sockets")
+    sender = ("import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.setsockopt(1, 6, 1)\n"  # SO_BROADCAST
+              "s.setsockopt(0, 32, socket.inet_aton('127.0.0.1'))\n"  # IP_MULTICAST_IF
+              "for n in range(4): s.sendto(b'%d' % n, ('239.77.7.7', PORT))\ns.sendto(b'to all', ('127.255.255.255', PORT))\n")
+    o = Output(t, "sender", [PYTHON, "-c", sender.replace("PORT", str(port))])
+    for o in [o] + outputs:
+        wait_until(o.ended, f"the end: {[x.lines() for x in outputs]}")
+        o.finish()
+    for o in outputs:
+        check(o.lines() == ["up", "0", "1", "2", "3", "to all", "done"], f"it says {o.lines()}")
+
+
+@case
+def an_answer_from_one_of_many_addresses(t):
+    """A server that chooses the source of its answer (IP_PKTINFO); its client is down when the answer leaves, and hears it later."""
+    port, go = free_port(), os.path.join(t.dir, "go")
+    script = ("import os, socket, struct, time\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.bind(('', PORT))\n"
+              "s.setsockopt(0, 8, 1)\ntext, control, _, peer = s.recvmsg(100, 100)\n"
+              "while not os.path.exists(GO): time.sleep(0.01)\n"
+              "s.sendmsg([text, b' from there'], [(0, 8, control[0][2])], 0, peer)\ntime.sleep(20)\n")
+    t.program([PYTHON, "-c", script.replace("PORT", str(port)).replace("GO", repr(go))])
+    wait_until(lambda: is_open(port), "the server's port")
+    script = ("import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.bind(('127.0.0.1', 0))\n"
+              f"s.sendto(b'hello', ('127.0.0.2', {port}))\nprint('asked', flush=True)\nprint(*s.recvfrom(100), flush=True)\n")
+    client = Output(t, "client", [PYTHON, "-c", script])
+    wait_until(client.lines, "the question")
+    time.sleep(0.2)
+    client.program.kill9()
+    open(go, "w").close()
+    time.sleep(0.2)
+    client.restart()
+    wait_until(client.ended, "the answer")
+    client.finish()
+    check(client.lines() == ["asked", f"b'hello from there' ('127.0.0.2', {port})"], f"it says {client.lines()}")
+
+
+@case
 def the_same_by_splice_and_sendfile(t):
     same_answers(t, "splices.py")
 
