@@ -86,20 +86,32 @@ unsigned peers_addresses(const struct channel *c, struct unsent_address *to, uns
     return n;
 }
 
-/* The source that the kernel takes for what goes there. */
-static bool kernel_source(const struct wire_address *a, struct wire_address *from)
+/* The source that the kernel takes for what goes there: 0 or -errno. */
+static long ask_kernel(const struct wire_address *a, struct wire_address *from)
 {
     int domain = address_is_v4(a) ? AF_INET : AF_INET6;
     struct sockaddr_storage to;
     socklen_t length = sizeof to;
     long fd = sys_fd(SYS_socket, domain, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
-        return false;
+        return fd;
     long r = sys(SYS_connect, fd, &to, address_write(a, domain, &to, sizeof to));
     if (r == 0)
         r = sys(SYS_getsockname, fd, &to, &length);
     sys(SYS_close, fd);
-    return r == 0 && address_read(from, &to, length);
+    return r == 0 && !address_read(from, &to, length) ? -EINVAL : r;
+}
+
+static bool kernel_source(const struct wire_address *a, struct wire_address *from)
+{
+    return ask_kernel(a, from) == 0;
+}
+
+/* Of a network that this host is in; a socket that was not told to may not send there. */
+static bool is_broadcast(const struct wire_address *a)
+{
+    struct wire_address from;
+    return address_is_v4(a) && ask_kernel(a, &from) == -EACCES;
 }
 
 /* An address of this host, other than the loopback ones: the source of what is sent there is the address itself. */
@@ -116,7 +128,7 @@ bool peers_is_far(const struct wire_address *a)
 
 bool peers_awaited(enum protocol p, const struct wire_address *a)
 {
-    return far_listed(a) && (!is_own(a) || !address_is_held(p, a));
+    return far_listed(a) && !(p == PROTOCOL_UDP && is_broadcast(a)) && (!is_own(a) || !address_is_held(p, a));
 }
 
 struct wire_address peers_source(const struct wire_address *local, const struct wire_address *to)
@@ -168,11 +180,12 @@ struct channel *peers_find(enum protocol p, const struct wire_address *a)
     /* A connection is for long: that nobody was there a moment ago says nothing about now. */
     if (p == PROTOCOL_UDP && plain[i].protocol == p + 1 && wire_same_address(&plain[i].address, a) && now - plain[i].asked < PLAIN_TICKS)
         return NULL;
-    if (peers_is_far(a)) {
+    bool to_all = p == PROTOCOL_UDP && is_broadcast(a);
+    if (!to_all && peers_is_far(a)) {
         transport_ask_far(p, a);
         return NULL;
     }
-    struct channel *c = is_own(a) ? ask_all(p, a) : NULL;
+    struct channel *c = !to_all && is_own(a) ? ask_all(p, a) : NULL;
     if (c) {
         peers_learn(p, a, c);
         return c;

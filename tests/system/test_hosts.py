@@ -145,6 +145,21 @@ def a_plain_process_at_a_listed_address_of_this_host(t):
 
 
 @case
+def broadcast_in_a_listed_network(t):
+    """Its broadcast address is nobody's: what goes there is plain, and does not wait."""
+    hosts, key = Hosts(t), make_key(t)
+    plain = hosts.within(1, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    plain.bind(("", 7001))
+    script = ("import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.setsockopt(1, 6, 1)\n"
+              "s.sendto(b'to all', ('10.77.0.255', 7001))\n")
+    client = hosts.program(0, [PYTHON, "-c", script], key)
+    plain.settimeout(PATIENCE)
+    check(plain.recv(100) == b"to all", "something else")
+    check(client.wait_gone() == 0, client.tail())
+    plain.close()
+
+
+@case
 def both_protocols_at_one_port(t):
     """As name servers do: where a program takes datagrams, libken listens by TCP; the program may do that, too."""
     hosts, key, path = Hosts(t), make_key(t), os.path.join(t.dir, "out")
