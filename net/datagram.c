@@ -41,6 +41,7 @@ static void remove_first(struct mail *m)
     m->first = l->next;
     if (l->channel)
         l->channel->datagrams_taken += l->charged;
+    peers_took(l->charged);
     unread--;
     pool_give(l);
 }

@@ -26,6 +26,8 @@
 #define FINISHED_KEPT 256
 #define PROBES 10
 #define PROBE_MS 5000        /* how long a peer may take to say who it is */
+#define HEAVY_BYTES (512UL << 10)
+#define HEAVY_FRAMES (CHANNEL_FRAMES / 4)
 
 struct peers peers;
 
@@ -399,6 +401,7 @@ bool peers_deliver(struct channel *c, const struct wire_head *h, const unsigned 
 {
     if (c->former)
         return true; /* that run is over */
+    peers.heard++;
     switch (h->kind) {
     case WIRE_DATAGRAM:
         return datagram_deliver(c, h, body);
@@ -414,9 +417,21 @@ int peers_produce(struct channel *c, struct wire_head head, const void *front, s
                   const struct iovec *v, int count, size_t skip, size_t length)
 {
     int r = channel_produce(c, head, front, front_length, v, count, skip, length);
-    if (r == 0)
+    if (r == 0) {
         outbox.frames++;
+        peers.moved += length;
+    }
     return r;
+}
+
+void peers_took(size_t bytes)
+{
+    peers.moved += bytes;
+}
+
+bool peers_heavy(void)
+{
+    return peers.moved >= HEAVY_BYTES || peers.heard >= HEAVY_FRAMES;
 }
 
 void peers_committed(void)
@@ -425,6 +440,8 @@ void peers_committed(void)
     if (!peers.channels && !former_first())
         return;
     bool finished = false;
+    if (peers.moved || peers.heard)
+        peers.moved = peers.heard = 0;
     for (struct channel *c = former_first(); c; c = c->next)
         channel_committed(c);
     for (struct channel *c = peers.channels; c; c = c->next) {

@@ -47,6 +47,13 @@ int peers_inherit(const void *unsent);
 /* True when frames were taken in that no commit covers yet. */
 bool peers_owe(void);
 
+/* The turn carries so much that it is to be ended: whoever it came from, or goes to, need not wait for the program to come to
+ * rest, and while the one side commits the other one has something to do. */
+bool peers_heavy(void);
+
+/* The program consumed bytes of a peer's. */
+void peers_took(size_t bytes);
+
 /* The peer that has the address, or NULL: it is a plain process's, or nobody's. May exchange a greeting. */
 struct channel *peers_find(enum protocol, const struct wire_address *);
 

@@ -14,6 +14,8 @@ struct peers {
     struct channel *channels;
     unsigned retries;
     uint64_t suspect; /* the epoch of a hello that did not fit */
+    uint64_t moved;   /* bytes that this turn sent, and gave to the program */
+    uint32_t heard;   /* frames that it took in */
     bool unsent;      /* the store may have a file of what former runs left, or this one leaves */
 };
 

@@ -163,6 +163,7 @@ void stream_consume(struct stream *s, size_t bytes)
 {
     s->unread -= bytes;
     s->taken += bytes;
+    peers_took(bytes);
     while (bytes) {
         struct chunk *k = s->first;
         size_t n = k->length - k->at < bytes ? k->length - k->at : bytes;

@@ -53,9 +53,16 @@ static long make_room(const struct description *d, long flags, bool *ended)
     if (peers_owe() || outbox_held())
         turn_end(TURN_FLUSH);
     *ended = true;
-    struct deadline until = wait_until(patient ? PATIENT_NS : HURRIED_NS);
-    long r = wait_ready(-1, 0, &until, SYS_sendto);
-    return patient && r < 0 && r != WAIT_AGAIN ? r : 0;
+    long r = wait_peers(patient ? PATIENT_NS : HURRIED_NS, SYS_sendto);
+    return patient ? r : 0;
+}
+
+/* What was said earlier is on its way while the program goes on: a full transport is served now and then. */
+static long peer_sent(long total)
+{
+    if (peers_heavy())
+        turn_end(TURN_FLUSH);
+    return total;
 }
 
 long peer_send(int fd, struct description *d, const struct wire_address *source, const void *address, size_t address_length,
@@ -68,7 +75,7 @@ long peer_send(int fd, struct description *d, const struct wire_address *source,
         if (sent == 0)
             *plain = true;
         if (sent >= 0)
-            return sent ? (long)total : 0;
+            return sent ? peer_sent((long)total) : 0;
         long r = make_room(d, flags, &ended);
         *plain = call_passive; /* a child that might have become the program, and has not */
         if (r < 0 || *plain)

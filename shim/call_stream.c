@@ -10,7 +10,7 @@
 #include <signal.h>
 #include <string.h>
 
-#define LOOK_AGAIN_NS 50000000L /* a full channel empties by acknowledgements alone, which wake nobody */
+#define LOOK_AGAIN_NS 50000000L
 
 struct stream_call {
     struct call call;
@@ -94,9 +94,7 @@ static long wait_window(void)
 {
     if (outbox_held() || peers_owe())
         turn_end(TURN_FLUSH);
-    struct deadline until = wait_until(LOOK_AGAIN_NS);
-    long r = wait_ready(-1, 0, &until, SYS_write);
-    return r < 0 && r != WAIT_AGAIN ? r : 0;
+    return wait_peers(LOOK_AGAIN_NS, SYS_write);
 }
 
 long stream_send(int fd, struct description *d, const struct iovec *v, int count, long flags)

@@ -57,7 +57,7 @@ static bool held_for_long(void)
 
 long wait_answer(long result)
 {
-    if (outbox_held() ? held_for_long() : turn_overdue())
+    if (peers_heavy() || (outbox_held() ? held_for_long() : turn_overdue()))
         turn_end(TURN_FLUSH);
     return result;
 }
@@ -222,6 +222,17 @@ long wait_ready(int fd, short events, const struct deadline *until, long nr)
         if (r == 0 && wait_left(until) == 0)
             return 0;
     }
+}
+
+long wait_peers(int64_t ns, long nr)
+{
+    struct deadline until = wait_until(ns);
+    bool ready;
+    long r = wait_once(-1, 0, &until, nr, &ready);
+    if (r < 0 && r != WAIT_AGAIN)
+        return r;
+    wait_serve();
+    return 0;
 }
 
 bool wait_beside(int fd, unsigned ms, long nr, long *result)

@@ -121,6 +121,10 @@ void wait_drain(int fd);
 /* The same before a close: a socket's tail leaves in the background. */
 void wait_close(int fd);
 
+/* Waits for a peer to say something, `ns` at most, and takes it in: 0, or what wait_ready() fails with. An acknowledgement alone
+ * may be what makes room, and is nothing that wait_ready() comes back for. */
+long wait_peers(int64_t ns, long nr);
+
 /* Polls one descriptor without waiting: its revents, or -errno. */
 long wait_peek(int fd, short events);
 

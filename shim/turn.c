@@ -50,7 +50,7 @@ bool turn_resumed(void)
 int64_t turn_grace_ns(void)
 {
     if (!outbox_held())
-        return SHARE_NS;
+        return peers_heavy() ? 0 : SHARE_NS;
     return threads_alone() ? 0 : TURN_GROUP_NS;
 }
 
