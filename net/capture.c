@@ -3,6 +3,7 @@
 #include "net/adopt.h"
 #include "net/file_locks.h"
 #include "net/host.h"
+#include "net/landing.h"
 #include "net/nameless.h"
 #include "net/outbox.h"
 #include "net/pool.h"
@@ -261,6 +262,7 @@ static void touch_shared(void)
 void fd_capture(void)
 {
     outbox_compact();
+    landing_settle();
     if (fd_shares())
         touch_shared();
     if (!touched_count)

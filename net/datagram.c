@@ -1,18 +1,19 @@
 #define _GNU_SOURCE
 #include "net/datagram.h"
 #include "net/address.h"
+#include "net/landing.h"
 #include "net/pool.h"
 
 #include <fcntl.h>
 
-/* A datagram that waits; its bytes follow. */
+/* A datagram that waits. */
 struct letter {
     struct letter *next;
     struct channel *channel; /* NULL: gone; whom to tell that it was taken */
     struct wire_address from, to;
     uint32_t charged;
     uint32_t length;
-    char bytes[];
+    char *bytes; /* landing.h; not NULL when there are none */
 };
 
 struct mail {
@@ -43,6 +44,7 @@ static void remove_first(struct mail *m)
         l->channel->datagrams_taken += l->charged;
     peers_took(l->charged);
     unread--;
+    landing_drop(l->bytes);
     pool_give(l);
 }
 
@@ -110,11 +112,14 @@ bool datagram_deliver(struct channel *c, const struct wire_head *h, const unsign
         c->datagrams_taken += h->body;
         return true;
     }
-    struct letter *l = pool_take(sizeof *l + length);
+    struct letter *l = pool_take(sizeof *l);
     if (!l)
         return false;
     *l = (struct letter){.channel = c, .from = route.from, .to = route.to, .charged = h->body, .length = length};
-    memcpy(l->bytes, body + sizeof route, length);
+    if (!landing_keep(&l->bytes, body + sizeof route, length)) {
+        pool_give(l);
+        return false;
+    }
     if (m->first)
         m->last->next = l;
     else

@@ -74,6 +74,11 @@ void *pool_take(size_t bytes)
     return b + 1;
 }
 
+size_t pool_room(void)
+{
+    return POOL_BYTES - pool.used;
+}
+
 void pool_span(uintptr_t *start, uintptr_t *end)
 {
     *start = (uintptr_t)pool.base;

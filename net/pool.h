@@ -21,6 +21,9 @@ void *pool_copy(const void *from, size_t bytes);
 /* Gives a block back; NULL is nothing. */
 void pool_give(void *block);
 
+/* How many bytes may be carved at least, as far as addresses go: freed blocks are not counted. */
+size_t pool_room(void);
+
 /* Where all blocks lie; empty before the first. */
 void pool_span(uintptr_t *start, uintptr_t *end);
 

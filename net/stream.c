@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "net/stream.h"
 #include "net/address.h"
+#include "net/landing.h"
 #include "net/peers_inner.h"
 #include "net/pool.h"
 #include "net/stream_bell.h"
@@ -48,6 +49,12 @@ struct stream *stream_make(struct channel *c, uint32_t id, bool opened_here)
     return stream_first = s;
 }
 
+static void drop(struct chunk *k)
+{
+    landing_drop(k->bytes);
+    pool_give(k);
+}
+
 void stream_destroy(struct stream *s)
 {
     struct stream **link = place(s->id, s->opened_here);
@@ -61,7 +68,7 @@ void stream_destroy(struct stream *s)
     while (s->first) {
         struct chunk *k = s->first;
         s->first = k->next;
-        pool_give(k);
+        drop(k);
     }
     bell_remove(s);
     pool_give(s);
@@ -172,7 +179,7 @@ void stream_consume(struct stream *s, size_t bytes)
         if (k->at < k->length)
             break;
         s->first = k->next;
-        pool_give(k);
+        drop(k);
     }
     if (!s->ended && s->taken - s->told >= STREAM_WINDOW / 4 && stream_tell(s, WIRE_WINDOW, s->taken) == 0)
         s->told = s->taken;
@@ -330,11 +337,14 @@ static bool opened(struct channel *c, const struct wire_head *h, const unsigned 
 
 static bool arrived(struct stream *s, const struct wire_head *h, const unsigned char *body)
 {
-    struct chunk *k = pool_take(sizeof *k + h->body);
+    struct chunk *k = pool_take(sizeof *k);
     if (!k)
         return false;
     *k = (struct chunk){.length = h->body};
-    memcpy(k->bytes, body, h->body);
+    if (!landing_keep(&k->bytes, body, h->body)) {
+        pool_give(k);
+        return false;
+    }
     if (s->first)
         s->last->next = k;
     else

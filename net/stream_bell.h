@@ -11,7 +11,7 @@
 struct chunk {
     struct chunk *next;
     uint32_t length, at; /* [at, length) are unread */
-    char bytes[];
+    char *bytes;         /* landing.h */
 };
 
 struct stream {
