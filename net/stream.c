@@ -12,6 +12,7 @@
 
 struct stream *stream_first;
 static unsigned pending; /* that no accept() has taken yet */
+static size_t widened;   /* of STREAM_WIDENED */
 
 struct stream *stream_of(const struct description *d)
 {
@@ -41,7 +42,8 @@ struct stream *stream_make(struct channel *c, uint32_t id, bool opened_here)
     if (!s)
         return NULL;
     *s = (struct stream){
-        .next = stream_first, .channel = c, .id = id, .opened_here = opened_here, .of = -1, .listener = -1, .bell = -1};
+        .next = stream_first, .channel = c, .id = id, .opened_here = opened_here, .of = -1, .listener = -1, .bell = -1,
+        .granted = STREAM_WINDOW, .window = STREAM_WINDOW};
     if (s->next)
         s->next->before = s;
     s->same = *place(id, opened_here);
@@ -71,6 +73,7 @@ void stream_destroy(struct stream *s)
         drop(k);
     }
     bell_remove(s);
+    widened -= s->window - STREAM_WINDOW;
     pool_give(s);
 }
 
@@ -166,6 +169,22 @@ bool stream_any_pending(void)
 
 /* --- bytes --------------------------------------------------------------------------------------- */
 
+/* A program that keeps up with what comes gets more of it at a time, and the peer has less to wait for. */
+static void widen(struct stream *s)
+{
+    if (s->unread >= s->window / 2 || s->window >= STREAM_WINDOW_MOST || widened + s->window > STREAM_WIDENED)
+        return;
+    widened += s->window;
+    s->window *= 2;
+}
+
+static void grant(struct stream *s)
+{
+    widen(s);
+    if (stream_tell(s, WIRE_WINDOW, s->taken + s->window) == 0)
+        s->granted = s->taken + s->window;
+}
+
 void stream_consume(struct stream *s, size_t bytes)
 {
     s->unread -= bytes;
@@ -181,8 +200,8 @@ void stream_consume(struct stream *s, size_t bytes)
         s->first = k->next;
         drop(k);
     }
-    if (!s->ended && s->taken - s->told >= STREAM_WINDOW / 4 && stream_tell(s, WIRE_WINDOW, s->taken) == 0)
-        s->told = s->taken;
+    if (!s->ended && s->taken + s->window - s->granted >= s->window / 4)
+        grant(s);
 }
 
 static size_t copy(const struct stream *s, const struct iovec *v, int count, bool discard)
@@ -231,10 +250,7 @@ long stream_read(int fd, struct description *d, const struct iovec *v, int count
 
 size_t stream_room(const struct stream *s)
 {
-    uint64_t out = s->sent - s->acknowledged;
-    if (out >= STREAM_WINDOW || !channel_room(s->channel))
-        return 0;
-    return STREAM_WINDOW - out;
+    return s->sent < s->limit && channel_room(s->channel) ? s->limit - s->sent : 0;
 }
 
 int stream_put(struct stream *s, const struct iovec *v, int count, size_t skip, size_t length)
@@ -264,7 +280,7 @@ long stream_write(int fd, struct description *d, const struct iovec *v, int coun
             break;
         done += n;
     }
-    if (s->sent - s->acknowledged >= STREAM_WINDOW)
+    if (s->sent >= s->limit)
         bell_full(s, fd);
     return done || !length ? (long)done : -EAGAIN;
 }
@@ -318,7 +334,8 @@ static bool opened(struct channel *c, const struct wire_head *h, const unsigned 
     struct wire_route route;
     memcpy(&route, body, sizeof route);
     struct description *listener = listener_of(&route.to);
-    struct wire_head answer = {.kind = listener ? WIRE_ACCEPT : WIRE_REFUSE, .stream = h->stream};
+    struct wire_head answer = {
+        .kind = listener ? WIRE_ACCEPT : WIRE_REFUSE, .stream = h->stream, .value = listener ? STREAM_WINDOW : 0};
     struct stream *s = listener ? stream_make(c, h->stream, false) : NULL;
     if (listener && !s)
         return false;
@@ -327,6 +344,7 @@ static bool opened(struct channel *c, const struct wire_head *h, const unsigned 
         s->local = route.to;
         s->remote = route.from;
         s->listener = fd_index(listener);
+        s->limit = h->value;
         listener->socket->pending++;
         pending++;
         if (listener->bits & FD_LENT)
@@ -366,6 +384,7 @@ bool stream_deliver(struct channel *c, const struct wire_head *h, const unsigned
     switch (h->kind) {
     case WIRE_ACCEPT:
         s->state = STREAM_OPEN;
+        s->limit = h->value;
         bell_drain(s);
         break;
     case WIRE_REFUSE:
@@ -374,8 +393,8 @@ bool stream_deliver(struct channel *c, const struct wire_head *h, const unsigned
     case WIRE_DATA:
         return s->failed || arrived(s, h, body);
     case WIRE_WINDOW:
-        if (h->value > s->acknowledged)
-            s->acknowledged = h->value;
+        if (h->value > s->limit)
+            s->limit = h->value;
         bell_drain(s);
         stream_window_opened(s);
         break;
@@ -416,7 +435,7 @@ long stream_reopen(struct description *d)
         bell_break(s, (int)fd);
     else if (s->ended || (d->socket->shut & 1))
         bell_end(s, stream_over(s));
-    if (!s->failed && (s->state == STREAM_CONNECTING || s->sent - s->acknowledged >= STREAM_WINDOW))
+    if (!s->failed && (s->state == STREAM_CONNECTING || s->sent >= s->limit))
         bell_full(s, (int)fd);
     return fd;
 }

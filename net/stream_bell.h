@@ -37,8 +37,9 @@ struct stream {
     struct loan *loans; /* to children of fork (stream_loan.c) */
     struct chunk *first, *last;
     size_t unread;
-    uint64_t taken, told;        /* bytes that the program consumed; what the peer was told of it */
-    uint64_t sent, acknowledged; /* bytes that went; what the peer's program consumed */
+    uint64_t taken, granted; /* bytes that the program consumed; that the peer may have sent */
+    uint64_t sent, limit;    /* bytes that went; that may have gone */
+    uint64_t window;         /* how many more than `taken` are granted the next time */
 };
 
 extern struct stream *stream_first; /* those that were accepted last come first */

@@ -15,7 +15,7 @@
 #include <string.h>
 
 #define WIRE_MAGIC 0x315249574e454bUL /* "KENWIR1" */
-#define WIRE_VERSION 1u
+#define WIRE_VERSION 2u          /* 2: WIRE_WINDOW tells the end of the window */
 #define WIRE_DATA_MAX 65536u          /* bytes of the program in one frame */
 
 enum wire_kind {
@@ -28,7 +28,7 @@ enum wire_kind {
     WIRE_ACCEPT,   /* value: the window of the side that accepts */
     WIRE_REFUSE,   /* nobody listens there */
     WIRE_DATA,     /* bytes of a stream */
-    WIRE_WINDOW,   /* value: bytes of the stream that were consumed since its beginning */
+    WIRE_WINDOW,   /* value: how many bytes of the stream may be sent, since its beginning */
     WIRE_SHUTDOWN, /* the sender writes no more */
     WIRE_RESET,    /* the stream was torn down */
     WIRE_CLOSE,    /* the sender neither writes nor reads any more */
