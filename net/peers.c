@@ -27,6 +27,7 @@
 #define PROBES 10
 #define PROBE_MS 5000        /* how long a peer may take to say who it is */
 #define HEAVY_BYTES (512UL << 10)
+#define SERVE_BYTES (64UL << 10)
 #define HEAVY_FRAMES (CHANNEL_FRAMES / 4)
 
 struct peers peers;
@@ -429,6 +430,14 @@ void peers_took(size_t bytes)
     peers.moved += bytes;
 }
 
+void peers_serve(void)
+{
+    if (peers.moved - peers.served < SERVE_BYTES)
+        return;
+    peers.served = peers.moved;
+    transport_pump();
+}
+
 bool peers_heavy(void)
 {
     return peers.moved >= HEAVY_BYTES || peers.heard >= HEAVY_FRAMES;
@@ -441,7 +450,7 @@ void peers_committed(void)
         return;
     bool finished = false;
     if (peers.moved || peers.heard)
-        peers.moved = peers.heard = 0;
+        peers.moved = peers.served = peers.heard = 0;
     for (struct channel *c = former_first(); c; c = c->next)
         channel_committed(c);
     for (struct channel *c = peers.channels; c; c = c->next) {

@@ -51,6 +51,10 @@ bool peers_owe(void);
  * rest, and while the one side commits the other one has something to do. */
 bool peers_heavy(void);
 
+/* The program goes on saying things: what the kernel had no room for before may leave now, and peers may have answered. To be
+ * called at each piece; it looks at them now and then only. */
+void peers_serve(void);
+
 /* The program consumed bytes of a peer's. */
 void peers_took(size_t bytes);
 

@@ -109,8 +109,9 @@ int bell_replace(const struct description *d, int made)
 
 void bell_ring(struct stream *s)
 {
-    if (s->bell < 0 || s->rings >= RINGS_MAX)
+    if (s->bell < 0 || s->rings >= RINGS_MAX || (s->rings && s->rang == transport_looks()))
         return;
+    s->rang = transport_looks();
     if (trouble_none(sys(SYS_sendto, s->bell, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0), "wake a stream's reader") == 1)
         s->rings++;
 }

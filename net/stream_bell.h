@@ -30,6 +30,7 @@ struct stream {
     uint32_t waited;  /* ticks, there */
     int32_t bell;    /* libken's end of the doorbell, of this incarnation; -1 */
     uint32_t rings;  /* bytes in the doorbell */
+    uint32_t rang;   /* at which look at what came in: once at each is enough */
     bool full;       /* the program's end takes nothing more */
     bool awaited;    /* connect() has not told yet that it is open */
     bool uncalled;   /* the peer does not know of it yet: nobody knows who that is (stream_call.c) */

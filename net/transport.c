@@ -10,6 +10,7 @@
 #include <sys/timerfd.h>
 
 #define LOOK_EVERY 64
+#define SEND_BUFFER (1 << 20)
 
 struct table *transport_table;
 
@@ -109,8 +110,11 @@ struct transport *transport_take_slot(struct channel *c, bool accepted)
 
 void transport_start(struct transport *t)
 {
+    int room = SEND_BUFFER;
     t->fd = t->link->fd;
     t->state = STATE_GREETING;
+    if (!t->far) /* TCP finds its own; as much as the system lets us have */
+        sys(SYS_setsockopt, t->fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
     transport_watch(EPOLL_CTL_ADD, t->fd, EPOLLIN, TAG_TRANSPORT, (uint32_t)(t - transport_table->transports));
     transport_table->open++;
 }
@@ -242,12 +246,18 @@ static bool quiet(void)
     return !look;
 }
 
+uint32_t transport_looks(void)
+{
+    return transport_table ? transport_table->looks : 0;
+}
+
 bool transport_pump(void)
 {
     struct epoll_event events[32];
     bool moved = false;
     if (!transport_table || quiet())
         return false;
+    transport_table->looks++;
     long n = sys(SYS_epoll_wait, transport_table->epoll, events, 32, 0);
     for (long i = 0; i < n; i++) {
         uint32_t index = (uint32_t)events[i].data.u64;

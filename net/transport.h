@@ -65,6 +65,9 @@ bool transport_pending(const struct channel *);
  * found by is not asked for it each time: until transport_wake() it mostly returns at once, without a system call. */
 bool transport_pump(void);
 
+/* Counts the calls that looked, in this process. */
+uint32_t transport_looks(void);
+
 /* The descriptor of transport_fd() was waited for, or is ready. */
 void transport_wake(void);
 

@@ -50,6 +50,7 @@ struct table {
     unsigned alarm_ms;
     unsigned open;   /* transports in use */
     unsigned passed; /* pumps that looked at nothing */
+    uint32_t looks;  /* and those that did */
     bool awake;
     bool held; /* the listeners are not watched */
     uint64_t epoch;

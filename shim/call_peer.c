@@ -62,6 +62,8 @@ static long peer_sent(long total)
 {
     if (peers_heavy())
         turn_end(TURN_FLUSH);
+    else
+        peers_serve();
     return total;
 }
 

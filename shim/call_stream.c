@@ -108,6 +108,7 @@ long stream_send(int fd, struct description *d, const struct iovec *v, int count
         if (r < 0 && r != -EAGAIN)
             return refused(r, done, flags);
         done += r > 0 ? (size_t)r : 0;
+        peers_serve();
         if (done == (size_t)total)
             return wait_answer(total);
         if (!patient && (done || ended))
