@@ -26,7 +26,8 @@
 #define FINISHED_KEPT 256
 #define PROBES 10
 #define PROBE_MS 5000        /* how long a peer may take to say who it is */
-#define HEAVY_BYTES (512UL << 10)
+#define HEAVY_SAID (512UL << 10)
+#define HEAVY_TAKEN (1UL << 20) /* of CHANNEL_DATAGRAMS and of STREAM_WINDOW_MOST there are more */
 #define SERVE_BYTES (64UL << 10)
 #define HEAVY_FRAMES (CHANNEL_FRAMES / 4)
 
@@ -420,27 +421,27 @@ int peers_produce(struct channel *c, struct wire_head head, const void *front, s
     int r = channel_produce(c, head, front, front_length, v, count, skip, length);
     if (r == 0) {
         outbox.frames++;
-        peers.moved += length;
+        peers.said += length;
     }
     return r;
 }
 
 void peers_took(size_t bytes)
 {
-    peers.moved += bytes;
+    peers.taken += bytes;
 }
 
 void peers_serve(void)
 {
-    if (peers.moved - peers.served < SERVE_BYTES)
+    if (peers.said - peers.served < SERVE_BYTES)
         return;
-    peers.served = peers.moved;
+    peers.served = peers.said;
     transport_pump();
 }
 
 bool peers_heavy(void)
 {
-    return peers.moved >= HEAVY_BYTES || peers.heard >= HEAVY_FRAMES;
+    return peers.said >= HEAVY_SAID || peers.taken >= HEAVY_TAKEN || peers.heard >= HEAVY_FRAMES;
 }
 
 void peers_committed(void)
@@ -449,8 +450,8 @@ void peers_committed(void)
     if (!peers.channels && !former_first())
         return;
     bool finished = false;
-    if (peers.moved || peers.heard)
-        peers.moved = peers.served = peers.heard = 0;
+    if (peers.said || peers.taken || peers.heard)
+        peers.said = peers.served = peers.taken = peers.heard = 0;
     for (struct channel *c = former_first(); c; c = c->next)
         channel_committed(c);
     for (struct channel *c = peers.channels; c; c = c->next) {

@@ -14,8 +14,9 @@ struct peers {
     struct channel *channels;
     unsigned retries;
     uint64_t suspect; /* the epoch of a hello that did not fit */
-    uint64_t moved;   /* bytes that this turn sent, and gave to the program */
-    uint64_t served;  /* `moved` when peers were served last */
+    uint64_t said;    /* bytes that this turn sent */
+    uint64_t served;  /* `said` when peers were served last */
+    uint64_t taken;   /* bytes that it gave to the program */
     uint32_t heard;   /* frames that it took in */
     bool unsent;      /* the store may have a file of what former runs left, or this one leaves */
 };

@@ -200,7 +200,7 @@ void stream_consume(struct stream *s, size_t bytes)
         s->first = k->next;
         drop(k);
     }
-    if (!s->ended && s->taken + s->window - s->granted >= s->window / 4)
+    if (!s->ended && s->taken + s->window - s->granted >= s->window / 2)
         grant(s);
 }
 
