@@ -1,9 +1,11 @@
 #include "net/channel.h"
 #include "net/gather.h"
+#include "net/host.h"
 #include "heap/fault.h"
 #include "net/pool.h"
 
 #define FRAMES_FIRST 16u
+#define LONG_FRAME 16384u /* of several pages, each of which would be a fault */
 #define FRAMES_KEPT 1024u /* for libken's own frames, so that a full channel can still be emptied */
 
 void channel_open(struct channel *c, const struct wire_id *peer)
@@ -81,6 +83,8 @@ static struct frame *make(size_t length)
     while (block < length + sizeof(struct frame) + 16)
         block *= 2;
     struct frame *f = pool_take(block - 16);
+    if (f && length >= LONG_FRAME)
+        session_will_write(f, length);
     if (f)
         *f = (struct frame){(uint32_t)length, (uint32_t)(block - 16 - sizeof *f)};
     return f;

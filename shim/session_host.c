@@ -47,6 +47,12 @@ void session_output_left(void)
         chaos_at(&session->chaos, CHAOS_LEAVING, turn_number());
 }
 
+void session_will_write(const void *at, size_t bytes)
+{
+    if (session)
+        tracker_expect(&session->tracker, PAGE_DOWN((uintptr_t)at), PAGE_UP((uintptr_t)at + bytes));
+}
+
 void session_layout_changed(void)
 {
     if (session)
