@@ -447,11 +447,11 @@ bool peers_heavy(void)
 void peers_committed(void)
 {
     outbox.frames = 0;
+    if (peers.said || peers.taken || peers.heard)
+        peers.said = peers.served = peers.taken = peers.heard = 0;
     if (!peers.channels && !former_first())
         return;
     bool finished = false;
-    if (peers.said || peers.taken || peers.heard)
-        peers.said = peers.served = peers.taken = peers.heard = 0;
     for (struct channel *c = former_first(); c; c = c->next)
         channel_committed(c);
     for (struct channel *c = peers.channels; c; c = c->next) {
