@@ -7,7 +7,7 @@
 #include <string.h>
 
 #define LANDING_BYTES (4UL << 20)
-#define POOL_SPARE (4 * LANDING_BYTES) /* what settling may take, in blocks of powers of two */
+#define POOL_SPARE (4 * LANDING_BYTES) /* more than settling may take */
 
 /* What lies in the window, one behind the other in the order of its coming. */
 struct item {

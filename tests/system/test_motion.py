@@ -113,6 +113,31 @@ def copy_to_and_fro(t):
     server.stop()
 
 
+def moved_and_written(t, count):
+    """Moves so many bytes over one connection; what the receiver wrote by calls, as a rule to its log."""
+    port, programs = free_port(), []
+    for role in ("take", "give"):
+        p = Program([os.path.join(BUILD, "tests", "bench_motion"), role, str(port), str(count)], stdout=subprocess.PIPE,
+                    store=os.path.join(t.dir, f"{role}{count}"), cwd=t.dir)
+        t.programs.append(p)
+        p.start()
+        programs.append(p)
+        if role == "take":
+            wait_until(lambda: is_open(port, "tcp"), "the receiver")
+    check(programs[0].process.stdout.readline(), "nothing was moved")
+    with open(f"/proc/{programs[0].pid()}/io") as f:
+        return dict(line.split(": ") for line in f.read().splitlines())["wchar"]
+
+
+@case
+def bulk_is_logged_once(t):
+    """A receiver logs what its program keeps of the bytes that came: at most each of them, and none for libken."""
+    count = 32 << 20
+    little, much = (int(moved_and_written(t, n)) for n in (1 << 16, count))
+    t.note(f"{(much - little) / count:.2f} bytes logged for each byte received")
+    check(much - little < 1.3 * count, f"{much - little} bytes were written for {count} that came")
+
+
 def established(port):
     """True when bytes have flowed; connections between peers are none of the kernel's, so time has to do."""
     return time.sleep(0.3) is None
