@@ -178,8 +178,11 @@ static void widen(struct stream *s)
     s->window *= 2;
 }
 
+/* When half of the window was read. A full channel may refuse it: then it is tried again at the next look. */
 static void grant(struct stream *s)
 {
+    if (s->ended || s->taken + s->window - s->granted < s->window / 2)
+        return;
     widen(s);
     if (stream_tell(s, WIRE_WINDOW, s->taken + s->window) == 0)
         s->granted = s->taken + s->window;
@@ -200,8 +203,7 @@ void stream_consume(struct stream *s, size_t bytes)
         s->first = k->next;
         drop(k);
     }
-    if (!s->ended && s->taken + s->window - s->granted >= s->window / 2)
-        grant(s);
+    grant(s);
 }
 
 static size_t copy(const struct stream *s, const struct iovec *v, int count, bool discard)
@@ -243,6 +245,7 @@ long stream_read(int fd, struct description *d, const struct iovec *v, int count
     }
     if (s->rings)
         bell_hush(s, fd);
+    grant(s);
     if (s->error)
         return stream_take_error(d);
     return s->ended || s->failed ? 0 : -EAGAIN;

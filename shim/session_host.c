@@ -49,7 +49,7 @@ void session_output_left(void)
 
 void session_will_write(const void *at, size_t bytes)
 {
-    if (session)
+    if (session && !session->apart)
         tracker_expect(&session->tracker, PAGE_DOWN((uintptr_t)at), PAGE_UP((uintptr_t)at + bytes));
 }
 
