@@ -27,7 +27,7 @@
 #define PROBES 10
 #define PROBE_MS 5000        /* how long a peer may take to say who it is */
 #define HEAVY_SAID (1UL << 20)
-#define HEAVY_TAKEN (2UL << 20) /* of CHANNEL_DATAGRAMS and of STREAM_WINDOW_MOST there are more */
+#define HEAVY_TAKEN (1UL << 20) /* half of STREAM_WINDOW_MOST, less of CHANNEL_DATAGRAMS */
 #define SERVE_BYTES (64UL << 10)
 #define HEAVY_FRAMES (CHANNEL_FRAMES / 4)
 
