@@ -30,7 +30,7 @@ SECONDS = float(os.environ.get("KEN_SECONDS", "240"))
 TRIES = 3  # of a run that ends before its death: which turn an output shares with others is the scheduler's
 JOBS = int(os.environ.get("KEN_JOBS", "2"))
 # Where the first process dies when it is the second one that is looked at.
-FIRST_DEATH = {"leave": "release.noted:20", "leave_again": "turn.released:1", "told": "turn.released:1", "copy": "release.noted:40",
+FIRST_DEATH = {"nameless": "commit.captured:7", "leave": "release.noted:20", "leave_again": "turn.released:1", "told": "turn.released:1", "copy": "release.noted:40",
                "lines": "turn.applied:3", "fresh": None, "unsent": "turn.applied:1", "unsent_heard": "turn.applied:1", "threads": "release.noted:6"}
 ONLY = {"fresh": ("aside.",)}
 
