@@ -1,5 +1,6 @@
 #include "net/landing.h"
 #include "net/pool.h"
+#include "heap/fault.h"
 #include "heap/say.h"
 #include "heap/window.h"
 
@@ -79,7 +80,7 @@ void landing_drop(char *bytes)
 
 void landing_settle(void)
 {
-    if (!landing || !landing->kept)
+    if (!landing || MUTANT("landing.left_in_the_window", true, !landing->kept))
         return;
     for (size_t at = 0; at < landing->used; at += item_at(at)->step) {
         struct item *i = item_at(at);

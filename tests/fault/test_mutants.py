@@ -84,6 +84,7 @@ CAUGHT_BY = {
     "channel.no_deduplication": [unit("channel")],
     "channel.acknowledged_early": [unit("channel")],
     "channel.sent_early": [unit("channel")],
+    "landing.left_in_the_window": [unit("landing", "*/what_is_unread*")],
     "release.progress_ignored": [crash("leave", "release.noted:9")],
     "inbox.position_lost": [crash("copy", "inbox.taken:6")],
     "inbox.none": [crash("copy", "commit.captured:3")],
