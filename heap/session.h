@@ -17,6 +17,7 @@
 #include "heap/tracker.h"
 
 #define SESSION_RANGES 256
+#define SESSION_STOPS 256
 
 struct session {
     struct store store;
@@ -44,6 +45,8 @@ struct session {
     uint64_t started_ns; /* CLOCK_MONOTONIC, when libken was entered */
     uint64_t files_limit; /* of descriptors, soft: as this process was started with; 0: it was not raised */
     struct chaos chaos;
+    uint64_t stops;      /* how often other threads were stopped for a commit, and how long it took: the last ones, in */
+    uint64_t stop_ticks[SESSION_STOPS]; /* ticks of the processor's counter. For tests/bench */
     char kenctl[256]; /* the helper program, "" when there is none */
     uint8_t closed_page[4096] __attribute__((aligned(64)));
     /* commit()'s: on the stack it would lie in pages that each turn dirties once more. */

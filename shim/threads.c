@@ -23,7 +23,7 @@ bool threads_many;
 
 struct threads threads;
 static uint32_t lock_word; /* 0 free, 1 taken, 2 taken and waited for */
-static uint32_t stopped;
+static uint32_t missing; /* threads that do not stand still yet, and the committer until it has told all. Atomic */
 
 static void futex_wait(uint32_t *word, uint32_t value)
 {
@@ -129,7 +129,7 @@ static void stand_still(int signal, siginfo_t *info, void *frame)
 {
     (void)signal;
     thread_self()->stops++; /* whoever sent it, the program never hears of it */
-    if (info->si_code != SI_TKILL || info->si_pid != (pid_t)sys(SYS_getpid)) {
+    if (info->si_code != SI_TKILL || info->si_pid != (pid_t)threads.process) {
         heir_signalled(frame);
         return;
     }
@@ -142,8 +142,8 @@ static void stand_still(int signal, siginfo_t *info, void *frame)
     bool again = context_save(&me->context); /* in a new incarnation */
     if (!again) {
         __atomic_store_n(&me->state, THREAD_STOPPED, __ATOMIC_RELEASE);
-        __atomic_add_fetch(&stopped, 1, __ATOMIC_RELEASE);
-        futex_wake(&stopped, 1);
+        if (__atomic_sub_fetch(&missing, 1, __ATOMIC_RELEASE) == 0) /* only the last one: each wake takes a processor away */
+            futex_wake(&missing, 1);
     }
     wait_for_go();
     if (again)
@@ -245,10 +245,10 @@ static long signal_peer(const struct peer *p, int signal)
 
 void threads_stop(void)
 {
-    uint32_t wanted = 0;
     if (!threads_many)
         return;
-    __atomic_store_n(&stopped, 0, __ATOMIC_RELEASE);
+    uint64_t from = __builtin_ia32_rdtsc();
+    __atomic_store_n(&missing, 1, __ATOMIC_RELEASE);
     for (uint32_t i = 0; i < threads.used; i++) {
         struct peer *p = &threads.peers[i];
         if (p == threads_self() || p->state == THREAD_NONE || p->state == THREAD_AWAY)
@@ -258,15 +258,19 @@ void threads_stop(void)
             while (signal_peer(p, 0) != -ESRCH)
                 sys(SYS_sched_yield);
             p->state = THREAD_NONE;
-        } else if (signal_peer(p, THREADS_SIGNAL) == -ESRCH) {
+            continue;
+        }
+        __atomic_add_fetch(&missing, 1, __ATOMIC_RELAXED);
+        if (signal_peer(p, THREADS_SIGNAL) == -ESRCH) {
             p->state = THREAD_NONE; /* killed by a seccomp filter or the like */
             __atomic_sub_fetch(&threads.awake, 1, __ATOMIC_RELAXED);
-        } else {
-            wanted++;
+            __atomic_sub_fetch(&missing, 1, __ATOMIC_RELAXED);
         }
     }
-    for (uint32_t have; (have = __atomic_load_n(&stopped, __ATOMIC_ACQUIRE)) < wanted;)
-        futex_wait(&stopped, have);
+    __atomic_sub_fetch(&missing, 1, __ATOMIC_RELAXED);
+    for (uint32_t left; (left = __atomic_load_n(&missing, __ATOMIC_ACQUIRE)) > 0;)
+        futex_wait(&missing, left);
+    session->stop_ticks[session->stops++ % SESSION_STOPS] = __builtin_ia32_rdtsc() - from;
     FAULT("threads.stopped");
 }
 
