@@ -371,6 +371,44 @@ static void detach_step(void)
     service_answer("detached, prepared %ld", prepared);
 }
 
+/* --- threads that begin and end all the time, whoever commits meanwhile ---------------------------------- */
+
+static _Atomic long births[2];
+static _Atomic bool misborn;
+
+static void *be_brief(void *argument)
+{
+    count_in_tsd();
+    return argument;
+}
+
+static void *breed(void *argument)
+{
+    long me = (long)argument;
+    for (long n = 1;; n++) {
+        pthread_t joined = begin(be_brief, (void *)n), detached = begin(be_brief, NULL);
+        checked(pthread_detach(detached), "pthread_detach");
+        if (end(joined) != n)
+            misborn = true;
+        births[me] = n;
+        usleep(n % 4 * 300);
+    }
+    return NULL;
+}
+
+static void breed_step(void)
+{
+    static bool begun;
+    if (!begun)
+        for (long i = 0; i < 2; i++)
+            checked(pthread_detach(begin(breed, (void *)i)), "pthread_detach");
+    begun = true;
+    for (int i = 0; i < 2; i++)
+        for (long before = births[i]; births[i] < before + 2;)
+            usleep(500);
+    service_answer("bred %s", misborn ? "wrong" : "right");
+}
+
 /* --- a pipe that is full until another thread reads --------------------------------------------------- */
 
 enum { PIECES = 900, PIECE = 211 };
@@ -502,6 +540,8 @@ int main(int argc, char **argv)
             clock_step();
         else if (!strcmp(command, "timer"))
             timer_step();
+        else if (!strcmp(command, "breed"))
+            breed_step();
         else
             service_answer("what is %s?", command);
     }

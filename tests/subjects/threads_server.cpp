@@ -1,7 +1,7 @@
 // Counters over TCP in C++: threads_server PORT. `<key>` is answered with how often it was named.
 //
 // A thread for each connection reads; four workers wait on a condition variable and count, each with a
-// thread_local tally of its own; a bad line travels back as an exception.
+// thread_local tally of its own; before each answer an exception travels back, and takes its time.
 #include <arpa/inet.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -61,16 +61,44 @@ class Pool {
 };
 
 std::map<std::string, long> counts;
+std::map<std::thread::id, long> tallies; // what each thread's own must be
 std::shared_mutex counts_lock;
-thread_local long tally;
+
+struct Tally {
+    std::string name = "tally";
+    long count = 0;
+};
+thread_local Tally tally;
 
 long count(const std::string &key)
 {
     if (key.rfind("key", 0) != 0)
         throw std::invalid_argument(key);
-    tally++;
     std::unique_lock<std::shared_mutex> hold(counts_lock);
+    if (++tally.count != ++tallies[std::this_thread::get_id()] || tally.name != "tally")
+        return -1;
     return ++counts[key];
+}
+
+// While an exception is being handled, and another one is under way beneath it, others go on and commit.
+struct Pause {
+    ~Pause() { usleep(500); }
+};
+
+long fail()
+{
+    try {
+        Pause pause;
+        return count("bad");
+    } catch (const std::exception &) {
+        usleep(500);
+        try {
+            throw std::runtime_error("inner");
+        } catch (const std::runtime_error &) {
+            usleep(500);
+        }
+        throw; // the first one
+    }
 }
 
 void serve(int connection, Pool &pool)
@@ -81,7 +109,7 @@ void serve(int connection, Pool &pool)
         std::string key(line, std::string(line).find('\n'));
         std::string answer;
         try {
-            pool.submit([] { return count("bad"); }).get();
+            pool.submit(fail).get();
             answer = "no exception\n";
         } catch (const std::invalid_argument &) {
             answer = std::to_string(pool.submit([key] { return count(key); }).get()) + "\n";

@@ -116,7 +116,8 @@ def exercise(t, name, commands, kills):
 
 def pthread_commands(t):
     kinds = [f"mutex {kind}" for kind in range(4)] + ["robust", "rwlock", "barrier", "worker", "worker", "timeout",
-                                                      "cancel", "detach", "pipe", "clock", "timer"]
+                                                      "cancel", "detach", "pipe", "clock", "timer", "breed"]
+    yield "breed"  # from then on threads begin and end while others commit
     while True:
         yield t.random.choice(kinds)
 
