@@ -3,7 +3,8 @@
 
 A test counts as different when it passes bare and fails under libken, again and again: what fails now and then
 bare as well says nothing. The programs: CPython's own tests (package libpython3.N-testsuite), the regression
-programs of libevent and libuv, built from Debian's sources, and exercises of our own for malloc and pthreads.
+programs of libevent and libuv, built from Debian's sources, the scenarios of redis from there, and exercises of our own for
+malloc and pthreads.
 
 KEN_LONG=1 runs all of it (minutes, needs the network for the sources); without it there is a part of each that is
 quick. KEN_SOURCES names a directory where sources are kept and built; default: a scratch directory.
@@ -226,13 +227,13 @@ for module_name in QUICK_PYTHON:
 
 # --- libevent and libuv, from Debian's sources ----------------------------------------------------------
 
-def source_of(t, package):
-    """The unpacked source. A private list of sources: the machine's own may have no deb-src."""
+def source_of(t, package, shows="CMakeLists.txt"):
+    """The unpacked source, which has a file `shows`. A private list of sources: the machine's own may have no deb-src."""
     kept = os.environ.get("KEN_SOURCES") or t.dir
-    found = glob.glob(os.path.join(kept, package + "*", "CMakeLists.txt"))
+    found = glob.glob(os.path.join(kept, package + "*", shows))
     if found:
         return os.path.dirname(found[0])
-    need("apt-get"), need("dpkg-source"), need("cmake")
+    need("apt-get"), need("dpkg-source")
     lists = os.path.join(t.dir, "lists")
     os.makedirs(os.path.join(lists, "partial"), exist_ok=True)
     with open(os.path.join(t.dir, "deb-src.list"), "w") as f:
@@ -243,11 +244,12 @@ def source_of(t, package):
         done = subprocess.run(apt + command, cwd=kept, capture_output=True, text=True)
         if done.returncode:
             raise Skip(f"apt-get {command[0]} of Debian's sources failed: {done.stderr.strip()[-200:]}")
-    return os.path.dirname(glob.glob(os.path.join(kept, package + "*", "CMakeLists.txt"))[0])
+    return os.path.dirname(glob.glob(os.path.join(kept, package + "*", shows))[0])
 
 
 def built(t, package, target, *options):
     """The directory in which `target` of the package was built."""
+    need("cmake")
     source = source_of(t, package)
     build = os.path.join(source, "b")
     if not glob.glob(f"{build}/**/{target}", recursive=True):
@@ -282,6 +284,52 @@ def libuv(t):
     compare_runs(t, "libuv", {test: [program, test, test] for test in listed}, 20)
 
 
+REDIS_UNITS = ("auth", "protocol", "keyspace", "scan", "type/string", "type/incr", "type/list", "type/list-3", "type/set",
+               "type/zset", "type/hash", "type/stream", "type/stream-cgroups", "sort", "expire", "multi", "quit", "pubsub",
+               "scripting", "functions", "introspection-2", "limits", "bitops", "bitfield", "geo", "hyperloglog", "lazyfree",
+               "pause", "querybuf", "tracking", "latency-monitor", "slowlog", "acl")
+
+
+def redis_unit(t, source, unit, bare):
+    """The names of the tests that pass, against a server of its own. Those that need its debugging commands are left out."""
+    port, tag = free_port(), f"{unit.replace('/', '-')}-{'bare' if bare else 'ken'}"
+    program = t.program([need("redis-server"), "--port", str(port), "--save", ""], bare=bare,
+                        env={"KEN_SYNC": "process"})  # a quarter of a million commands, one after the other
+    program.expected_messages.append("")
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            break
+        except OSError:
+            check(time.monotonic() < deadline, f"the server does not listen: {program.tail()}")
+            time.sleep(0.05)
+    done = subprocess.run([need("tclsh"), "tests/test_helper.tcl", "--host", "127.0.0.1", "--port", str(port), "--single",
+                           f"unit/{unit}", "--tags", "-slow -needs:debug -needs:repl -large-memory"], cwd=source,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
+    program.stop()
+    text = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout.decode(errors="replace"))
+    with open(os.path.join(t.dir, f"out-{tag}"), "w") as f:
+        f.write(text)
+    return set(re.findall(r"^\[ok\]: (.*?)(?: \(\d+ ms\))?$", text, re.M))
+
+
+def redis(t):
+    """The scenarios of redis's own test suite, as it runs them against a server that somebody else started."""
+    long_only()
+    source, passed, differences = source_of(t, "redis", "runtest"), 0, []
+    for unit in REDIS_UNITS:
+        bare = redis_unit(t, source, unit, True)
+        passed += len(bare)
+        missing = bare - redis_unit(t, source, unit, False)
+        if missing: # what fails now and then bare as well says nothing
+            missing -= redis_unit(t, source, unit, False)
+            missing &= redis_unit(t, source, unit, True)
+        differences += [(f"{unit}: {name}", last_words(t, f"{unit.replace('/', '-')}-ken")) for name in sorted(missing)]
+    judge(t, "redis", passed, differences)
+
+
+add_case("redis", redis, limit=3000)
 add_case("libevent", libevent, limit=3000)
 add_case("libuv", libuv, limit=3000)
 
