@@ -83,10 +83,10 @@ void peers_unpublish(const struct fd_socket *);
  * address before the wildcard, and that before the one of IPv6, if that takes IPv4, too. */
 int peers_fit(const struct fd_socket *, const struct wire_address *local, const struct wire_address *to);
 
-/* Before a bound socket listens, and before sockets are made again: whoever finds the address in the kernel finds its name,
+/* Before a socket is bound or listens, and before sockets are made again: whoever finds the address in the kernel finds its name,
  * too, and takes it for no plain process. */
-void peers_announce(int fd, struct description *);
-void peers_renounce(int fd, struct description *); /* it does not listen after all */
+void peers_announce(int fd, struct description *, const struct wire_address *);
+void peers_renounce(int fd, struct description *, const struct wire_address *); /* it did not come to that */
 void peers_announce_again(void);
 
 /* Addresses. False: not an internet address. */

@@ -242,35 +242,41 @@ int peers_fit(const struct fd_socket *s, const struct wire_address *local, const
     return s->published == 2;
 }
 
-void peers_announce(int fd, struct description *d)
+void peers_announce(int fd, struct description *d, const struct wire_address *a)
 {
-    struct fd_socket *s = d->socket;
-    struct wire_address a;
-    if (!s->published && s->local && address_read(&a, &s->local->at, s->local->length) && a.port)
-        listen_at(s, &a, is_both(fd, &a));
+    if (!d->socket->published && a->port)
+        listen_at(d->socket, a, is_both(fd, a));
 }
 
-static bool has_twin(const struct fd_socket *s)
+static bool has_twin(const struct fd_socket *s, const struct wire_address *a)
 {
+    struct wire_address other;
     for (int i = 0; i < fd_descriptions(); i++) {
         const struct description *d = fd_description(i);
         if (d->kind == FD_SOCKET && d->socket && d->socket != s && d->socket->published && d->socket->type == s->type &&
-            d->socket->local && s->local && d->socket->local->length == s->local->length &&
-            !memcmp(&d->socket->local->at, &s->local->at, s->local->length))
+            d->socket->local && address_read(&other, &d->socket->local->at, d->socket->local->length) &&
+            wire_same_address(&other, a))
             return true;
     }
     return false;
 }
 
-void peers_renounce(int fd, struct description *d)
+static void unlisten_at(const struct fd_socket *s, const struct wire_address *a, bool both)
 {
-    struct fd_socket *s = d->socket;
-    struct wire_address a;
-    if (s->published || has_twin(s) || !s->local || !address_read(&a, &s->local->at, s->local->length))
-        return;
-    s->published = is_both(fd, &a) ? 2 : 1;
-    peers_unpublish(s);
-    s->published = 0;
+    char name[TRANSPORT_NAME];
+    address_name(name, protocol_of(s), a);
+    transport_unlisten(name);
+    if (both) {
+        struct wire_address any = address_any(a, true);
+        address_name(name, protocol_of(s), &any);
+        transport_unlisten(name);
+    }
+}
+
+void peers_renounce(int fd, struct description *d, const struct wire_address *a)
+{
+    if (!d->socket->published && a->port && !has_twin(d->socket, a))
+        unlisten_at(d->socket, a, is_both(fd, a));
 }
 
 void peers_announce_again(void)
@@ -304,15 +310,8 @@ void peers_publish(int fd, struct description *d)
 void peers_unpublish(const struct fd_socket *s)
 {
     struct wire_address a;
-    char name[TRANSPORT_NAME];
     far_unpublish(s);
     if (!s->published || !s->local || !address_read(&a, &s->local->at, s->local->length))
         return;
-    address_name(name, protocol_of(s), &a);
-    transport_unlisten(name);
-    if (s->published == 2) {
-        struct wire_address any = address_any(&a, true);
-        address_name(name, protocol_of(s), &any);
-        transport_unlisten(name);
-    }
+    unlisten_at(s, &a, s->published == 2);
 }

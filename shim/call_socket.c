@@ -65,15 +65,22 @@ long call_bind(struct call *c)
 {
     struct description *d = socket_of(c);
     struct sockaddr_storage at;
-    struct wire_address failed;
+    struct wire_address a;
     socklen_t length = (socklen_t)c->arg[2];
     if (!d || length > sizeof at || !fault_copy(&at, (const void *)c->arg[1], length))
         length = 0;
+    bool inet = d && address_read(&a, &at, length);
+    bool udp = inet && d->socket->type == SOCK_DGRAM && (!d->socket->protocol || d->socket->protocol == IPPROTO_UDP);
+    bool names = udp && d->socket->state == SOCK_NEW && !peers_stands_by();
     if (d)
         far_prepare((int)c->arg[0], d->socket, &at, length);
+    if (names)
+        peers_announce((int)c->arg[0], d, &a);
     long r = call_raw(c);
-    if (d && r < 0 && address_read(&failed, &at, length))
-        far_publish(failed.port);
+    if (names && r < 0)
+        peers_renounce((int)c->arg[0], d, &a);
+    if (inet && r < 0)
+        far_publish(a.port);
     if (d && r == 0) {
         fd_note_bound((int)c->arg[0], d);
         if (d->socket->state == SOCK_NEW)
@@ -87,12 +94,14 @@ long call_bind(struct call *c)
 long call_listen(struct call *c)
 {
     struct description *d = socket_of(c);
-    bool bound = d && d->socket->type == SOCK_STREAM && d->socket->state == SOCK_BOUND;
+    struct wire_address a;
+    bool bound = d && d->socket->type == SOCK_STREAM && d->socket->state == SOCK_BOUND && d->socket->local &&
+                 address_read(&a, &d->socket->local->at, d->socket->local->length);
     if (bound)
-        peers_announce((int)c->arg[0], d);
+        peers_announce((int)c->arg[0], d, &a);
     long r = call_raw(c);
     if (bound && r < 0)
-        peers_renounce((int)c->arg[0], d);
+        peers_renounce((int)c->arg[0], d, &a);
     if (d && r == 0) {
         d->socket->state = SOCK_LISTENING;
         d->socket->backlog = (int32_t)c->arg[1];

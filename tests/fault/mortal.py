@@ -15,6 +15,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 import harness
 from harness import BUILD, Case, Failure, PipeDialog, Program, UdpDialog, check, free_port, subject
+from pairs import is_open, wait_until
 
 KENCTL = os.path.join(BUILD, "scripts", "kenctl")
 PATIENCE = harness.PATIENCE
@@ -395,9 +396,7 @@ def unsent(t, p, heard=False):
     teller, store = [harness.PYTHON, subject("teller.py"), str(port)], dict(store=p.store, cwd=p.cwd)
     go = os.path.join(t.dir, "go")
     collector = t.program([harness.PYTHON, subject("collector.py"), str(port)], env=SMALL)
-    while not os.path.exists(os.path.join(collector.store, "super")):
-        time.sleep(0.005)
-    time.sleep(0.1)
+    wait_until(lambda: is_open(port), "the collector's port")
     first = Program(teller + ["hello", f"wait:{go}", "1-20"], env=dict(SMALL, KEN_LINGER="0"), stdout=subprocess.PIPE, **store)
     t.programs.append(first)
     first.start()

@@ -26,6 +26,22 @@ def take_numbers(t, clients, count, kills, longest=0.05, kind="number", **kw):
     server.stop()
 
 
+@case
+def a_name_comes_before_its_port(t):
+    """Who finds the port bound finds that it is a peer's: at no moment it looks like a plain process's."""
+    bare = 0
+    for _ in range(24):
+        port = free_port()
+        program = t.program([subject("udp_counter"), str(port)])
+        deadline = time.monotonic() + PATIENCE
+        while not is_open(port):
+            check(time.monotonic() < deadline, f"the port is never bound: {program.tail()}")
+        with open("/proc/net/unix") as f:
+            bare += not re.search(rf"@ken/udp/.*:{port}$", f.read(), re.M)
+        program.stop()
+    check(not bare, f"{bare} of 24 were found without their name")
+
+
 @case(limit=120)
 def take_a_number(t):
     """Server and client are killed with requests in flight: each answer comes once, and no number is lost."""
