@@ -64,6 +64,11 @@ void fault_move(struct fault *to)
     state = to;
 }
 
+void fault_apart(bool on)
+{
+    state->apart = on;
+}
+
 struct fault *fault_state(void)
 {
     return state;
@@ -91,7 +96,7 @@ static void note(const struct fault *f, const char *point)
 bool fault_due(const char *point)
 {
     struct fault *f = current();
-    if (!f->armed)
+    if (!f->armed || (f->apart && strncmp(point, "heir.", 5) != 0))
         return false;
     if (f->log[0])
         note(f, point);

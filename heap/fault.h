@@ -34,6 +34,7 @@
 struct fault {
     bool ready; /* the environment was read */
     bool armed; /* it chose something */
+    bool apart; /* a child of fork: what it dies of is not the program's death, but for the points of heir.c */
     uint32_t occurrence, seen;
     char point[64], mutant[128], log[256];
     char call_site[48], call_name[16], calls_log[256];
@@ -46,6 +47,9 @@ struct fault {
 
 /* To be called first of all, with the process's environment. */
 void fault_boot(char **environment);
+
+/* A child of fork that may become the program stands apart until it does. */
+void fault_apart(bool);
 
 /* Goes on with the state in the window, which the process's next memory shares. */
 void fault_move(struct fault *);
@@ -88,6 +92,7 @@ const char *fault_word(char *to, size_t room, const char *from);
 #define FAULT_CALL(nr, real) (real)
 #define fault_boot(environment) ((void)0)
 #define fault_move(to) ((void)0)
+#define fault_apart(on) ((void)0)
 #define fault_plan(plan) ((void)0)
 #define fault_plan_done() ((void)0)
 

@@ -389,6 +389,7 @@ void boot_inherit(void)
     int r = store_lock(&s->store, 0); /* it is free, or a restart of the parent was faster */
     if (r)
         refuse(&s->store, r);
+    fault_apart(false);
     FAULT("heir.locked");
     log_inherit(&s->log);
     recover(s);

@@ -142,6 +142,7 @@ void heir_begin(void)
     struct session *s = session;
     struct heir *h = s->heir;
     s->apart = true;
+    fault_apart(true);
     tracker_close(&s->tracker);
     sys(SYS_close, s->maps_fd);
     long maps = sys_fd(SYS_open, "/proc/self/maps", O_RDONLY | O_CLOEXEC, 0);
