@@ -111,7 +111,7 @@ def run(spec):
         done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=LIMIT)
         status, output = done.returncode, done.stdout.decode(errors="replace")
     except subprocess.TimeoutExpired:
-        status, output = "time limit", ""
+        status, output = "time limit", f"it did not end within {LIMIT} s"
     return mutant, title, status, time.monotonic() - started, output
 
 
