@@ -21,6 +21,7 @@ CORE = (("counters", "udp_counter"), ("counters", "tcp_counter"), ("memory", "ki
 # And these scripts as they are, with two kills each; programs that are not in the guest are skipped there.
 WHOLE = ("counters", "lines", "memory", "output", "process", "ends", "events", "exec", "privileges", "interpreters")
 WHOLE_LIMIT = 1500
+TOOLS = "uname gawk lua5.4 sqlite3 bc bash cat sleep true tr env dirname grep head stty seq".split()
 
 
 def kernel(version):
@@ -78,8 +79,8 @@ for cpu in CPUS:
 def whole_scripts(t):
     """The short suite's scripts about one process, every case of them."""
     command = "cd /tmp; uname -r; " + "; ".join(f"echo script {script}; {PYTHON} {ROOT}/tests/system/test_{script}.py" for script in WHOLE)
-    extra = [path for path in map(shutil.which, ("uname", "gawk", "lua5.4", "sqlite3", "bc", "bash", "cat", "sleep", "true")) if path]
-    output, _ = guest(t, command, extra=extra, env={"KEN_KILLS": "2"}, limit=WHOLE_LIMIT)
+    extra = [path for path in map(shutil.which, TOOLS) if path] + [f"{BUILD}/scripts/kenctl"]
+    output, _ = guest(t, command, extra=extra, env={"KEN_KILLS": "2", "KEN_PATIENCE": "240"}, limit=WHOLE_LIMIT)
     totals = [tuple(map(int, total)) for total in re.findall(r"^(\d+) passed, (\d+) failed, (\d+) skipped$", output, re.M)]
     failures = re.findall(r"^FAIL .*(?:\n    .*)*", output, re.M)
     check(len(totals) == len(WHOLE) and not failures, f"{len(totals)} of {len(WHOLE)} scripts came to their end: " +
