@@ -570,6 +570,8 @@ class Case:
         the program does then (restoring included), the rest after the first answers of a restart.
         """
         kills, began = 0 if program.bare else KILLS if kills is None else kills, program.kills
+        if not kills:
+            traffic.dialog.retry = PATIENCE / 2  # nothing is lost, so what is late is not to be asked for again
         traffic.start()
         traffic.wait_for(3)
         lost = traffic.dialog.resends  # while it was starting

@@ -172,7 +172,7 @@ def python_report(t, what, bare, timeout, tag):
     return outcomes, "\n".join(line for line in lines if line.startswith("#")), status
 
 
-def compare_python(t, module, names=(), timeout=100):
+def compare_python(t, module, names=(), timeout=300 if LONG else 100):
     what = [f"{module}:{','.join(f'test.{module}.{n}' for n in names)}" if names else module]
     bare, _, status = python_report(t, what, True, timeout, "bare")
     if not bare:
