@@ -4,6 +4,7 @@
 Part of the long suite (scripts/check --long installs qemu and fetches the kernels). Nothing here is a fast machine: qemu
 translates each instruction. Two kinds of CPU, all features that qemu knows and hardly any.
 """
+import glob
 import os
 import sys
 
@@ -79,7 +80,7 @@ for cpu in CPUS:
 def whole_scripts(t):
     """The short suite's scripts about one process, every case of them."""
     command = "cd /tmp; uname -r; " + "; ".join(f"echo script {script}; {PYTHON} {ROOT}/tests/system/test_{script}.py" for script in WHOLE)
-    extra = [path for path in map(shutil.which, TOOLS) if path] + [f"{BUILD}/scripts/kenctl"]
+    extra = [path for path in map(shutil.which, TOOLS) if path] + [f"{BUILD}/scripts/kenctl"] + glob.glob("/usr/lib/*/libanl.so.1")
     output, _ = guest(t, command, extra=extra, env={"KEN_KILLS": "2", "KEN_PATIENCE": "240"}, limit=WHOLE_LIMIT)
     totals = [tuple(map(int, total)) for total in re.findall(r"^(\d+) passed, (\d+) failed, (\d+) skipped$", output, re.M)]
     failures = re.findall(r"^FAIL .*(?:\n    .*)*", output, re.M)
