@@ -54,7 +54,7 @@ class Output:
 def kill_until(t, outputs, servers, kills, longest, seconds=60):
     """Kills random programs, sometimes several at once, until all outputs are complete. In the second half of the time they are
     left alone: where they come to nothing for all the kills, on a busy machine, there are fewer."""
-    seconds *= 4 if LONG else 1
+    seconds *= max(4 if LONG else 1, PATIENCE / 20)
     deadline, done = time.monotonic() + seconds, 0
     while not all(o.ended() for o in outputs):
         check(time.monotonic() < deadline, "the programs make no progress: " +
