@@ -126,11 +126,6 @@ bool peers_is_far(const struct wire_address *a)
     return far_listed(a) && !is_own(a);
 }
 
-bool peers_awaited(enum protocol p, const struct wire_address *a)
-{
-    return far_listed(a) && !(p == PROTOCOL_UDP && is_broadcast(a)) && (!is_own(a) || !address_is_held(p, a));
-}
-
 struct wire_address peers_source(const struct wire_address *local, const struct wire_address *to)
 {
     struct wire_address from;
@@ -154,6 +149,14 @@ static struct channel *ask_all(enum protocol p, const struct wire_address *a)
             return c;
     }
     return NULL;
+}
+
+/* Who has come between the last look for its name and the look for its address has a name by now. */
+bool peers_awaited(enum protocol p, const struct wire_address *a)
+{
+    if (!far_listed(a) || (p == PROTOCOL_UDP && is_broadcast(a)))
+        return false;
+    return !is_own(a) || !address_is_held(p, a) || ask_all(p, a);
 }
 
 static bool stands_by;
