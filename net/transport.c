@@ -125,19 +125,26 @@ void transport_close(struct transport *t)
     transport_table->open--;
 }
 
-/* The retired one goes on when the newer one breaks: from the first frame that may be missing. */
+/* The retired one goes on when the newer one breaks: from the first frame that may be missing. It says so itself as soon as it
+ * has room: there may be no commit for a long time that would make it send. */
 static bool fall_back(const struct channel *c)
 {
+    struct transport *retired = NULL;
     for (unsigned i = 0; i < transport_table->used; i++) {
         struct transport *t = &transport_table->transports[i];
         if (t->state != STATE_READY || t->channel != c)
             continue;
-        t->retired = false;
-        if (t->cursor < c->acked)
-            t->cursor = c->acked;
-        return true;
+        if (!t->retired)
+            return true;
+        retired = t;
     }
-    return false;
+    if (!retired)
+        return false;
+    retired->retired = false;
+    if (retired->cursor < c->acked)
+        retired->cursor = c->acked;
+    transport_want_out(retired, true);
+    return true;
 }
 
 void transport_hang_up(struct transport *t)

@@ -80,6 +80,9 @@ void transport_put_hello(struct transport *);
 /* Sends what may be sent. The transport may be free afterwards. */
 void transport_send(struct transport *);
 
+/* Whether transport_send() is to be called when there is room. */
+void transport_want_out(struct transport *, bool on);
+
 /* Takes in what has arrived, a part of it when that is much. True when frames of the channel were taken in. */
 bool transport_receive(struct transport *);
 
