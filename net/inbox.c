@@ -56,8 +56,8 @@ static long open_journal(struct inbox *in)
 static void wait_for_room(const char *name, long error)
 {
     if (error != -ENOSPC && error != -EDQUOT)
-        say_die("cannot use %s in the store: %s; what was committed before is safe, start the same command again", name,
-                say_error(error));
+        say_die_of(error, "cannot use %s in the store: %s; what was committed before is safe, start the same command again",
+                   name, say_error(error));
     if (!full)
         say("no room for %s in the store; waiting for room", name);
     full = true;

@@ -155,9 +155,11 @@ void transport_hang_up(struct transport *t)
         peers_lost(c);
 }
 
-/* The link broke. */
+/* The link broke. Who is leaving has said everything that matters, and has a status of its own. */
 void transport_fail(struct transport *t, long error)
 {
+    if (!transport_table->leaving)
+        trouble_none(error, "speak to a peer");
     if (t->far)
         remote_complain(session_remote(), &t->other, error);
     transport_hang_up(t);
@@ -176,6 +178,8 @@ static void say_gone(struct transport *t)
 
 void transport_farewell(void)
 {
+    if (transport_table)
+        transport_table->leaving = true;
     for (unsigned i = 0; transport_table && i < transport_table->used; i++)
         say_gone(&transport_table->transports[i]);
     transport_forked();
@@ -227,6 +231,8 @@ static void ring_timer(void)
     uint64_t ticks;
     sys(SYS_read, transport_table->timer, &ticks, sizeof ticks);
     transport_table->alarm_ms = 0;
+    if (transport_table->rest)
+        transport_listen_again();
     peers_tick();
 }
 
@@ -291,7 +297,7 @@ void transport_alarm(unsigned ms)
     if (!transport_open_table() || transport_table->alarm_ms == ms)
         return;
     if (transport_table->timer < 0) {
-        long fd = sys(SYS_timerfd_create, CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+        long fd = trouble_none(sys(SYS_timerfd_create, CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK), "look for a peer again");
         if (fd < 0)
             return;
         transport_table->timer = (int)fd_move_high((int)fd);

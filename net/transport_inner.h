@@ -40,6 +40,7 @@ struct transport {
 struct listener {
     int fd;
     bool far;
+    bool rests; /* until the next alarm */
     char name[TRANSPORT_NAME];
 };
 
@@ -49,6 +50,8 @@ struct table {
     unsigned open;   /* transports in use */
     unsigned passed; /* pumps that looked at nothing */
     bool awake;
+    bool leaving;    /* the run is over */
+    bool rest;       /* some listener does */
     uint64_t epoch;
     unsigned used, listeners; /* high-water marks */
     struct transport transports[TRANSPORTS];
@@ -86,9 +89,10 @@ void transport_want_out(struct transport *, bool on);
 /* Takes in what has arrived, a part of it when that is much. True when frames of the channel were taken in. */
 bool transport_receive(struct transport *);
 
-/* Lets in who waits there. */
-void transport_accept(const struct listener *);
-void transport_accept_far(const struct listener *);
+/* Lets in who waits there. Without a descriptor for it the listener rests a moment. */
+void transport_accept(struct listener *);
+void transport_accept_far(struct listener *);
+void transport_listen_again(void);
 
 /* The abstract UNIX address of that name; its length. */
 socklen_t transport_abstract(struct sockaddr_un *, const char *name);

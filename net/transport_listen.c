@@ -3,6 +3,7 @@
 #include "net/address_text.h"
 #include "net/fdtable.h"
 #include "net/host.h"
+#include "net/peers_inner.h"
 #include "net/trouble.h"
 #include "heap/sys.h"
 
@@ -54,6 +55,12 @@ static long listen_on(const char *name)
     return r < 0 ? r : fd;
 }
 
+static void listen_for(int operation, struct listener *l, uint32_t events)
+{
+    l->rests = !events;
+    transport_watch(operation, l->fd, events, TAG_LISTENER, (uint32_t)(l - transport_table->listening));
+}
+
 int transport_listen(const char *name)
 {
     if (!transport_open_table() || strlen(name) >= TRANSPORT_NAME)
@@ -67,7 +74,7 @@ int transport_listen(const char *name)
     l->fd = (int)fd;
     memcpy(l->name, name, strlen(name) + 1);
     l->far = false;
-    transport_watch(EPOLL_CTL_ADD, l->fd, EPOLLIN, TAG_LISTENER, (uint32_t)(l - transport_table->listening));
+    listen_for(EPOLL_CTL_ADD, l, EPOLLIN);
     return 0;
 }
 
@@ -92,7 +99,7 @@ int transport_listen_far(const struct wire_address *at, bool v6_only, bool besid
     l->fd = (int)fd;
     l->far = true;
     memcpy(l->name, name, strlen(name) + 1);
-    transport_watch(EPOLL_CTL_ADD, l->fd, EPOLLIN, TAG_LISTENER, (uint32_t)(l - transport_table->listening));
+    listen_for(EPOLL_CTL_ADD, l, EPOLLIN);
     return 0;
 }
 
@@ -125,10 +132,28 @@ void transport_inherit(bool on)
     patient = on;
 }
 
-void transport_accept(const struct listener *l)
+/* Who knocks while there is nothing to let it in with has to wait; epoll would tell of it again and again. */
+static void rest(struct listener *l)
+{
+    listen_for(EPOLL_CTL_MOD, l, 0);
+    transport_table->rest = true;
+    transport_alarm(RETRY_MS);
+}
+
+void transport_listen_again(void)
+{
+    transport_table->rest = false;
+    for (unsigned i = 0; i < transport_table->listeners; i++)
+        if (transport_table->listening[i].name[0] && transport_table->listening[i].rests)
+            listen_for(EPOLL_CTL_MOD, &transport_table->listening[i], EPOLLIN);
+}
+
+void transport_accept(struct listener *l)
 {
     for (int k = 0; k < 64 && l->name[0]; k++) {
         long fd = sys(SYS_accept4, l->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (trouble_is(fd))
+            rest(l);
         if (fd < 0)
             return;
         fd = fd_move_high((int)fd);
@@ -153,13 +178,15 @@ static void drop_overdue(void)
     }
 }
 
-void transport_accept_far(const struct listener *l)
+void transport_accept_far(struct listener *l)
 {
     drop_overdue();
     for (int k = 0; k < 64 && l->name[0]; k++) {
         struct transport *t = transport_take_slot(NULL, true);
         int r = t ? remote_accept(session_remote(), l->fd, t->link, &t->other, &t->ticket) : -EAGAIN;
-        if (r == -EAGAIN)
+        if (trouble_is(r))
+            rest(l);
+        if (r == -EAGAIN || trouble_is(r))
             return;
         if (r < 0)
             continue;
