@@ -180,24 +180,28 @@ long inbox_fill(struct inbox *in, int fd, size_t bytes)
 long inbox_take(struct inbox *in, const struct iovec *v, int count)
 {
     long total = 0;
-    for (int i = 0; i < count && inbox_unread(in); i++) {
-        size_t n = v[i].iov_len < inbox_unread(in) ? v[i].iov_len : inbox_unread(in);
-        if (!n)
+    size_t done = 0; /* of v[i] */
+    for (int i = 0; i < count && inbox_unread(in);) {
+        size_t room = v[i].iov_len - done, n = room < inbox_unread(in) ? room : inbox_unread(in);
+        long r = n ? sys(SYS_pread64, in->file, (char *)v[i].iov_base + done, n, in->position) : 0;
+        if (r == -EINTR)
             continue;
-        long r = sys(SYS_pread64, in->file, v[i].iov_base, n, in->position);
         if (r < 0 && (total || r == -EFAULT))
             return total ? total : r;
-        if (r == -EINTR) {
-            i--;
+        if (r < 0) {
+            wait_for_room(in->name, r);
             continue;
         }
-        if (r < 0)
-            wait_for_room(in->name, r);
+        if (n && !r)
+            break;
         in->position += r;
         FAULT("inbox.taken");
         total += r;
-        if ((size_t)r < n)
-            break;
+        done += (size_t)r;
+        if (done == v[i].iov_len) {
+            done = 0;
+            i++;
+        }
     }
     return total;
 }
