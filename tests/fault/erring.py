@@ -8,14 +8,16 @@ later, so that it is also seen whether what was committed behind the failure can
 import os
 import subprocess
 import time
+import tty
 
 import mortal
-from harness import PYTHON, RESUME, Case, Failure, Program, TcpDialog, UdpDialog, check, free_port, subject
+from harness import LIB, PYTHON, RESUME, ROOT, Case, Failure, Program, TcpDialog, UdpDialog, check, free_port, subject
 from mortal import KENCTL, Mortal, ask, udp_dialog
 
 FULL = "ENOSPC", "EDQUOT"
+TROUBLE = "ENOMEM", "ENOBUFS", "EMFILE", "ENFILE", "ENOSPC", "EDQUOT", "EIO", "EINTR"
 FOR_GOOD = 1000000
-LIBKENS = 70  # the status of an end that libken brought about
+LIBKENS = 75  # the status of an end that trouble brought about
 STAYS = 2.5  # seconds after which a trouble that is there for good goes all the same
 LAST_WORDS = 0.7  # seconds in which a program that waits for room would say so again
 
@@ -141,6 +143,8 @@ class Erring(Mortal):
             raise Told(f"told: {self.tail()}")
         mute = status == LIBKENS and getattr(self, "closes_stderr", False)
         check(said or mute, f"{self.call}: it ended with status {status} and said nothing of it: {self.tail()}")
+        # kenrun starts it again after that status.
+        check(status == LIBKENS or not said or self.error() not in TROUBLE, f"{self.call}: it ended with status {status}: {self.tail()}")
         check(len(said) <= 2, f"{self.call}: it ended with status {status} and {len(said)} lines: {' | '.join(said)}")
         self.outcome = "ends"
 
@@ -270,11 +274,71 @@ def wrapper(t, p):
         ask(p, dialog, "INC key", f"key {n}")
 
 
+def terminal(t, p):
+    """The line server at a terminal, whose modes it has set."""
+    master, slave = os.openpty()
+    tty.setraw(slave)
+    p.stdin, p.stdout, p.argv = slave, slave, [subject("line_server")]
+    p.dialog = dialog = mortal.PipeDialog(p, lambda seq, command: f"{seq} {command}")
+    dialog.to_program, dialog.from_program, dialog.open = master, master, {master, slave}
+    t.at_end(dialog.close)
+    p.start()
+    total = 1
+    for n in range(1, 7):
+        text = f"{n * n}."
+        for byte in text.encode():
+            total = (total * 31 + byte) & 0xFFFFFFFF
+        ask(p, dialog, f"add {text}", f"{n} {total:08x}")
+
+
+FORK_CLIENT = """
+import socket, sys
+for n in range(4):
+    s = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+    f = s.makefile("rwb")
+    for k in range(1, 4):
+        f.write(b"sum %d\\n" % k)
+        f.flush()
+        assert f.readline() == b"%d\\n" % (k * (k + 1) // 2)
+    f.write(b"send 100000\\n")
+    f.flush()
+    assert f.read(100000) == b"x" * 100000
+    print(n, flush=True)
+"""
+
+
+def forking(t, p):
+    """A server that forks for each connection; its client is under libken as well. A server that was killed has reset what its
+    children had, so none is killed here but by the error."""
+    port = free_port()
+    p.argv = [PYTHON, subject("forking.py"), str(port)]
+    p.start()
+    await_port(p, port, "tcp")
+    client = Program([PYTHON, "-c", FORK_CLIENT, str(port)], os.path.join(t.dir, "client"), t.dir, stdout=subprocess.PIPE)
+    t.programs.append(client)
+    client.start()
+    deadline = time.monotonic() + mortal.PATIENCE
+    while client.process.poll() is None:
+        p.judge()
+        check(time.monotonic() < deadline, f"no progress: {client.tail()}; {p.tail()}")
+        time.sleep(0.002)
+    time.sleep(0.05)
+    p.judge()
+    text = client.process.stdout.read().decode().split()
+    client.wait_gone()
+    if p.starts > 1 and any(word in client.stderr() for word in ("Refused", "Reset", "reset", "BrokenPipe", "assert")):
+        return
+    check(text == list("0123"), f"the client has {text}: {client.tail()}")
+
+
 FILES = "read 100, line, log a, pread 77, seek 40, read 33, line, log b, where, read 200, line, where"
 PIPES = ("put one, send two, event 3, put four, take, send five, dup, event 6, get, put seven, count, take, get, put eight, dup, "
          "take")
 SIGNALS = ("cd /usr, handle 10, handle 12, stack, itimer 50, block 10, raise 10, umask 077, limit 500, raise 12, unblock 10, "
            "limit 900, cd /tmp, umask 022, block 12, raise 12, unblock 12")
+KINDS = ", ".join("eventfd signal timer inotify pair message memfd unix epoll dup option pipe move lock".split() * 3)
+PTHREADS = ("mutex 0, mutex 2, robust, timer, rwlock, worker, pipe, mutex 3, robust, timer, clock, worker, timeout, cancel, timer, "
+            "mutex 1, barrier, robust, pipe, detach, timer")
 EARLY, LATER = "turn.applied:5", "turn.applied:4"
 
 # name: (function, environment, where its first start dies when the second is looked at, where the one looked at dies)
@@ -299,9 +363,44 @@ WORKLOADS = {name: (function, env, mortal_death, LATER) for name, function, env,
     ("number_client", talk("number", 40, "client"), {}, "turn.applied:15"),
     ("stream_server", talk("stream", 60, "server"), {}, "turn.applied:20"),
     ("stream_client", talk("stream", 60, "client"), {}, "turn.applied:20"),
+    ("kinds", service("descriptor_kinds", KINDS), {}, "turn.applied:24"),
+    ("pthreads", service("pthread_kinds", PTHREADS), {}, "turn.applied:12"),
+    ("shared", service("shared_memory", ", ".join(["INC"] * 8)), {}, EARLY),
+    ("user", service("drops_root", "who, count, count, who, count, who, count, who"), {}, EARLY),
+    ("terminal", terminal, {}, "turn.applied:3"),
+    ("forking", forking, {}, None),
+    ("unsent", mortal.unsent, {}, "turn.applied:2"),
     ("children", children, {}, EARLY),
     ("wrapper", wrapper, {}, EARLY),
 )}
+
+
+def under_kenrun(call="pwritev2:9:EIO", requests=40):
+    """Each start of the program ends in trouble after a few turns, and kenrun starts it again. What went wrong, or None."""
+    t = Case("kenrun")
+    p = Program([os.path.join(ROOT, "scripts", "kenrun"), "--", subject("udp_counter"), str(free_port())],
+                os.path.join(t.dir, "store"), t.dir, bare=True,
+                env=dict(mortal.SMALL, KEN_LIB=LIB, KEN_CTL=KENCTL, KEN_STORE=os.path.join(t.dir, "store"), KEN_FAULT_CALL=call))
+    wrong = None
+    try:
+        dialog = UdpDialog(p, int(p.argv[-1]))
+        t.at_end(dialog.close)
+        p.start()
+        for n in range(1, requests + 1):
+            answer = dialog.ask("INC key")
+            check(answer == f"key {n}", f"the answer to request {n} is '{answer}'")
+        p.process.terminate()
+        check(p.wait_gone() == 143, f"kenrun ended with {p.status}")
+        said = [line for line in p.stderr().splitlines() if line.startswith("kenrun: ")]
+        check(len(said) >= 3 and all("libken ended it in trouble; starting it again" in line for line in said), f"kenrun says {said}")
+    except Failure as failure:
+        p.stop()
+        wrong = f"{failure}: {p.stderr(1)[-2000:]}"
+    try:
+        t.finish(wrong)
+    except Failure:
+        pass
+    return wrong
 
 
 def run(name, plan, lists=None):

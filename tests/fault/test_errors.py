@@ -101,8 +101,8 @@ def choose(rng, reach):
                     continue
                 seen.add((site, start))
                 for error in errors:
-                    if error == "EAGAIN" and name == "edge" and call_errors.receives(number):
-                        continue  # the kernel never says so with an edge told and the input there: nobody would look again
+                    if error == "EAGAIN" and name in ("edge", "kinds") and call_errors.receives(number):
+                        continue  # the kernel never says so with input there, and these would not look again
                     cases += [(name, start, f"{site}:{n}:{error}") for n in occurrences(times)]
                     if error in LASTING:
                         cases.append((name, start, f"{site}:1:{error}:{erring.FOR_GOOD}"))
