@@ -39,10 +39,13 @@ bool transport_open_table(void)
     if (epoll < 0)
         return false;
     t->epoll = (int)fd_move_high((int)epoll);
-    t->timer = -1;
     sys_random(&t->epoch, sizeof t->epoch);
     t->epoch |= 1;
     transport_table = t;
+    /* Made at once: it is needed when there are no descriptors. */
+    long timer = sys(SYS_timerfd_create, CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    t->timer = (int)fd_move_high((int)trouble_none(timer, "speak to peers"));
+    transport_watch(EPOLL_CTL_ADD, t->timer, EPOLLIN, TAG_TIMER, 0);
     return true;
 }
 
@@ -81,8 +84,7 @@ void transport_forked(void)
     for (unsigned i = 0; i < transport_table->listeners; i++)
         if (transport_table->listening[i].name[0])
             sys(SYS_close, transport_table->listening[i].fd);
-    if (transport_table->timer >= 0)
-        sys(SYS_close, transport_table->timer);
+    sys(SYS_close, transport_table->timer);
     sys(SYS_close, transport_table->epoll);
     transport_table = NULL;
 }
@@ -296,13 +298,6 @@ void transport_alarm(unsigned ms)
 {
     if (!transport_open_table() || transport_table->alarm_ms == ms)
         return;
-    if (transport_table->timer < 0) {
-        long fd = trouble_none(sys(SYS_timerfd_create, CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK), "look for a peer again");
-        if (fd < 0)
-            return;
-        transport_table->timer = (int)fd_move_high((int)fd);
-        transport_watch(EPOLL_CTL_ADD, transport_table->timer, EPOLLIN, TAG_TIMER, 0);
-    }
     struct itimerspec t = {.it_value = {ms / 1000, ms % 1000 * 1000000L}};
     transport_table->alarm_ms = ms;
     sys(SYS_timerfd_settime, transport_table->timer, 0, &t, NULL);
