@@ -73,7 +73,9 @@ static long try(struct tracker *t, uintptr_t first)
     r = t->kind == TRACKER_COMPARE ? 0 : tracker_scan(t, first, end, out, 1, &walked);
     if (r)
         return r < 0 ? r : -EOPNOTSUPP;
-    if (sys(SYS_getrandom, first, 16, 0) != 16 || !reports(t, first, first, end))
+    while ((r = sys(SYS_getrandom, first, 16, 0)) == -EINTR)
+        ;
+    if (r != 16 || !reports(t, first, first, end))
         return -EOPNOTSUPP;
     r = sys(SYS_madvise, second, PAGE_BYTES, MADV_DONTNEED);
     if (r || !reports(t, second, first, end))

@@ -135,10 +135,13 @@ static long read_and_append(struct inbox *in, int fd, size_t bytes)
 {
     char piece[4096];
     struct pollfd ready = {fd, POLLIN, 0};
-    long r = sys(SYS_poll, &ready, 1, 0);
+    long r;
+    while ((r = sys(SYS_poll, &ready, 1, 0)) == -EINTR)
+        ; /* it did not wait: that is no answer for the program */
     if (r <= 0)
         return r ? r : -EAGAIN;
-    r = sys(SYS_read, fd, piece, bytes < sizeof piece ? bytes : sizeof piece);
+    while ((r = sys(SYS_read, fd, piece, bytes < sizeof piece ? bytes : sizeof piece)) == -EINTR)
+        ;
     for (long done = 0; r > 0 && done < r;) {
         long w = sys(SYS_pwrite64, in->file, piece + done, r - done, in->end + done);
         if (w == -EINTR)

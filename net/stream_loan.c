@@ -191,7 +191,8 @@ static bool carry(struct loan *l, bool hung_up)
 static void look(struct loan *l)
 {
     struct pollfd p = {l->fd, POLLIN, 0};
-    sys(SYS_poll, &p, 1, 0);
+    while (sys(SYS_poll, &p, 1, 0) == -EINTR)
+        ; /* an edge is told once */
     while ((p.revents & POLLIN) && carry(l, p.revents & POLLHUP))
         ;
 }
