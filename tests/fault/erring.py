@@ -11,7 +11,8 @@ import subprocess
 import time
 import tty
 
-import mortal
+import mortal  # knows where the next ones are
+import hosts
 from harness import LIB, PYTHON, RESUME, ROOT, Case, Failure, Program, TcpDialog, UdpDialog, check, free_port, subject
 from mortal import KENCTL, Mortal, ask, udp_dialog
 
@@ -204,39 +205,61 @@ def edge(t, p):
     tcp(t, p, [subject("echo_loop")])
 
 
-def talk(kind, count, ours):
+def converse(t, p, ours, server_argv, client_argv, port, table, right, within=None):
     """A server and a client under libken; one of them is the one whose calls fail."""
+    path = os.path.join(t.dir, "answers")
+    place = os.path.join(t.dir, "other")
+    os.makedirs(place)
+    other = Mortal(t, [])
+    other.cwd, other.store = place, os.path.join(place, "store")
+    other.env["KEN_STORE"] = other.store
+    t.programs.append(other)
+    server, client = (p, other) if ours == "server" else (other, p)
+    server.argv, client.argv = server_argv, client_argv
+    client.stdout, client.final = os.open(path, os.O_CREAT | os.O_WRONLY), 0
+    t.at_end(lambda: os.close(client.stdout))
+    if within:
+        within(server, client)
+    server.start()
+    await_port(server, port, table)
+    client.start()
+    deadline = time.monotonic() + mortal.PATIENCE
+    while client.ended is None:
+        p.judge()
+        other.judge()
+        check(time.monotonic() < deadline, f"no progress: {client.tail()}; {server.tail()}")
+        time.sleep(0.002)
+    if client.ended and ours == "server":  # perhaps because the server was told, and left
+        await_judgement(p)
+    if ours == "server" and server.starts > 1 and "Connection refused" in client.stderr():
+        return  # it came just between two incarnations
+    check(client.ended == 0, f"the client ended with {client.ended}: {client.tail()}")
+    with open(path) as f:
+        lines = f.read().splitlines()
+    check(lines == right, f"{len(lines)} lines, the last is {lines[-1:]}")
+
+
+def talk(kind, count, ours):
     def run(t, p):
         port = free_port()
-        path = os.path.join(t.dir, "answers")
-        place = os.path.join(t.dir, "other")
-        os.makedirs(place)
-        other = Mortal(t, [])
-        other.cwd, other.store = place, os.path.join(place, "store")
-        other.env["KEN_STORE"] = other.store
-        t.programs.append(other)
-        server, client = (p, other) if ours == "server" else (other, p)
-        server.argv = [subject(f"{kind}_server"), str(port)]
-        client.argv = [subject(f"{kind}_client"), str(port), str(count), "c"]
-        client.stdout, client.final = os.open(path, os.O_CREAT | os.O_WRONLY), 0
-        t.at_end(lambda: os.close(client.stdout))
-        server.start()
-        await_port(server, port, "udp" if kind == "number" else "tcp")
-        client.start()
-        deadline = time.monotonic() + mortal.PATIENCE
-        while client.ended is None:
-            p.judge()
-            other.judge()
-            check(time.monotonic() < deadline, f"no progress: {client.tail()}; {server.tail()}")
-            time.sleep(0.002)
-        if client.ended and ours == "server":  # perhaps because the server was told, and left
-            await_judgement(p)
-        if ours == "server" and server.starts > 1 and "Connection refused" in client.stderr():
-            return  # it came just between two incarnations
-        check(client.ended == 0, f"the client ended with {client.ended}: {client.tail()}")
-        with open(path) as f:
-            lines = f.read().splitlines()
-        check(lines == [f"{n} {n + 1}" for n in range(count)] + ["done"], f"{len(lines)} lines, the last is {lines[-1:]}")
+        converse(t, p, ours, [subject(f"{kind}_server"), str(port)], [subject(f"{kind}_client"), str(port), str(count), "c"], port,
+                 "udp" if kind == "number" else "tcp", [f"{n} {n + 1}" for n in range(count)] + ["done"])
+    return run
+
+
+def far(kind, count, ours):
+    """They are on two hosts."""
+    def run(t, p):
+        two, key = hosts.Hosts(t), hosts.make_key(t)
+
+        def within(server, client):
+            for program, host in ((server, 1), (client, 0)):
+                program.env.update(KEN_PEERS="10.77.0.0/24", KEN_KEY_FILE=key)
+                program.start = lambda start=program.start, host=host: two.within(host, start)
+        converse(t, p, ours, [PYTHON, subject("far_server.py"), kind, "0.0.0.0", "7001"],
+                 [PYTHON, subject("far_client.py"), kind, "10.77.0.2", "7001", str(count), "c"], 7001, kind,
+                 [str(n + 1) for n in range(count)] + ["done"], within)
+    run.needs = hosts.Hosts
     return run
 
 
@@ -251,11 +274,8 @@ def await_judgement(p):
 
 
 def await_port(p, port, table):
-    deadline, wanted = time.monotonic() + mortal.PATIENCE, f":{port:04X}"
-    while True:
-        with open(f"/proc/net/{table}") as f:
-            if any(line.split()[1].endswith(wanted) for line in f.readlines()[1:]):
-                return
+    deadline = time.monotonic() + mortal.PATIENCE
+    while not mortal.is_open(p, port, table):
         p.judge()
         check(time.monotonic() < deadline, "the server's port does not open")
         time.sleep(0.002)
@@ -381,6 +401,8 @@ WORKLOADS = {name: (function, env, mortal_death, LATER) for name, function, env,
     ("terminal", terminal, {}, "turn.applied:3"),
     ("forking", forking, {}, None),
     ("unsent", mortal.unsent, {}, "turn.applied:2"),
+    ("far_server", far("tcp", 20, "server"), {}, "turn.applied:10"),
+    ("far_client", far("udp", 20, "client"), {}, "turn.applied:10"),
     ("children", children, {}, EARLY),
     ("wrapper", wrapper, {}, EARLY),
 )}

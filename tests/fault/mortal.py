@@ -388,6 +388,14 @@ def daemon(t, p):
         ask(p, dialog, "inc", str(n))
 
 
+def is_open(p, port, table):
+    try:
+        with open(f"/proc/{p.process.pid}/net/{table}") as f:
+            return any(line.split()[1].endswith(f":{port:04X}") for line in f.readlines()[1:])
+    except (AttributeError, OSError):  # it is between two starts
+        return False
+
+
 def unsent(t, p, heard=False):
     """A run ends while its peer is down; the next one, which dies, stands in for it. With `heard` the peer is there again,
     else a third run stands in for both."""
@@ -395,9 +403,9 @@ def unsent(t, p, heard=False):
     teller, store = [harness.PYTHON, subject("teller.py"), str(port)], dict(store=p.store, cwd=p.cwd)
     go = os.path.join(t.dir, "go")
     collector = t.program([harness.PYTHON, subject("collector.py"), str(port)], env=SMALL)
-    while not os.path.exists(os.path.join(collector.store, "super")):
+    while not is_open(collector, port, "tcp"):  # the last that it opens
         time.sleep(0.005)
-    time.sleep(0.1)
+    time.sleep(0.05)
     first = Program(teller + ["hello", f"wait:{go}", "1-20"], env=dict(SMALL, KEN_LINGER="0"), stdout=subprocess.PIPE, **store)
     t.programs.append(first)
     first.start()
