@@ -93,8 +93,12 @@ int transport_listen_far(const struct wire_address *at, bool v6_only, bool besid
     if (find_listener(name))
         return 0;
     struct listener *l = free_listener();
-    long fd = l ? remote_listen(at, v6_only, beside) : -ENOSPC;
-    if (fd < 0)
+    long fd = l ? remote_listen(at, v6_only, beside) : -E2BIG;
+    for (int waited = 0; fd == -EADDRINUSE && patient && waited < 500; waited++) { /* as in listen_on() */
+        sys(SYS_poll, NULL, 0, 10);
+        fd = remote_listen(at, v6_only, beside);
+    }
+    if (trouble_none(fd, "listen for peers on other hosts") < 0)
         return (int)fd;
     l->fd = (int)fd;
     l->far = true;
