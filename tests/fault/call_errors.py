@@ -99,6 +99,7 @@ UNREAL = {
     "net/capture.c": "EAGAIN",  # asks only where something waits
     "net/reopen_event.c": "EAGAIN", "net/reopen_socket.c": "EAGAIN",  # what was just made is empty
     "net/stream_bell.c": "EAGAIN",  # as many rings as RINGS_MAX always fit
+    "net/remote.c setsockopt": "ENOMEM",  # switches and numbers need no memory
     "net/remote.c": "EADDRINUSE",  # somebody else listens there: a line tells it, and who asks is not heard
     "net/transport_listen.c": "EADDRINUSE",  # then the name is another's, who is a peer in our place
 }
