@@ -164,6 +164,7 @@ static __attribute__((noinline)) enum commit_result make_durable(struct session 
     int r = capture(s);
     captured();
     FAULT("commit.captured");
+    chaos_at(&s->chaos, CHAOS_CAPTURED, meta->turn);
     if (!r)
         r = store_sync_pins(&s->store);
     FAULT("commit.pinned");
@@ -173,6 +174,7 @@ static __attribute__((noinline)) enum commit_result make_durable(struct session 
         say_die_of(r, "cannot commit turn %lu (%s); the store keeps the turn before, start the same command again", meta->turn,
                    say_error(r));
     FAULT("commit.durable");
+    chaos_at(&s->chaos, CHAOS_DURABLE, meta->turn);
     return COMMIT_DONE;
 }
 

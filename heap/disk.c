@@ -1,16 +1,15 @@
 #define _GNU_SOURCE
 #include "heap/disk.h"
+#include "heap/room.h"
 #include "heap/say.h"
 #include "heap/sys.h"
 
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 
-#define HIGH_FD 900
 #define HIGH_ROOM 256 /* what the program may have opened since, and was not told of */
 #define WRITE_MAX (1UL << 30) /* the kernel takes at most 2 GiB - 4 KiB in one call */
 
@@ -19,8 +18,8 @@ static disk_hook *hook;
 static void *hook_context;
 static disk_death *death;
 
-static long high_fd = HIGH_FD;
-static bool never_low; /* a number below is the program's */
+static long high_fd; /* 0: not known yet */
+static long never_below; /* those numbers are the program's */
 
 void disk_set_hook(disk_hook *h, void *context)
 {
@@ -43,23 +42,23 @@ long disk_ask(enum disk_op op, int fd, const char *path, const void *data, size_
 
 void disk_stay_above(long fd, bool strictly)
 {
-    high_fd = fd < HIGH_FD - HIGH_ROOM ? HIGH_FD : fd + HIGH_ROOM;
-    never_low = strictly;
+    long start = room_start();
+    high_fd = fd + HIGH_ROOM < start ? start : fd + HIGH_ROOM;
+    never_below = strictly ? fd + 1 : 0;
 }
 
 long disk_high_fd(long fd)
 {
-    struct rlimit limit;
+    if (!high_fd)
+        high_fd = room_start();
     if (fd < 0 || fd >= high_fd)
         return fd;
-    long from = high_fd;
-    if (!sys_failed(sys(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, &limit)) && limit.rlim_cur < (unsigned long)from + 64)
-        from = limit.rlim_cur > 128 ? (long)limit.rlim_cur - 64 : (long)limit.rlim_cur / 2;
-    long high = sys(SYS_fcntl, fd, F_DUPFD_CLOEXEC, from);
-    if (sys_failed(high) && !never_low)
-        return fd;
-    sys(SYS_close, fd);
-    return high;
+    long high = room_move(fd, high_fd);
+    high = sys_failed(high) ? fd : high;
+    if (high >= never_below)
+        return high;
+    sys(SYS_close, high);
+    return -EMFILE;
 }
 
 long disk_open(int directory, const char *path, int flags, unsigned mode)
@@ -69,7 +68,7 @@ long disk_open(int directory, const char *path, int flags, unsigned mode)
         return asked;
     long fd;
     do
-        fd = sys(SYS_openat, directory, path, flags | O_CLOEXEC, mode);
+        fd = sys_fd(SYS_openat, directory, path, flags | O_CLOEXEC, mode);
     while (fd == -EINTR);
     return disk_high_fd(fd);
 }

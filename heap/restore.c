@@ -3,6 +3,7 @@
 #include "heap/layout.h"
 #include "heap/mapping.h"
 #include "heap/restorer.h"
+#include "heap/room.h"
 #include "heap/say.h"
 #include "heap/sys.h"
 #include "heap/vdso.h"
@@ -143,11 +144,11 @@ static long open_shared(struct builder *b, const struct file *file, int flags)
 {
     char name[32];
     struct stat s;
-    long fd = sys(SYS_open, file->path, flags | O_CLOEXEC, 0);
+    long fd = sys_fd(SYS_open, file->path, flags | O_CLOEXEC, 0);
     if (fd >= 0 ? sys(SYS_fstat, fd, &s) == 0 && s.st_ino == file->inode : fd != -ENOENT)
         return fd;
     say_format(name, sizeof name, STORE_KEPT "%lx", file->inode);
-    long kept = sys(SYS_openat, b->session->store.directory_fd, name, flags | O_CLOEXEC, 0);
+    long kept = sys_fd(SYS_openat, b->session->store.directory_fd, name, flags | O_CLOEXEC, 0);
     if (kept < 0)
         return fd;
     if (fd >= 0)
@@ -162,6 +163,12 @@ static int open_file(struct builder *b, uint32_t index, bool shared, uint32_t pr
         return b->fds[index];
     long fd = MUTANT("restore.pin_unused", false, file->pin[0]) ? store_pin_open(&b->session->store, file->pin)
                            : open_shared(b, file, shared && (prot & PROT_WRITE) ? O_RDWR : O_RDONLY);
+    /* Many libraries would take all the room above the program's numbers, of which none is taken yet. */
+    long low = sys_failed(fd) ? fd : sys(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 3);
+    if (!sys_failed(low)) {
+        sys(SYS_close, fd);
+        fd = low;
+    }
     if (sys_failed(fd)) {
         say("cannot open %s, which the saved process had mapped (%s); put it back, or use --fresh",
             file->path, say_error(fd));

@@ -9,6 +9,7 @@
 #define KEN_HEAP_SESSION_H
 
 #include "heap/areas.h"
+#include "heap/chaos.h"
 #include "heap/fault.h"
 #include "heap/image.h"
 #include "heap/log.h"
@@ -41,7 +42,8 @@ struct session {
     struct fault fault;
 #endif
     uint64_t started_ns; /* CLOCK_MONOTONIC, when libken was entered */
-    char report[256];    /* the file that is told of each resume, "" when there is none */
+    uint64_t files_limit; /* of descriptors, soft: as this process was started with; 0: it was not raised */
+    struct chaos chaos;
     char kenctl[256]; /* the helper program, "" when there is none */
     uint8_t closed_page[4096] __attribute__((aligned(64)));
     /* commit()'s: on the stack it would lie in pages that each turn dirties once more. */

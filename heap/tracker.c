@@ -262,6 +262,13 @@ int tracker_mark(struct tracker *t, uintptr_t start, uintptr_t end)
     return r;
 }
 
+/* Where part of it is not registered nothing is done, and the pages are found in their own ways. */
+void tracker_expect(struct tracker *t, uintptr_t start, uintptr_t end)
+{
+    if (t->kind == TRACKER_UFFD && start < end)
+        uffd_mark(t, start, end);
+}
+
 static long scan_apart(struct tracker *t, uintptr_t from, uintptr_t to, struct page_range *out, size_t capacity,
                        uintptr_t *walk_end)
 {

@@ -112,6 +112,10 @@ int tracker_remove(struct tracker *, uintptr_t start, uintptr_t end);
  * Returns 0 or -errno. */
 int tracker_mark(struct tracker *, uintptr_t start, uintptr_t end);
 
+/* All of [start, end), page aligned, is about to be written. A hint: UFFD takes the protection off at once, for a small part of what
+ * a fault for each page costs; the next pass reports the pages, as it would have. */
+void tracker_expect(struct tracker *, uintptr_t start, uintptr_t end);
+
 /* Puts the tracked pages in [from, to) that were written since the last scan of them into `out` and takes them for
  * clean. Returns the number of ranges or -errno. Everything below *walk_end was looked at; when that is below `to`,
  * `out` was full: call again from there.

@@ -7,6 +7,7 @@
  * another one: hence tracker_mark().
  */
 #include "heap/disk.h"
+#include "heap/room.h"
 #include "heap/sys.h"
 #include "heap/tracker_backend.h"
 
@@ -31,7 +32,7 @@ int uffd_open(struct tracker *t)
 {
     if (!t->pagemap.scans)
         return -EOPNOTSUPP;
-    int fd = (int)disk_high_fd(sys(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY));
+    int fd = (int)disk_high_fd(sys_fd(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY));
     if (fd < 0)
         return fd;
     struct uffdio_api api = {.api = UFFD_API,

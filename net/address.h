@@ -16,6 +16,13 @@ struct wire_address address_any(const struct wire_address *a, bool v4);
 /* The abstract name of who has the address; TRANSPORT_NAME bytes. */
 void address_name(char *to, enum protocol, const struct wire_address *);
 
+/* Some socket of this network namespace has the address, or its wildcard: it listens there, or takes datagrams. Also true when
+ * nobody can tell. */
+bool address_is_held(enum protocol, const struct wire_address *);
+
+/* The number of the interface that has the address; 0: none. */
+unsigned address_interface(const struct wire_address *);
+
 /* Asks who listens at a name: its channel, NULL when nobody does or it is not a peer. */
 struct channel *peers_ask(const char *name);
 

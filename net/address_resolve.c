@@ -1,5 +1,6 @@
 #include "net/address_resolve.h"
 #include "net/address_text.h"
+#include "heap/room.h"
 #include "heap/sys.h"
 
 #include <fcntl.h>
@@ -82,7 +83,7 @@ static long ask(const char *getent, char *name, char *to, size_t room, long unti
     char program[] = "getent", database[] = "ahosts";
     char *argv[] = {program, database, name, NULL}, *no_environment[] = {NULL};
     int ends[2], status;
-    long r = sys(SYS_pipe2, ends, O_CLOEXEC);
+    long r = sys_fd(SYS_pipe2, ends, O_CLOEXEC);
     if (r < 0)
         return r;
     long pid = start(getent, argv, no_environment, ends[1]);

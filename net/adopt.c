@@ -3,6 +3,7 @@
 #include "net/adopt.h"
 #include "net/inbox.h"
 #include "net/trouble.h"
+#include "heap/room.h"
 #include "heap/say.h"
 #include "heap/sys.h"
 
@@ -34,7 +35,7 @@ size_t fd_info(int fd, char *text, size_t size)
     char name[40];
     size_t used = 0;
     say_format(name, sizeof name, "/proc/self/fdinfo/%d", fd);
-    long file = trouble_none(sys(SYS_open, name, O_RDONLY | O_CLOEXEC, 0), "read /proc/self/fdinfo");
+    long file = trouble_none(sys_fd(SYS_open, name, O_RDONLY | O_CLOEXEC, 0), "read /proc/self/fdinfo");
     for (long n = 1; file >= 0 && n > 0 && used < size - 1; used += n > 0 ? (size_t)n : 0)
         n = trouble_none(sys(SYS_read, file, text + used, size - 1 - used), "read /proc/self/fdinfo");
     if (file >= 0)
@@ -137,7 +138,7 @@ struct description *fd_adopt(int fd, uint16_t bits)
 void fd_each_open(void (*visit)(int fd, void *context), void *context)
 {
     char buffer[2048] __attribute__((aligned(8)));
-    long directory = trouble_none(sys(SYS_open, "/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0), "list descriptors");
+    long directory = trouble_none(sys_fd(SYS_open, "/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0), "list descriptors");
     if (directory < 0) {
         for (int fd = 0; fd < 1024; fd++)
             if (sys(SYS_fcntl, fd, F_GETFD, 0) >= 0)

@@ -3,10 +3,12 @@
 #include "net/adopt.h"
 #include "net/file_locks.h"
 #include "net/host.h"
+#include "net/landing.h"
 #include "net/nameless.h"
 #include "net/outbox.h"
 #include "net/pool.h"
 #include "net/trouble.h"
+#include "heap/room.h"
 #include "heap/say.h"
 #include "heap/sys.h"
 
@@ -70,7 +72,7 @@ static bool is_kept(const struct description *d)
 static long look_into_pipe(int fd, char *buffer, int waiting, size_t head, size_t *used)
 {
     int scratch[2];
-    long done = 0, n = trouble_none(sys(SYS_pipe2, scratch, O_NONBLOCK | O_CLOEXEC), "look into a pipe");
+    long done = 0, n = trouble_none(sys_fd(SYS_pipe2, scratch, O_NONBLOCK | O_CLOEXEC), "look into a pipe");
     if (n < 0)
         return n;
     trouble_none(sys(SYS_fcntl, scratch[1], F_SETPIPE_SZ, sys(SYS_fcntl, fd, F_GETPIPE_SZ, 0)), "look into a pipe");
@@ -260,6 +262,7 @@ static void touch_shared(void)
 void fd_capture(void)
 {
     outbox_compact();
+    landing_settle();
     if (fd_shares())
         touch_shared();
     if (!touched_count)

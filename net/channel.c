@@ -1,9 +1,12 @@
 #include "net/channel.h"
 #include "net/gather.h"
+#include "net/host.h"
 #include "heap/fault.h"
 #include "net/pool.h"
 
 #define FRAMES_FIRST 16u
+#define FRAME_COST (sizeof(struct frame) + POOL_COST)
+#define LONG_FRAME 16384u /* of several pages, each of which would be a fault */
 #define FRAMES_KEPT 1024u /* for libken's own frames, so that a full channel can still be emptied */
 
 void channel_open(struct channel *c, const struct wire_id *peer)
@@ -74,15 +77,19 @@ static void join(struct frame *f, const struct iovec *v, int count, size_t skip,
     memcpy(f->wire, &head, sizeof head);
 }
 
-/* The pool's blocks are powers of two with 16 bytes of its own: the rest of the block is room to join. */
-static struct frame *make(size_t length)
+/* Bytes of a stream get room for more that join them. */
+static struct frame *make(size_t length, bool grows)
 {
-    size_t block = 128;
-    while (block < length + sizeof(struct frame) + 16)
-        block *= 2;
-    struct frame *f = pool_take(block - 16);
+    size_t capacity = length;
+    if (grows)
+        for (capacity = 128; capacity < length + FRAME_COST; capacity *= 2)
+            ;
+    capacity -= grows ? FRAME_COST : 0;
+    struct frame *f = pool_take(sizeof *f + capacity);
+    if (f && length >= LONG_FRAME)
+        session_will_write(f, length);
     if (f)
-        *f = (struct frame){(uint32_t)length, (uint32_t)(block - 16 - sizeof *f)};
+        *f = (struct frame){(uint32_t)length, (uint32_t)capacity};
     return f;
 }
 
@@ -97,7 +104,7 @@ int channel_produce(struct channel *c, struct wire_head head, const void *front,
     bool full = !c->frames || c->produced - c->acked > c->mask;
     if (full && !grow(c))
         return -ENOBUFS;
-    struct frame *f = make(sizeof head + front_length + length);
+    struct frame *f = make(sizeof head + front_length + length, head.kind == WIRE_DATA);
     if (!f)
         return -ENOBUFS;
     head.body = (uint32_t)(front_length + length);
@@ -125,7 +132,7 @@ void channel_committed(struct channel *c)
 
 const struct frame *channel_frame(const struct channel *c, uint64_t sequence)
 {
-    return sequence >= c->acked && sequence < c->ready ? c->frames[sequence & c->mask] : NULL;
+    return sequence >= c->acked && sequence < MUTANT("channel.sent_early", c->produced, c->ready) ? c->frames[sequence & c->mask] : NULL;
 }
 
 /* A crash may have taken back what was acknowledged before, so older news is no fault. */
@@ -169,7 +176,7 @@ void channel_hello(const struct channel *c, struct wire_hello *h)
 
 void channel_ack(const struct channel *c, struct wire_head *head, uint64_t *body)
 {
-    *head = (struct wire_head){.body = sizeof *body, .kind = WIRE_ACK, .value = c->durable};
+    *head = (struct wire_head){.body = sizeof *body, .kind = WIRE_ACK, .value = MUTANT("channel.acknowledged_early", c->expected, c->durable)};
     *body = c->datagrams_taken_durable;
 }
 

@@ -1,17 +1,19 @@
+#define _GNU_SOURCE
 #include "net/datagram.h"
 #include "net/address.h"
+#include "net/landing.h"
 #include "net/pool.h"
 
 #include <fcntl.h>
 
-/* A datagram that waits; its bytes follow. */
+/* A datagram that waits. */
 struct letter {
     struct letter *next;
     struct channel *channel; /* NULL: gone; whom to tell that it was taken */
-    struct wire_address from;
+    struct wire_address from, to;
     uint32_t charged;
     uint32_t length;
-    char bytes[];
+    char *bytes; /* landing.h; not NULL when there are none */
 };
 
 struct mail {
@@ -40,7 +42,9 @@ static void remove_first(struct mail *m)
     m->first = l->next;
     if (l->channel)
         l->channel->datagrams_taken += l->charged;
+    peers_took(l->charged);
     unread--;
+    landing_drop(l->bytes);
     pool_give(l);
 }
 
@@ -70,22 +74,16 @@ static bool remote_of(const struct fd_socket *s, struct wire_address *remote)
     return s->state == SOCK_CONNECTED && s->peer && address_read(remote, &s->peer->at, s->peer->length);
 }
 
-/* How well the socket fits a datagram: 0 not at all; connected before bound, an address before the wildcard. */
+/* How well the socket fits a datagram: 0 not at all; connected before bound. */
 static int fit(const struct fd_socket *s, const struct wire_route *route)
 {
     struct wire_address local, remote;
-    if (!s || !local_of(s, &local) || local.port != route->to.port)
-        return 0;
-    bool wild = address_is_wildcard(&local);
-    if (!wild && memcmp(local.bytes, route->to.bytes, sizeof local.bytes))
-        return 0;
-    if (wild && address_is_v4(&local) != address_is_v4(&route->to) && s->domain == AF_INET)
-        return 0;
-    if (remote_of(s, &remote)) {
+    int f = s && local_of(s, &local) ? peers_fit(s, &local, &route->to) : 0;
+    if (f && remote_of(s, &remote)) {
         remote = address_target(&remote);
         return wire_same_address(&remote, &route->from) ? 4 : 0;
     }
-    return wild ? 1 : 2;
+    return f;
 }
 
 static struct mail *mail_for(const struct wire_route *route)
@@ -114,11 +112,14 @@ bool datagram_deliver(struct channel *c, const struct wire_head *h, const unsign
         c->datagrams_taken += h->body;
         return true;
     }
-    struct letter *l = pool_take(sizeof *l + length);
+    struct letter *l = pool_take(sizeof *l);
     if (!l)
         return false;
-    *l = (struct letter){.channel = c, .from = route.from, .charged = h->body, .length = length};
-    memcpy(l->bytes, body + sizeof route, length);
+    *l = (struct letter){.channel = c, .from = route.from, .to = route.to, .charged = h->body, .length = length};
+    if (!landing_keep(&l->bytes, body + sizeof route, length)) {
+        pool_give(l);
+        return false;
+    }
     if (m->first)
         m->last->next = l;
     else
@@ -139,6 +140,49 @@ static size_t scatter(const struct letter *l, const struct msghdr *m)
     return done;
 }
 
+static bool wants(const struct fd_socket *s, int level, int name)
+{
+    int on = 0;
+    for (const struct sock_option *o = s->options; o; o = o->next)
+        if (o->level == level && o->name == name)
+            memcpy(&on, o->value, o->length < sizeof on ? o->length : sizeof on);
+    return on;
+}
+
+static void put_control(struct msghdr *m, int level, int type, const void *data, size_t length)
+{
+    struct cmsghdr *c = m->msg_control;
+    bool fits = c && m->msg_controllen >= CMSG_LEN(length);
+    if (!fits) {
+        m->msg_flags |= MSG_CTRUNC;
+        m->msg_controllen = 0;
+        return;
+    }
+    *c = (struct cmsghdr){.cmsg_len = CMSG_LEN(length), .cmsg_level = level, .cmsg_type = type};
+    memcpy(CMSG_DATA(c), data, length);
+    if (m->msg_controllen > CMSG_SPACE(length))
+        m->msg_controllen = CMSG_SPACE(length);
+}
+
+/* Who serves several addresses with one socket asks which of them a datagram came to, so as to answer from it. */
+static void tell_where(const struct fd_socket *s, const struct letter *l, struct msghdr *m)
+{
+    struct in_pktinfo four = {0};
+    struct in6_pktinfo six = {0};
+    if (s->domain == AF_INET && wants(s, IPPROTO_IP, IP_PKTINFO)) {
+        four.ipi_ifindex = (int)address_interface(&l->to);
+        memcpy(&four.ipi_addr, l->to.bytes + 12, 4);
+        four.ipi_spec_dst = four.ipi_addr;
+        put_control(m, IPPROTO_IP, IP_PKTINFO, &four, sizeof four);
+    } else if (s->domain == AF_INET6 && wants(s, IPPROTO_IPV6, IPV6_RECVPKTINFO)) {
+        six.ipi6_ifindex = address_interface(&l->to);
+        memcpy(&six.ipi6_addr, l->to.bytes, 16);
+        put_control(m, IPPROTO_IPV6, IPV6_PKTINFO, &six, sizeof six);
+    } else {
+        m->msg_controllen = 0;
+    }
+}
+
 long datagram_take(struct description *d, struct msghdr *m, long flags)
 {
     struct mail *mail = d->socket ? d->socket->mail : NULL;
@@ -150,7 +194,7 @@ long datagram_take(struct description *d, struct msghdr *m, long flags)
     if (m->msg_name)
         m->msg_namelen = (socklen_t)address_write(&l->from, d->socket->domain, m->msg_name, m->msg_namelen);
     m->msg_flags = done < l->length ? MSG_TRUNC : 0;
-    m->msg_controllen = 0;
+    tell_where(d->socket, l, m);
     if (!(flags & MSG_PEEK))
         remove_first(mail);
     return result;
@@ -171,8 +215,8 @@ bool datagram_any(void)
     return unread != 0;
 }
 
-int datagram_send(int fd, struct description *d, const void *address, size_t address_length, const struct iovec *v,
-                  int count, size_t total)
+int datagram_send(int fd, struct description *d, const struct wire_address *source, const void *address,
+                  size_t address_length, const struct iovec *v, int count, size_t total)
 {
     struct fd_socket *s = d->socket;
     struct wire_address to, local;
@@ -181,13 +225,15 @@ int datagram_send(int fd, struct description *d, const void *address, size_t add
         return 0;
     route.to = address_target(&to);
     struct channel *c = peers_find(PROTOCOL_UDP, &route.to);
-    if (!c && peers_awaited(&route.to)) {
+    if (!c && peers_awaited(PROTOCOL_UDP, &route.to)) {
         peers_publish(fd, d); /* it may be us who is asked first */
         return -ENOBUFS;
     }
     if (!c || !local_of(s, &local))
         return 0;
     route.from = peers_source(&local, &to);
+    if (source && !address_is_wildcard(source))
+        memcpy(route.from.bytes, source->bytes, sizeof source->bytes);
     peers_publish(fd, d);
     if (channel_datagram_room(c) < total + sizeof route)
         return -ENOBUFS;

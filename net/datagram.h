@@ -11,7 +11,8 @@ struct mail;
 
 /* Sends to a peer. 1: taken; 0: not a peer's address, send it as ever; -ENOBUFS: the channel is full, end the turn and
  * wait for the peer. The socket is bound. NULL for the address: where it is connected to. */
-int datagram_send(int fd, struct description *, const void *address, size_t address_length, const struct iovec *,
+int datagram_send(int fd, struct description *, const struct wire_address *source, const void *address, size_t address_length,
+                  const struct iovec *,
                   int count, size_t total);
 
 /* The socket's queue is made, so that datagrams of peers find it. Harmless when there is one. */

@@ -6,6 +6,7 @@
 #include "net/nameless.h"
 #include "net/pool.h"
 #include "net/progress.h"
+#include "heap/room.h"
 #include "heap/say.h"
 #include "heap/sys.h"
 
@@ -251,15 +252,9 @@ bool fd_is_stream(const struct description *d)
 
 long fd_move_high(int fd)
 {
-    int above = fd_highest + 1 > 960 ? fd_highest + 1 : 960;
-    for (int least = above; least >= 64; least -= 128) {
-        long high = sys(SYS_fcntl, fd, F_DUPFD_CLOEXEC, least);
-        if (high >= 0) {
-            sys(SYS_close, fd);
-            return high;
-        }
-    }
-    return fd;
+    long start = room_start();
+    long high = room_move(fd, fd_highest < start ? start : fd_highest + 1);
+    return sys_failed(high) ? fd : high;
 }
 
 struct epoll_watch **fd_watch(int epoll, int fd)

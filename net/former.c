@@ -1,4 +1,5 @@
 #include "net/former.h"
+#include "net/peers_far.h"
 #include "net/pool.h"
 #include "heap/say.h"
 #include "heap/sys.h"
@@ -34,7 +35,7 @@ int former_inherit(const struct unsent_channel *u)
     struct former *f = pool_take(sizeof *f);
     if (!f)
         return -ENOMEM;
-    *f = (struct former){.self = u->self, .far = u->far};
+    *f = (struct former){.self = u->self, .far = u->far, .door = u->door};
     struct channel *c = &f->channel;
     channel_open(c, &u->peer);
     int r = take_frames(c, u);
@@ -62,6 +63,17 @@ const struct wire_address *former_far(const struct channel *c)
 {
     const struct former *f = (const struct former *)c;
     return f->far.port ? &f->far : NULL;
+}
+
+const struct wire_address *former_door(const struct channel *c)
+{
+    const struct former *f = (const struct former *)c;
+    return f->door.port ? &f->door : NULL;
+}
+
+const struct wire_address *former_next(struct channel *c)
+{
+    return far_choose(former_far(c), former_door(c), &((struct former *)c)->dials);
 }
 
 bool former_waits(const struct wire_id *peer, const struct channel *before)

@@ -14,7 +14,8 @@
 struct former {
     struct channel channel; /* first: .former is set */
     struct wire_id self;
-    struct wire_address far; /* zero: in this network namespace */
+    struct wire_address far, door; /* without ports: in this network namespace */
+    unsigned dials;
 };
 
 /* Takes in one channel of what was left. 0 or -ENOMEM. */
@@ -26,6 +27,8 @@ struct channel *former_first(void);
 /* The identity that the channel speaks under when it is a former run's; else NULL. */
 const struct wire_id *former_self(const struct channel *);
 const struct wire_address *former_far(const struct channel *);
+const struct wire_address *former_door(const struct channel *);
+const struct wire_address *former_next(struct channel *); /* as far_next() */
 
 /* True when a former run has to be heard by that peer first; also: not by this one, but one before it. */
 bool former_waits(const struct wire_id *peer, const struct channel *before);

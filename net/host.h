@@ -3,6 +3,7 @@
 #define KEN_NET_HOST_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* True for the descriptors that libken keeps for itself (store, log, tracker, ...). */
@@ -19,12 +20,18 @@ const uint8_t *session_identity(void);
 struct progress;
 struct progress *session_progress(void);
 
+/* An output has left, and nothing was noted of it yet. May not return. */
+void session_output_left(void);
+
 /* net/ has mapped memory or changed a protection: the list of areas is to be read again. */
 void session_layout_changed(void);
 
 /* Whether a shared mapping showed the file with that inode number at the last commit, and whether mappings have changed since. */
 bool session_mapped(uint64_t inode);
 bool session_layout_changing(void);
+
+/* Many pages are about to be written by net/: a hint for the tracker. */
+void session_will_write(const void *at, size_t bytes);
 
 /* Peers on other hosts, in the window; NULL: none are listed. */
 struct remote;

@@ -3,6 +3,7 @@
 #include "heap/fault.h"
 #include "net/host.h"
 #include "net/pool.h"
+#include "heap/room.h"
 #include "heap/say.h"
 #include "heap/disk.h"
 #include "heap/sys.h"
@@ -34,7 +35,7 @@ static long open_journal(struct inbox *in)
     int directory = session_store_dirfd();
     if (directory < 0)
         return -ENOENT;
-    long fd = sys(SYS_openat, directory, in->name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    long fd = sys_fd(SYS_openat, directory, in->name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0)
         return fd;
     struct stat s;

@@ -1,4 +1,5 @@
 #include "net/key_file.h"
+#include "heap/room.h"
 #include "heap/say.h"
 #include "heap/sys.h"
 
@@ -69,7 +70,7 @@ static int load(const char *path, struct auth_key *key, const char **what)
 {
     unsigned char bytes[KEY_FILE_MOST + 1];
     /* Not blocking: a FIFO's open would wait. */
-    long fd = sys(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    long fd = sys_fd(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0) {
         *what = "cannot be opened";
         return (int)fd;

@@ -26,6 +26,10 @@
 #define FINISHED_KEPT 256
 #define PROBES 10
 #define PROBE_MS 5000        /* how long a peer may take to say who it is */
+#define HEAVY_SAID (1UL << 20)
+#define HEAVY_TAKEN (1UL << 20) /* half of STREAM_WINDOW_MOST, less of CHANNEL_DATAGRAMS */
+#define SERVE_BYTES (64UL << 10)
+#define HEAVY_FRAMES (CHANNEL_FRAMES / 4)
 
 struct peers peers;
 
@@ -133,6 +137,7 @@ void peers_fill_hello(const struct channel *c, struct wire_hello *h)
     peers_know_self();
     h->magic = WIRE_MAGIC;
     h->version = WIRE_VERSION;
+    h->door = far_own_door();
     const struct wire_id *former = former_self(c);
     h->id = former ? *former : peers.self;
     /* Who hears that this run came in the place of a former one takes that for over. */
@@ -264,7 +269,7 @@ static long probe(const char *name, struct wire_hello *h)
 static int dial(struct channel *c)
 {
     char name[TRANSPORT_NAME];
-    const struct wire_address *far = c->former ? former_far(c) : far_address(c);
+    const struct wire_address *far = c->former ? former_next(c) : far_next(c);
     if (far)
         return transport_connect_far(far, c);
     id_name(name, &c->peer);
@@ -282,9 +287,10 @@ struct channel *peers_ask(const char *name)
     struct wire_hello h;
     if (!peers_know_self())
         return NULL;
-    /* Who listens there and hangs up is a peer in trouble, or on its way out: it answers in its next incarnation, or is gone. */
+    /* Who listens there and hangs up is a peer in trouble, or on its way out: it answers in its next incarnation, or as the child that
+     * has its place, or is gone. */
     long r = -ECONNRESET;
-    for (int attempt = 0; attempt < PROBES && (r == -ECONNRESET || r == -EPIPE); attempt++) {
+    for (int attempt = 0; attempt < PROBES && (r == -ECONNRESET || r == -EPIPE || (r == -ECONNREFUSED && attempt > 1)); attempt++) {
         if (attempt)
             sys(SYS_poll, NULL, 0, RETRY_MS);
         r = probe(name, &h);
@@ -314,6 +320,17 @@ void peers_introduced(unsigned protocol, const struct wire_address *a, const str
     far_note(c, a);
     peers_learn((enum protocol)protocol, a, c);
     peers_reach(c);
+    stream_call_again();
+}
+
+void peers_met_far(struct channel *c, const struct wire_address *other, uint16_t door)
+{
+    struct wire_address at = *other;
+    if (c->former)
+        return;
+    at.port = door;
+    at.door = door != 0;
+    far_note_door(c, &at);
 }
 
 /* --- keeping in touch ---------------------------------------------------------------------------- */
@@ -334,7 +351,7 @@ static bool look_for_successor(const struct channel *c)
         char name[TRANSPORT_NAME];
         struct wire_hello h;
         address_name(name, (enum protocol)at[i].protocol, &at[i].at);
-        if (peers_awaited(&at[i].at))
+        if (peers_is_far(&at[i].at))
             transport_ask_far(at[i].protocol, &at[i].at);
         else if (probe(name, &h) == 0 && !wire_same_id(&h.id, &c->peer) && h.place && h.place == c->place) {
             replace_old(&h);
@@ -348,6 +365,8 @@ void peers_tick(void)
 {
     if (stream_any_pending() && stream_pass_on())
         transport_alarm(RETRY_MS);
+    if (stream_call_again())
+        transport_alarm(peers.retries < RETRIES ? RETRY_MS : RETRY_LATER_MS);
     bool look = ++peers.retries % LOOK_EVERY == 0;
     for (struct channel *c = former_first(); c; c = c->next)
         peers_reach(c);
@@ -384,6 +403,7 @@ bool peers_deliver(struct channel *c, const struct wire_head *h, const unsigned 
 {
     if (c->former)
         return true; /* that run is over */
+    peers.heard++;
     switch (h->kind) {
     case WIRE_DATAGRAM:
         return datagram_deliver(c, h, body);
@@ -399,14 +419,36 @@ int peers_produce(struct channel *c, struct wire_head head, const void *front, s
                   const struct iovec *v, int count, size_t skip, size_t length)
 {
     int r = channel_produce(c, head, front, front_length, v, count, skip, length);
-    if (r == 0)
+    if (r == 0) {
         outbox.frames++;
+        peers.said += length;
+    }
     return r;
+}
+
+void peers_took(size_t bytes)
+{
+    peers.taken += bytes;
+}
+
+void peers_serve(void)
+{
+    if (peers.said - peers.served < SERVE_BYTES)
+        return;
+    peers.served = peers.said;
+    transport_pump();
+}
+
+bool peers_heavy(void)
+{
+    return peers.said >= HEAVY_SAID || peers.taken >= HEAVY_TAKEN || peers.heard >= HEAVY_FRAMES;
 }
 
 void peers_committed(void)
 {
     outbox.frames = 0;
+    if (peers.said || peers.taken || peers.heard)
+        peers.said = peers.served = peers.taken = peers.heard = 0;
     if (!peers.channels && !former_first())
         return;
     bool finished = false;
@@ -449,8 +491,11 @@ void peers_resume(void)
 {
     transport_inherit(true);
     publish_all();
+    far_resume();
     transport_inherit(false);
     peers_reach_for_formers();
+    if (stream_call_again())
+        transport_alarm(RETRY_MS);
     if (!peers.channels)
         return;
     peers_listen();
@@ -464,5 +509,5 @@ void peers_resume(void)
 
 bool peers_any(void)
 {
-    return peers.channels;
+    return peers.channels || stream_any_uncalled();
 }

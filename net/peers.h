@@ -24,6 +24,7 @@ bool peers_any(void);
 
 /* A child of fork that may become the program: as long as it is not, there are no peers, and it has no names. */
 void peers_stand_by(bool on);
+bool peers_stands_by(void);
 
 /* After each commit: what the turn produced leaves, what it took in is acknowledged. */
 void peers_committed(void);
@@ -46,12 +47,23 @@ int peers_inherit(const void *unsent);
 /* True when frames were taken in that no commit covers yet. */
 bool peers_owe(void);
 
+/* The turn carries so much that it is to be ended: whoever it came from, or goes to, need not wait for the program to come to
+ * rest, and while the one side commits the other one has something to do. */
+bool peers_heavy(void);
+
+/* The program goes on saying things: what the kernel had no room for before may leave now, and peers may have answered. To be
+ * called at each piece; it looks at them now and then only. */
+void peers_serve(void);
+
+/* The program consumed bytes of a peer's. */
+void peers_took(size_t bytes);
+
 /* The peer that has the address, or NULL: it is a plain process's, or nobody's. May exchange a greeting. */
 struct channel *peers_find(enum protocol, const struct wire_address *);
 
-/* An address on another host, under libken for certain (KEN_PEERS), whose process has not answered yet: peers_find() has
- * asked. Wait, and find it again; nothing may be sent to it as it is. */
-bool peers_awaited(const struct wire_address *);
+/* An address that is under libken for certain (KEN_PEERS), whose process has not answered yet: peers_find() has asked. Wait, and
+ * find it again; nothing may be sent to it as it is. An address of this host is not when a plain process has it. */
+bool peers_awaited(enum protocol, const struct wire_address *);
 
 /* address_source(), for other hosts as well. */
 struct wire_address peers_source(const struct wire_address *local, const struct wire_address *to);
@@ -66,6 +78,10 @@ int peers_produce(struct channel *, struct wire_head, const void *front, size_t 
 /* The socket has an address now (bound, or listening): peers may find it. */
 void peers_publish(int fd, struct description *);
 void peers_unpublish(const struct fd_socket *);
+
+/* How well a socket that is bound to `local`, and published, fits what comes to that address, as the kernel has it: 0 not at all; its
+ * address before the wildcard, and that before the one of IPv6, if that takes IPv4, too. */
+int peers_fit(const struct fd_socket *, const struct wire_address *local, const struct wire_address *to);
 
 /* Before a bound socket listens, and before sockets are made again: whoever finds the address in the kernel finds its name,
  * too, and takes it for no plain process. */

@@ -56,8 +56,8 @@ static int put(struct unsent_writer *w, const struct channel *c)
     static struct unsent_address addresses[ADDRESSES];
     const struct channel *own = c->former ? peers_channel(&c->peer) : c;
     unsigned count = own ? peers_addresses(own, addresses, ADDRESSES) : 0;
-    return unsent_put(w, c, c->former ? former_self(c) : &peers.self, c->former ? former_far(c) : far_address(c), addresses,
-                      count);
+    return unsent_put(w, c, c->former ? former_self(c) : &peers.self, c->former ? former_far(c) : far_address(c),
+                      c->former ? former_door(c) : far_door(c), addresses, count);
 }
 
 static int write_unsent(int directory)
@@ -122,6 +122,8 @@ static int inherit(const struct unsent_channel *u)
     c->place = u->place;
     if (u->far.port)
         far_note(c, &u->far);
+    if (u->door.port)
+        far_note_door(c, &u->door);
     for (uint32_t i = 0; i < u->addresses; i++)
         peers_learn((enum protocol)unsent_addresses(u)[i].protocol, &unsent_addresses(u)[i].at, c);
     return 0;

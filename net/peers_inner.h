@@ -14,6 +14,10 @@ struct peers {
     struct channel *channels;
     unsigned retries;
     uint64_t suspect; /* the epoch of a hello that did not fit */
+    uint64_t said;    /* bytes that this turn sent */
+    uint64_t served;  /* `said` when peers were served last */
+    uint64_t taken;   /* bytes that it gave to the program */
+    uint32_t heard;   /* frames that it took in */
     bool unsent;      /* the store may have a file of what former runs left, or this one leaves */
 };
 
@@ -28,6 +32,9 @@ struct channel *peers_make_channel(const struct wire_id *);
 
 /* The peer's run is over: nothing is to be sent to it, and its addresses may be somebody else's. */
 void peers_retire(struct channel *);
+
+/* Listed, and not an address of this host: it is asked over TCP. */
+bool peers_is_far(const struct wire_address *);
 
 /* Makes a transport, now or a little later, unless there is one; not while a former run is to be heard first. */
 void peers_reach(struct channel *);

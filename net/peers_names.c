@@ -6,6 +6,7 @@
 #include "net/pool.h"
 #include "net/trouble.h"
 #include "net/unsent.h"
+#include "heap/room.h"
 #include "heap/sys.h"
 
 #include <fcntl.h>
@@ -86,22 +87,34 @@ unsigned peers_addresses(const struct channel *c, struct unsent_address *to, uns
     return n;
 }
 
-/* The source that the kernel takes for what goes there. */
-static bool kernel_source(const struct wire_address *a, struct wire_address *from)
+/* The source that the kernel takes for what goes there: 0 or -errno. */
+static long ask_kernel(const struct wire_address *a, struct wire_address *from)
 {
     int domain = address_is_v4(a) ? AF_INET : AF_INET6;
     struct sockaddr_storage to;
     socklen_t length = sizeof to;
     /* Without it an address of our own would count as a plain process's. */
-    long fd = trouble_none(sys(SYS_socket, domain, SOCK_DGRAM | SOCK_CLOEXEC, 0), "learn whose an address is");
+    long fd = trouble_none(sys_fd(SYS_socket, domain, SOCK_DGRAM | SOCK_CLOEXEC, 0), "learn whose an address is");
     if (fd < 0)
-        return false;
+        return fd;
     long r = sys(SYS_connect, fd, &to, address_write(a, domain, &to, sizeof to));
     trouble_none(r == -EAGAIN ? -ENOBUFS : r, "learn whose an address is"); /* EAGAIN: all ports are taken */
     if (r == 0)
         r = sys(SYS_getsockname, fd, &to, &length);
     sys(SYS_close, fd);
-    return r == 0 && address_read(from, &to, length);
+    return r == 0 && !address_read(from, &to, length) ? -EINVAL : r;
+}
+
+static bool kernel_source(const struct wire_address *a, struct wire_address *from)
+{
+    return ask_kernel(a, from) == 0;
+}
+
+/* Of a network that this host is in; a socket that was not told to may not send there. */
+static bool is_broadcast(const struct wire_address *a)
+{
+    struct wire_address from;
+    return address_is_v4(a) && ask_kernel(a, &from) == -EACCES;
 }
 
 /* An address of this host, other than the loopback ones: the source of what is sent there is the address itself. */
@@ -111,9 +124,14 @@ static bool is_own(const struct wire_address *a)
     return address_is_loopback(a) || (kernel_source(a, &from) && !memcmp(from.bytes, a->bytes, sizeof a->bytes));
 }
 
-bool peers_awaited(const struct wire_address *a)
+bool peers_is_far(const struct wire_address *a)
 {
     return far_listed(a) && !is_own(a);
+}
+
+bool peers_awaited(enum protocol p, const struct wire_address *a)
+{
+    return far_listed(a) && !(p == PROTOCOL_UDP && is_broadcast(a)) && (!is_own(a) || !address_is_held(p, a));
 }
 
 struct wire_address peers_source(const struct wire_address *local, const struct wire_address *to)
@@ -148,6 +166,11 @@ void peers_stand_by(bool on)
     stands_by = on;
 }
 
+bool peers_stands_by(void)
+{
+    return stands_by;
+}
+
 struct channel *peers_find(enum protocol p, const struct wire_address *a)
 {
     if (stands_by)
@@ -160,11 +183,12 @@ struct channel *peers_find(enum protocol p, const struct wire_address *a)
     /* A connection is for long: that nobody was there a moment ago says nothing about now. */
     if (p == PROTOCOL_UDP && plain[i].protocol == p + 1 && wire_same_address(&plain[i].address, a) && now - plain[i].asked < PLAIN_TICKS)
         return NULL;
-    if (peers_awaited(a)) {
+    bool to_all = p == PROTOCOL_UDP && is_broadcast(a);
+    if (!to_all && peers_is_far(a)) {
         transport_ask_far(p, a);
         return NULL;
     }
-    struct channel *c = is_own(a) ? ask_all(p, a) : NULL;
+    struct channel *c = !to_all && is_own(a) ? ask_all(p, a) : NULL;
     if (c) {
         peers_learn(p, a, c);
         return c;
@@ -208,6 +232,17 @@ static uint8_t listen_at(const struct fd_socket *s, const struct wire_address *a
 static bool is_both(int fd, const struct wire_address *a)
 {
     return address_is_wildcard(a) && !address_is_v4(a) && takes_v4_too(fd);
+}
+
+int peers_fit(const struct fd_socket *s, const struct wire_address *local, const struct wire_address *to)
+{
+    if (local->port != to->port)
+        return 0;
+    if (!address_is_wildcard(local))
+        return wire_same_address(local, to) ? 3 : 0;
+    if (address_is_v4(local) == address_is_v4(to))
+        return 2;
+    return s->published == 2;
 }
 
 void peers_announce(int fd, struct description *d)
@@ -264,7 +299,7 @@ void peers_publish(int fd, struct description *d)
     if (stands_by || !fits || s->published || !s->local || !address_read(&a, &s->local->at, s->local->length) || !a.port)
         return;
     s->published = listen_at(s, &a, is_both(fd, &a));
-    far_publish(fd, s, &a);
+    far_publish(a.port);
     if (s->type == SOCK_DGRAM)
         datagram_attach(d);
 }
@@ -273,9 +308,9 @@ void peers_unpublish(const struct fd_socket *s)
 {
     struct wire_address a;
     char name[TRANSPORT_NAME];
+    far_unpublish(s);
     if (!s->published || !s->local || !address_read(&a, &s->local->at, s->local->length))
         return;
-    far_unpublish(&a);
     address_name(name, protocol_of(s), &a);
     transport_unlisten(name);
     if (s->published == 2) {

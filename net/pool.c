@@ -8,13 +8,15 @@
 
 #define POOL_BYTES (512UL << 20)
 #define STEP (64UL << 10) /* how far the high-water mark moves at least */
-#define CLASSES 16        /* 32 bytes << class */
+#define CLASSES 60        /* 16, 32, 48, 64, 80, 96, 112, 128, 160 ... 1 MiB */
 
 struct block {
     uint32_t class;
     uint32_t taken;
     struct block *next; /* of the free list; the block's own bytes begin at 16 */
 };
+
+_Static_assert(sizeof(struct block) == POOL_COST, "a block's head");
 
 static struct {
     char *base;
@@ -64,20 +66,33 @@ static struct block *carve(size_t bytes)
     return b;
 }
 
+/* The class of blocks of at least that length, 1 to 1 MiB, and how long they are. */
+static uint32_t class_of(size_t bytes, size_t *length)
+{
+    unsigned top = 63 - (unsigned)__builtin_clzl((bytes - 1) | 1), shift = top > 6 ? top - 2 : 4;
+    size_t quarter = (bytes - 1) >> shift;
+    *length = (quarter + 1) << shift;
+    return (uint32_t)((shift - 4) * 4 + quarter);
+}
+
 void *pool_take(size_t bytes)
 {
-    uint32_t class = 0;
-    while (class < CLASSES && (32UL << class) < bytes + sizeof(struct block))
-        class++;
-    if (class == CLASSES)
+    size_t length;
+    if (bytes > POOL_BLOCK_MAX)
         return NULL;
+    uint32_t class = class_of(bytes + sizeof(struct block), &length);
     struct block *b = pool.free[class];
     if (b)
         pool.free[class] = b->next;
-    else if (!(b = carve(32UL << class)))
+    else if (!(b = carve(length)))
         return NULL;
     *b = (struct block){.class = class, .taken = 1};
     return b + 1;
+}
+
+size_t pool_room(void)
+{
+    return POOL_BYTES - pool.used;
 }
 
 void pool_span(uintptr_t *start, uintptr_t *end)

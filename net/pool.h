@@ -1,8 +1,8 @@
 /* Blocks of memory for net/'s own state, in the image.
  *
- * Not the program's malloc: a handler may interrupt it. Power-of-two classes from 32 bytes to 1 MiB in
- * one reserved stretch of addresses that is made usable up to a high-water mark; a freed block is kept
- * for the next of its class. Not thread-safe.
+ * Not the program's malloc: a handler may interrupt it. Classes up to 1 MiB, four to each doubling, in one
+ * reserved stretch of addresses that is made usable up to a high-water mark; a freed block is kept for the
+ * next of its class. Not thread-safe.
  */
 #ifndef KEN_NET_POOL_H
 #define KEN_NET_POOL_H
@@ -10,7 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define POOL_BLOCK_MAX ((1UL << 20) - 16) /* the longest block */
+#define POOL_COST 16UL /* bytes of each block that are the pool's */
+#define POOL_BLOCK_MAX ((1UL << 20) - POOL_COST) /* the longest block */
 
 /* Returns `bytes` of memory, not cleared, 16-byte aligned; NULL when too long or out of memory. */
 void *pool_take(size_t bytes);
@@ -20,6 +21,9 @@ void *pool_copy(const void *from, size_t bytes);
 
 /* Gives a block back; NULL is nothing. */
 void pool_give(void *block);
+
+/* How many bytes may be carved at least, as far as addresses go: freed blocks are not counted. */
+size_t pool_room(void);
 
 /* Where all blocks lie; empty before the first. */
 void pool_span(uintptr_t *start, uintptr_t *end);

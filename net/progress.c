@@ -2,6 +2,7 @@
 #include "net/progress.h"
 #include "heap/fault.h"
 #include "net/host.h"
+#include "heap/room.h"
 #include "heap/sys.h"
 
 #include <fcntl.h>
@@ -138,7 +139,7 @@ static bool open_source(void)
 {
     if (source >= 0)
         return true;
-    long fd = sys(SYS_memfd_create, "ken-outbox", MFD_CLOEXEC);
+    long fd = sys_fd(SYS_memfd_create, "ken-outbox", MFD_CLOEXEC);
     if (fd < 0)
         return false;
     source = (int)fd_move_high((int)fd);

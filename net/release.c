@@ -9,10 +9,12 @@
  */
 #define _GNU_SOURCE
 #include "net/outbox.h"
+#include "heap/fault.h"
+#include "net/host.h"
 #include "net/inbox.h"
 #include "net/nameless.h"
-#include "heap/fault.h"
 #include "net/progress.h"
+#include "heap/room.h"
 #include "heap/sys.h"
 
 #include <fcntl.h>
@@ -77,6 +79,7 @@ static bool release_one(struct output *o)
             return true;
         }
         FAULT("release.emitted");
+        session_output_left();
         outbox_left(o, (uint32_t)r);
         if (o->done >= o->length || o->kind == OUTPUT_DATAGRAM)
             outbox_settle(o);
@@ -188,7 +191,7 @@ void outbox_drain(void)
 
 void outbox_orphan(int fd)
 {
-    long duplicate = sys(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 512);
+    long duplicate = sys_fd(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 512);
     if (duplicate < 0)
         return;
     for (uint32_t i = 0; i < outbox.count; i++) {

@@ -2,6 +2,7 @@
 #include "net/address.h"
 #include "net/address_resolve.h"
 #include "net/key_file.h"
+#include "heap/room.h"
 #include "heap/say.h"
 #include "heap/sys.h"
 
@@ -104,14 +105,14 @@ int remote_dial(struct remote *r, const struct wire_address *to, struct link *l)
     struct sockaddr_storage at;
     if (!allowed(r, to))
         return -ENOKEY;
-    long fd = sys(SYS_socket, domain_of(to), SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    long fd = sys_fd(SYS_socket, domain_of(to), SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return (int)fd;
     fd = fd_move_high((int)fd);
     tune(fd);
     long e = sys(SYS_connect, fd, &at, address_write(to, domain_of(to), &at, sizeof at));
     if (e == 0 || e == -EINPROGRESS)
-        e = open_link(r, l, (int)fd, AUTH_CONNECTS);
+        e = open_link(r, l, (int)fd, to->door ? AUTH_ACCEPTS : AUTH_CONNECTS);
     if (e < 0)
         sys(SYS_close, fd);
     return (int)e;
@@ -121,7 +122,7 @@ long remote_listen(const struct wire_address *at, bool v6_only, bool beside)
 {
     struct sockaddr_storage name;
     int domain = domain_of(at);
-    long fd = sys(SYS_socket, domain, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    long fd = sys_fd(SYS_socket, domain, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return fd;
     fd = fd_move_high((int)fd);
@@ -148,11 +149,11 @@ static int reset(long fd, int error)
     return error;
 }
 
-int remote_accept(struct remote *r, int listener, struct link *l, struct wire_address *from, long *ticket)
+int remote_accept(struct remote *r, int listener, bool door, struct link *l, struct wire_address *from, long *ticket)
 {
     struct sockaddr_storage name;
     socklen_t length = sizeof name;
-    long fd = sys(SYS_accept4, listener, &name, &length, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    long fd = sys_fd(SYS_accept4, listener, &name, &length, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (fd < 0)
         return (int)fd;
     fd = fd_move_high((int)fd);
@@ -166,7 +167,7 @@ int remote_accept(struct remote *r, int listener, struct link *l, struct wire_ad
         return reset(fd, (int)*ticket);
     }
     tune(fd);
-    int e = open_link(r, l, (int)fd, AUTH_ACCEPTS);
+    int e = open_link(r, l, (int)fd, door ? AUTH_CONNECTS : AUTH_ACCEPTS);
     if (e == 0)
         return 0;
     auth_gate_leave(&r->gate, *ticket);

@@ -32,17 +32,18 @@ static inline bool remote_any(const struct remote *r)
     return r && r->list.entries;
 }
 
-/* Begins to connect to a listed address. 0: the link is open; push it when the descriptor is writable. -ENOKEY: not
- * without a key (the line was written); else an error of the kernel's. */
+/* Begins to connect to a listed address, or to a door (to->door). 0: the link is open; push it when the descriptor is
+ * writable. -ENOKEY: not without a key (the line was written); else an error of the kernel's. At a door this side says
+ * nothing before the other has proven the key: the port may be a plain process's by now. */
 int remote_dial(struct remote *, const struct wire_address *to, struct link *);
 
 /* A listening TCP socket of libken's own at an address that the program uses, for UDP or, `beside` it, for TCP. Returns its descriptor or -errno
  * (-EADDRINUSE: some program has it). */
 long remote_listen(const struct wire_address *at, bool v6_only, bool beside);
 
-/* Takes the next connection: 0, the link open, *from who it is, and *ticket to be left at the gate when link_ready()
+/* Takes the next connection, to a door or not: 0, the link open, *from who it is, and *ticket to be left at the gate when link_ready()
  * or closed. -EAGAIN: there is none. Other errors: one was dropped; call again. Who is not listed is reset, unheard. */
-int remote_accept(struct remote *, int listener, struct link *, struct wire_address *from, long *ticket);
+int remote_accept(struct remote *, int listener, bool door, struct link *, struct wire_address *from, long *ticket);
 
 /* The time of the gate and of complaints. */
 uint64_t remote_now_ms(void);

@@ -10,6 +10,7 @@
 #include "net/adopt.h"
 #include "net/file_locks.h"
 #include "net/inbox.h"
+#include "net/landing.h"
 #include "net/nameless.h"
 #include "net/pool.h"
 #include "net/stream.h"
@@ -275,6 +276,7 @@ static void lock_records(void)
 int fd_reopen(void)
 {
     transport_boot();
+    landing_boot();
     stream_boot();
     peers_announce_again();
     progress_reopen();

@@ -121,7 +121,7 @@ static long bind_again(int fd, const struct fd_socket *s)
         return 0;
     if ((r = unlink_stale(s->local)))
         return r;
-    far_prepare(fd, s);
+    far_prepare(fd, s, &s->local->at, s->local->length);
     for (int waited = 0; waited <= PORT_WAIT_MS; waited += 10) {
         r = sys(SYS_bind, fd, &s->local->at, s->local->length);
         if (r != -EADDRINUSE)

@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "net/stream.h"
 #include "net/address.h"
+#include "net/landing.h"
 #include "net/peers_inner.h"
 #include "net/pool.h"
 #include "net/stream_bell.h"
@@ -10,8 +11,8 @@
 #include <netinet/tcp.h>
 
 struct stream *stream_first;
-static uint32_t last_id;
 static unsigned pending; /* that no accept() has taken yet */
+static size_t widened;   /* of STREAM_WIDENED */
 
 struct stream *stream_of(const struct description *d)
 {
@@ -35,18 +36,25 @@ static struct stream *find(const struct channel *c, uint32_t id, bool opened_her
     return NULL;
 }
 
-static struct stream *make(struct channel *c, uint32_t id, bool opened_here)
+struct stream *stream_make(struct channel *c, uint32_t id, bool opened_here)
 {
     struct stream *s = pool_take(sizeof *s);
     if (!s)
         return NULL;
     *s = (struct stream){
-        .next = stream_first, .channel = c, .id = id, .opened_here = opened_here, .of = -1, .listener = -1, .bell = -1};
+        .next = stream_first, .channel = c, .id = id, .opened_here = opened_here, .of = -1, .listener = -1, .bell = -1,
+        .granted = STREAM_WINDOW, .window = STREAM_WINDOW};
     if (s->next)
         s->next->before = s;
     s->same = *place(id, opened_here);
     *place(id, opened_here) = s;
     return stream_first = s;
+}
+
+static void drop(struct chunk *k)
+{
+    landing_drop(k->bytes);
+    pool_give(k);
 }
 
 void stream_destroy(struct stream *s)
@@ -58,12 +66,14 @@ void stream_destroy(struct stream *s)
     *(s->before ? &s->before->next : &stream_first) = s->next;
     if (s->next)
         s->next->before = s->before;
+    stream_called(s);
     while (s->first) {
         struct chunk *k = s->first;
         s->first = k->next;
-        pool_give(k);
+        drop(k);
     }
     bell_remove(s);
+    widened -= s->window - STREAM_WINDOW;
     pool_give(s);
 }
 
@@ -72,69 +82,6 @@ int stream_tell(struct stream *s, enum wire_kind kind, uint64_t value)
     struct wire_head head = {
         .kind = (uint16_t)kind, .flags = s->opened_here ? WIRE_OPENER : 0, .stream = s->id, .value = value};
     return s->channel ? peers_produce(s->channel, head, NULL, 0, NULL, 0, 0, 0) : 0;
-}
-
-/* --- connecting ---------------------------------------------------------------------------------- */
-
-/* The port that the kernel would take; the number is free again at once, but that is how numbers are. */
-static bool local_name(int fd, const struct fd_socket *sock, const struct wire_address *to, struct wire_address *local)
-{
-    struct sockaddr_storage a;
-    socklen_t length = sizeof a;
-    if (!sock->bound) {
-        struct wire_address any = {0}, from;
-        memcpy(any.bytes, to->bytes, 12);
-        from = peers_source(&any, to);
-        from.port = 0;
-        trouble_none(sys(SYS_bind, fd, &a, address_write(&from, sock->domain, &a, sizeof a)), "choose a port");
-    }
-    length = sizeof a;
-    if (sys(SYS_getsockname, fd, &a, &length) < 0 || !address_read(local, &a, length))
-        return false;
-    *local = peers_source(local, to);
-    return true;
-}
-
-int stream_connect(int fd, struct description *d, const void *address, size_t length)
-{
-    struct wire_address to;
-    struct wire_route route;
-    if (!address_read(&to, address, length) || address_is_group(&to))
-        return 1;
-    route.to = address_target(&to);
-    struct channel *c = peers_find(PROTOCOL_TCP, &route.to);
-    if (!c && peers_awaited(&route.to))
-        return -ENOBUFS;
-    if (!c || !(stream_of(d) || local_name(fd, d->socket, &route.to, &route.from)))
-        return 1;
-    if (stream_of(d)) { /* it was refused before, and asks again */
-        route.from = stream_of(d)->local;
-        stream_destroy(stream_of(d));
-        d->socket->stream = NULL;
-    }
-    struct stream *s = make(c, ++last_id, true);
-    long bell = s ? bell_make(s) : -ENOBUFS;
-    if (bell < 0) {
-        if (s)
-            stream_destroy(s);
-        return (int)bell;
-    }
-    s->state = STREAM_CONNECTING;
-    s->awaited = true;
-    s->local = route.from;
-    s->remote = route.to;
-    struct wire_head head = {.kind = WIRE_OPEN, .flags = WIRE_OPENER, .stream = s->id, .value = STREAM_WINDOW};
-    int r = peers_produce(c, head, &route, sizeof route, NULL, 0, 0, 0);
-    if (r == 0)
-        r = bell_replace(d, (int)bell);
-    if (r < 0) {
-        sys(SYS_close, bell);
-        stream_destroy(s);
-        return r;
-    }
-    stream_adopt(d, s);
-    bell_full(s, fd);
-    return 0;
 }
 
 enum stream_state stream_state(const struct description *d)
@@ -222,10 +169,30 @@ bool stream_any_pending(void)
 
 /* --- bytes --------------------------------------------------------------------------------------- */
 
+/* A program that keeps up with what comes gets more of it at a time, and the peer has less to wait for. */
+static void widen(struct stream *s)
+{
+    if (s->unread >= s->window / 2 || s->window >= STREAM_WINDOW_MOST || widened + s->window > STREAM_WIDENED)
+        return;
+    widened += s->window;
+    s->window *= 2;
+}
+
+/* When half of the window was read. A full channel may refuse it: then it is tried again at the next look. */
+static void grant(struct stream *s)
+{
+    if (s->ended || s->taken + s->window - s->granted < s->window / 2)
+        return;
+    widen(s);
+    if (stream_tell(s, WIRE_WINDOW, s->taken + s->window) == 0)
+        s->granted = s->taken + s->window;
+}
+
 void stream_consume(struct stream *s, size_t bytes)
 {
     s->unread -= bytes;
     s->taken += bytes;
+    peers_took(bytes);
     while (bytes) {
         struct chunk *k = s->first;
         size_t n = k->length - k->at < bytes ? k->length - k->at : bytes;
@@ -234,10 +201,9 @@ void stream_consume(struct stream *s, size_t bytes)
         if (k->at < k->length)
             break;
         s->first = k->next;
-        pool_give(k);
+        drop(k);
     }
-    if (!s->ended && s->taken - s->told >= STREAM_WINDOW / 4 && stream_tell(s, WIRE_WINDOW, s->taken) == 0)
-        s->told = s->taken;
+    grant(s);
 }
 
 static size_t copy(const struct stream *s, const struct iovec *v, int count, bool discard)
@@ -279,6 +245,7 @@ long stream_read(int fd, struct description *d, const struct iovec *v, int count
     }
     if (s->rings)
         bell_hush(s, fd);
+    grant(s);
     if (s->error)
         return stream_take_error(d);
     return s->ended || s->failed ? 0 : -EAGAIN;
@@ -286,10 +253,7 @@ long stream_read(int fd, struct description *d, const struct iovec *v, int count
 
 size_t stream_room(const struct stream *s)
 {
-    uint64_t out = s->sent - s->acknowledged;
-    if (out >= STREAM_WINDOW || !channel_room(s->channel))
-        return 0;
-    return STREAM_WINDOW - out;
+    return s->sent < s->limit && channel_room(s->channel) ? s->limit - s->sent : 0;
 }
 
 int stream_put(struct stream *s, const struct iovec *v, int count, size_t skip, size_t length)
@@ -319,9 +283,16 @@ long stream_write(int fd, struct description *d, const struct iovec *v, int coun
             break;
         done += n;
     }
-    if (s->sent - s->acknowledged >= STREAM_WINDOW)
+    if (s->sent >= s->limit)
         bell_full(s, fd);
     return done || !length ? (long)done : -EAGAIN;
+}
+
+size_t stream_writable(const struct description *d)
+{
+    const struct stream *s = stream_of(d);
+    bool broken = s->state == STREAM_CONNECTING || s->error || s->failed || s->deaf || !s->channel || (d->socket->shut & 2);
+    return broken ? 0 : stream_room(s);
 }
 
 size_t stream_unread(const struct description *d)
@@ -337,22 +308,28 @@ size_t stream_name(const struct description *d, bool peer, void *to, size_t leng
 
 /* --- from the peer ------------------------------------------------------------------------------- */
 
-static bool listens(const struct description *d, const struct wire_address *to)
+static int fit(const struct description *d, const struct wire_address *to)
 {
     struct wire_address local;
     const struct fd_socket *s = d->kind == FD_SOCKET ? d->socket : NULL;
     if (!s || s->type != SOCK_STREAM || s->state != SOCK_LISTENING || !s->local ||
-        !address_read(&local, &s->local->at, s->local->length) || local.port != to->port)
-        return false;
-    return address_is_wildcard(&local) || wire_same_address(&local, to);
+        !address_read(&local, &s->local->at, s->local->length))
+        return 0;
+    return peers_fit(s, &local, to);
 }
 
 static struct description *listener_of(const struct wire_address *to)
 {
-    for (int i = 0; i < fd_descriptions(); i++)
-        if (listens(fd_description(i), to))
-            return fd_description(i);
-    return NULL;
+    struct description *best = NULL;
+    int best_fit = 0;
+    for (int i = 0; i < fd_descriptions(); i++) {
+        int f = fit(fd_description(i), to);
+        if (f > best_fit) {
+            best = fd_description(i);
+            best_fit = f;
+        }
+    }
+    return best;
 }
 
 static bool opened(struct channel *c, const struct wire_head *h, const unsigned char *body)
@@ -360,8 +337,9 @@ static bool opened(struct channel *c, const struct wire_head *h, const unsigned 
     struct wire_route route;
     memcpy(&route, body, sizeof route);
     struct description *listener = listener_of(&route.to);
-    struct wire_head answer = {.kind = listener ? WIRE_ACCEPT : WIRE_REFUSE, .stream = h->stream};
-    struct stream *s = listener ? make(c, h->stream, false) : NULL;
+    struct wire_head answer = {
+        .kind = listener ? WIRE_ACCEPT : WIRE_REFUSE, .stream = h->stream, .value = listener ? STREAM_WINDOW : 0};
+    struct stream *s = listener ? stream_make(c, h->stream, false) : NULL;
     if (listener && !s)
         return false;
     if (s) {
@@ -369,6 +347,7 @@ static bool opened(struct channel *c, const struct wire_head *h, const unsigned 
         s->local = route.to;
         s->remote = route.from;
         s->listener = fd_index(listener);
+        s->limit = h->value;
         listener->socket->pending++;
         pending++;
         if (listener->bits & FD_LENT)
@@ -379,11 +358,14 @@ static bool opened(struct channel *c, const struct wire_head *h, const unsigned 
 
 static bool arrived(struct stream *s, const struct wire_head *h, const unsigned char *body)
 {
-    struct chunk *k = pool_take(sizeof *k + h->body);
+    struct chunk *k = pool_take(sizeof *k);
     if (!k)
         return false;
     *k = (struct chunk){.length = h->body};
-    memcpy(k->bytes, body, h->body);
+    if (!landing_keep(&k->bytes, body, h->body)) {
+        pool_give(k);
+        return false;
+    }
     if (s->first)
         s->last->next = k;
     else
@@ -405,6 +387,7 @@ bool stream_deliver(struct channel *c, const struct wire_head *h, const unsigned
     switch (h->kind) {
     case WIRE_ACCEPT:
         s->state = STREAM_OPEN;
+        s->limit = h->value;
         bell_drain(s);
         break;
     case WIRE_REFUSE:
@@ -413,8 +396,8 @@ bool stream_deliver(struct channel *c, const struct wire_head *h, const unsigned
     case WIRE_DATA:
         return s->failed || arrived(s, h, body);
     case WIRE_WINDOW:
-        if (h->value > s->acknowledged)
-            s->acknowledged = h->value;
+        if (h->value > s->limit)
+            s->limit = h->value;
         bell_drain(s);
         stream_window_opened(s);
         break;
@@ -455,7 +438,7 @@ long stream_reopen(struct description *d)
         bell_break(s, (int)fd);
     else if (s->ended || (d->socket->shut & 1))
         bell_end(s, stream_over(s));
-    if (!s->failed && (s->state == STREAM_CONNECTING || s->sent - s->acknowledged >= STREAM_WINDOW))
+    if (!s->failed && (s->state == STREAM_CONNECTING || s->sent >= s->limit))
         bell_full(s, (int)fd);
     return fd;
 }

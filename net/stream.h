@@ -10,7 +10,9 @@
 
 #include "net/peers.h"
 
-#define STREAM_WINDOW (256UL << 10) /* bytes on their way or unread, for each direction of each connection */
+#define STREAM_WINDOW (256UL << 10)    /* bytes on their way or unread, for each direction of each connection */
+#define STREAM_WINDOW_MOST (2UL << 20) /* the same where the program reads as fast as they come */
+#define STREAM_WIDENED (32UL << 20)    /* what all connections have beyond STREAM_WINDOW, together */
 #define STREAM_PIECE 32000u         /* bytes in one frame: with its head, just below a power of two */
 
 struct stream;
@@ -39,6 +41,9 @@ long stream_read(int fd, struct description *, const struct iovec *, int count, 
 /* Writes up to `length` bytes from `skip` on: how many, -EAGAIN (the window is closed), -EPIPE, -ECONNRESET. */
 long stream_write(int fd, struct description *, const struct iovec *, int count, size_t skip, size_t length);
 
+/* Bytes that can be written at once. */
+size_t stream_writable(const struct description *);
+
 /* Bytes that can be read at once. */
 size_t stream_unread(const struct description *);
 
@@ -60,7 +65,12 @@ bool stream_owns(int fd);
  * their bytes from now on (`child`: there is one). See stream_loan.c. */
 void stream_lend(void);
 void stream_forked(void);
+void stream_spawned(void); /* in one that borrows its parent's memory: nothing is written but the stack */
 void stream_lent(bool child);
+
+/* At each tick, and when somebody was introduced: connections to peers that had not answered are opened. True: some still wait. */
+bool stream_call_again(void);
+bool stream_any_uncalled(void);
 
 /* At each tick: connections that wait at listeners which children have as well. True: there are some. */
 bool stream_pass_on(void);

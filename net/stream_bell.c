@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "net/stream_bell.h"
 #include "net/trouble.h"
+#include "heap/room.h"
 #include "heap/sys.h"
 
 #include <sys/epoll.h>
@@ -23,13 +24,8 @@ bool stream_owns(int fd)
 
 static long away(int fd)
 {
-    int least = fd_highest + 1 > 960 ? fd_highest + 1 : 960;
-    long high = sys(SYS_fcntl, fd, F_DUPFD_CLOEXEC, least);
-    if (high < 0)
-        high = sys(SYS_fcntl, fd, F_DUPFD_CLOEXEC, fd_highest + 1);
-    if (high >= 0)
-        sys(SYS_close, fd);
-    return high;
+    long start = room_start();
+    return room_move(fd, fd_highest < start ? start : fd_highest + 1);
 }
 
 long bell_high(int fd)
@@ -52,7 +48,7 @@ void bell_close(int fd)
 long bell_make(struct stream *s)
 {
     int ends[2], small = SEND_BUFFER;
-    long r = sys(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends);
+    long r = sys_fd(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends);
     if (r < 0)
         return r;
     long high = bell_high(ends[1]);
@@ -87,7 +83,7 @@ static void watch_again(int fd)
     }
 }
 
-int bell_replace(const struct description *d, int made)
+int bell_put(const struct description *d, int made)
 {
     if (d->flags & O_NONBLOCK)
         sys(SYS_fcntl, made, F_SETFL, O_RDWR | O_NONBLOCK);
@@ -100,16 +96,25 @@ int bell_replace(const struct description *d, int made)
         while (r == -EBUSY || r == -EINTR);
         if (r < 0)
             return (int)r;
-        watch_again(fd);
     }
     sys(SYS_close, made);
     return 0;
 }
 
+int bell_replace(const struct description *d, int made)
+{
+    int r = bell_put(d, made);
+    for (int fd = 0; fd <= fd_highest && !r; fd++)
+        if (fd_slots[fd].description == fd_index(d) + 1)
+            watch_again(fd);
+    return r;
+}
+
 void bell_ring(struct stream *s)
 {
-    if (s->bell < 0 || s->rings >= RINGS_MAX)
+    if (s->bell < 0 || s->rings >= RINGS_MAX || (s->rings && s->rang == transport_looks()))
         return;
+    s->rang = transport_looks();
     if (trouble_none(sys(SYS_sendto, s->bell, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0), "wake a stream's reader") == 1)
         s->rings++;
 }

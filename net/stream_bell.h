@@ -11,7 +11,7 @@
 struct chunk {
     struct chunk *next;
     uint32_t length, at; /* [at, length) are unread */
-    char bytes[];
+    char *bytes;         /* landing.h */
 };
 
 struct stream {
@@ -30,20 +30,25 @@ struct stream {
     uint32_t waited;  /* ticks, there */
     int32_t bell;    /* libken's end of the doorbell, of this incarnation; -1 */
     uint32_t rings;  /* bytes in the doorbell */
+    uint32_t rang;   /* at which look at what came in: once at each is enough */
     bool full;       /* the program's end takes nothing more */
     bool awaited;    /* connect() has not told yet that it is open */
+    bool uncalled;   /* the peer does not know of it yet: nobody knows who that is (stream_call.c) */
     struct wire_address local, remote;
     struct loan *loans; /* to children of fork (stream_loan.c) */
     struct chunk *first, *last;
     size_t unread;
-    uint64_t taken, told;        /* bytes that the program consumed; what the peer was told of it */
-    uint64_t sent, acknowledged; /* bytes that went; what the peer's program consumed */
+    uint64_t taken, granted; /* bytes that the program consumed; that the peer may have sent */
+    uint64_t sent, limit;    /* bytes that went; that may have gone */
+    uint64_t window;         /* how many more than `taken` are granted the next time */
 };
 
 extern struct stream *stream_first; /* those that were accepted last come first */
 
 struct stream *stream_of(const struct description *);
+struct stream *stream_make(struct channel *, uint32_t id, bool opened_here);
 void stream_destroy(struct stream *);
+void stream_called(struct stream *); /* or given up */
 int stream_tell(struct stream *, enum wire_kind, uint64_t value); /* 0 or -errno: the channel is full */
 void stream_fail(struct stream *, int error);
 
@@ -71,7 +76,8 @@ void bell_close(int fd);
 /* Makes the pair; returns the program's end. */
 long bell_make(struct stream *);
 
-/* Puts the program's end at every number of the description, keeping flags and interest lists. */
+/* Puts the program's end at every number of the description, keeping its flags; bell_replace(): and its interest lists. */
+int bell_put(const struct description *, int made);
 int bell_replace(const struct description *, int made);
 
 void bell_ring(struct stream *);          /* input came */

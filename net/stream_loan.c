@@ -9,6 +9,7 @@
 #include "net/pool.h"
 #include "net/stream_bell.h"
 #include "net/trouble.h"
+#include "heap/room.h"
 #include "heap/sys.h"
 
 #include <poll.h>
@@ -32,7 +33,7 @@ static struct loan *loans;
 static bool lend(struct stream *s)
 {
     int ends[2];
-    if (trouble_none(sys(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), "lend a stream to a child") < 0)
+    if (trouble_none(sys_fd(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), "lend a stream to a child") < 0)
         return false;
     long high = trouble_none(bell_high(ends[1]), "lend a stream to a child");
     struct loan *l = high < 0 ? NULL : pool_take(sizeof *l);
@@ -94,21 +95,32 @@ void stream_lent(bool child)
         transport_alarm(RETRY_MS);
 }
 
+/* Interest lists are the parent's: an epoll that both have would tell it of what the child's end does, even after the parent has
+ * taken the connection off the list. */
+static void take_over(const struct stream *s)
+{
+    const struct description *d = fd_description(s->of);
+    const struct loan *l = s->loans;
+    int ends[2];
+    if (d && l && l->child_fd >= 0) {
+        bell_put(d, l->child_fd);
+    } else if (d && trouble_none(sys_fd(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), "end a child's stream") == 0) {
+        sys(SYS_close, ends[1]);
+        bell_put(d, ends[0]);
+    }
+}
+
+void stream_spawned(void)
+{
+    for (const struct stream *s = stream_first; s; s = s->next)
+        take_over(s);
+}
+
 void stream_forked(void)
 {
     for (struct stream *s = stream_first; s; s = s->next) {
-        const struct description *d = fd_description(s->of);
-        struct loan *l = s->loans;
         bell_remove(s);
-        if (d && l && l->child_fd >= 0) {
-            bell_replace(d, l->child_fd);
-        } else if (d) {
-            int ends[2];
-            if (trouble_none(sys(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), "end a child's stream") < 0)
-                continue;
-            sys(SYS_close, ends[1]);
-            bell_replace(d, ends[0]);
-        }
+        take_over(s);
     }
     for (struct loan *l = loans; l; l = l->next)
         sys(SYS_close, l->fd);
@@ -220,7 +232,7 @@ void stream_window_opened(struct stream *s)
 static void pass_on(struct stream *s, struct description *listener)
 {
     const struct sock_address *at = listener->socket->local;
-    long fd = sys(SYS_socket, listener->socket->domain, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    long fd = sys_fd(SYS_socket, listener->socket->domain, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0 || (fd = bell_high((int)fd)) < 0)
         return;
     long r = sys(SYS_connect, fd, &at->at, at->length);

@@ -2,6 +2,7 @@
 #include "net/fdtable.h"
 #include "net/host.h"
 #include "net/trouble.h"
+#include "heap/room.h"
 #include "heap/sys.h"
 #include "heap/window.h"
 
@@ -9,6 +10,7 @@
 #include <sys/timerfd.h>
 
 #define LOOK_EVERY 64
+#define SEND_BUFFER (1 << 20)
 
 struct table *transport_table;
 
@@ -35,7 +37,7 @@ bool transport_open_table(void)
         return true;
     struct table *t = window_alloc(sizeof *t);
     /* Without it all peers would be plain processes. */
-    long epoll = trouble_none(t ? sys(SYS_epoll_create1, EPOLL_CLOEXEC) : -ENOMEM, "speak to peers");
+    long epoll = trouble_none(t ? sys_fd(SYS_epoll_create1, EPOLL_CLOEXEC) : -ENOMEM, "speak to peers");
     if (epoll < 0)
         return false;
     t->epoll = (int)fd_move_high((int)epoll);
@@ -43,7 +45,7 @@ bool transport_open_table(void)
     t->epoch |= 1;
     transport_table = t;
     /* Made at once: it is needed when there are no descriptors. */
-    long timer = sys(SYS_timerfd_create, CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    long timer = sys_fd(SYS_timerfd_create, CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     t->timer = (int)fd_move_high((int)trouble_none(timer, "speak to peers"));
     transport_watch(EPOLL_CTL_ADD, t->timer, EPOLLIN, TAG_TIMER, 0);
     return true;
@@ -110,8 +112,11 @@ struct transport *transport_take_slot(struct channel *c, bool accepted)
 
 void transport_start(struct transport *t)
 {
+    int room = SEND_BUFFER;
     t->fd = t->link->fd;
     t->state = STATE_GREETING;
+    if (!t->far) /* TCP finds its own; as much as the system lets us have */
+        sys(SYS_setsockopt, t->fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
     transport_watch(EPOLL_CTL_ADD, t->fd, EPOLLIN, TAG_TRANSPORT, (uint32_t)(t - transport_table->transports));
     transport_table->open++;
 }
@@ -233,8 +238,8 @@ static void ring_timer(void)
     uint64_t ticks;
     sys(SYS_read, transport_table->timer, &ticks, sizeof ticks);
     transport_table->alarm_ms = 0;
-    if (transport_table->rest)
-        transport_listen_again();
+    transport_hold(0);
+    transport_hang_up_overdue();
     peers_tick();
 }
 
@@ -254,12 +259,18 @@ static bool quiet(void)
     return !look;
 }
 
+uint32_t transport_looks(void)
+{
+    return transport_table ? transport_table->looks : 0;
+}
+
 bool transport_pump(void)
 {
     struct epoll_event events[32];
     bool moved = false;
     if (!transport_table || quiet())
         return false;
+    transport_table->looks++;
     long n = sys(SYS_epoll_wait, transport_table->epoll, events, 32, 0);
     for (long i = 0; i < n; i++) {
         uint32_t index = (uint32_t)events[i].data.u64;

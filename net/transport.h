@@ -10,6 +10,8 @@
 
 #include "net/channel.h"
 
+#include <netinet/in.h>
+
 #define TRANSPORT_NAME 80 /* bytes of a listener's name, terminator included */
 
 struct transport;
@@ -33,6 +35,10 @@ void transport_inherit(bool on);
 
 void transport_unlisten(const char *name);
 
+/* It is open who this process is, as long as a child may take its place: who comes to its names waits there, for so long at most.
+ * 0: no longer. */
+void transport_hold(unsigned ms);
+
 /* A connection to who listens there: descriptor or -errno (-ECONNREFUSED: nobody; -EPERM: another user). */
 long transport_dial(const char *name);
 
@@ -40,9 +46,13 @@ long transport_dial(const char *name);
 int transport_connect(const char *name, struct channel *);
 
 /* Beyond this network namespace, over TCP (remote.h): the same for addresses. Asking tells peers_introduced(). */
-int transport_listen_far(const struct wire_address *, bool v6_only, bool beside);
+int transport_listen_far(const struct wire_address *, bool v6_only);
 void transport_unlisten_far(const struct wire_address *);
+void transport_unlisten_far_port(in_port_t); /* at all addresses */
 int transport_connect_far(const struct wire_address *, struct channel *);
+
+/* A door (peers_far.h) at that port, in network order; 0: at any. Returns its port, or -errno. */
+long transport_listen_door(uint16_t port);
 int transport_ask_far(unsigned protocol, const struct wire_address *);
 
 /* The transport that a channel uses; NULL when it has none that is ready. */
@@ -54,6 +64,9 @@ bool transport_pending(const struct channel *);
 /* Acts on everything that is ready. True when frames of channels were taken in. A process that only has names to be
  * found by is not asked for it each time: until transport_wake() it mostly returns at once, without a system call. */
 bool transport_pump(void);
+
+/* Counts the calls that looked, in this process. */
+uint32_t transport_looks(void);
 
 /* The descriptor of transport_fd() was waited for, or is ready. */
 void transport_wake(void);
@@ -87,6 +100,9 @@ struct channel *peers_greeted(const struct wire_hello *, struct channel *wanted,
 
 /* Who has that address on another host. */
 void peers_introduced(unsigned protocol, const struct wire_address *, const struct wire_hello *);
+
+/* A transport of that channel leads to that address on another host; its hello told of a door. */
+void peers_met_far(struct channel *, const struct wire_address *, uint16_t door);
 
 /* One frame, in order, once. False: out of memory, it is to come again. */
 bool peers_deliver(struct channel *, const struct wire_head *, const unsigned char *body);

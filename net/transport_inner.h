@@ -22,6 +22,7 @@ struct transport {
     bool accepted;
     bool far;                    /* over TCP, to another host */
     bool asks;                   /* dialed only to learn who has the address */
+    long overdue_ms;             /* dialed at a door that has said nothing yet: when to give it up; 0: never */
     uint8_t protocol;            /* of it */
     long ticket;                 /* its place at the gate */
     struct wire_address other;   /* far: where it leads */
@@ -39,8 +40,8 @@ struct transport {
 
 struct listener {
     int fd;
-    bool far;
-    bool rests; /* until the next alarm */
+    bool far, door;
+    in_port_t port; /* far: of the program's */
     char name[TRANSPORT_NAME];
 };
 
@@ -49,9 +50,10 @@ struct table {
     unsigned alarm_ms;
     unsigned open;   /* transports in use */
     unsigned passed; /* pumps that looked at nothing */
+    uint32_t looks;  /* and those that did */
     bool awake;
-    bool leaving;    /* the run is over */
-    bool rest;       /* some listener does */
+    bool held; /* the listeners are not watched */
+    bool leaving; /* the run is over */
     uint64_t epoch;
     unsigned used, listeners; /* high-water marks */
     struct transport transports[TRANSPORTS];
@@ -76,6 +78,7 @@ void transport_start(struct transport *);
 void transport_close(struct transport *);
 void transport_hang_up(struct transport *);
 void transport_fail(struct transport *, long error); /* the link broke */
+void transport_hang_up_overdue(void);
 
 /* Puts hello in front of what is to be sent. */
 void transport_put_hello(struct transport *);
@@ -89,10 +92,9 @@ void transport_want_out(struct transport *, bool on);
 /* Takes in what has arrived, a part of it when that is much. True when frames of the channel were taken in. */
 bool transport_receive(struct transport *);
 
-/* Lets in who waits there. Without a descriptor for it the listener rests a moment. */
-void transport_accept(struct listener *);
-void transport_accept_far(struct listener *);
-void transport_listen_again(void);
+/* Lets in who waits there. Without a descriptor for it the listeners rest a moment: epoll would tell of it again and again. */
+void transport_accept(const struct listener *);
+void transport_accept_far(const struct listener *);
 
 /* The abstract UNIX address of that name; its length. */
 socklen_t transport_abstract(struct sockaddr_un *, const char *name);

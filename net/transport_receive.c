@@ -43,6 +43,8 @@ static bool greeted(struct transport *t, const unsigned char *body)
     if (!c)
         return false;
     t->channel = c;
+    if (t->far)
+        peers_met_far(c, &t->other, hello.door);
     if (t->accepted)
         transport_put_hello(t);
     t->cursor = from;

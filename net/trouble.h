@@ -17,7 +17,8 @@ static inline bool trouble_is(long r)
 static inline long trouble_none(long r, const char *what)
 {
     if (trouble_is(r))
-        say_die_of(r, "cannot %s: %s; what was committed before is safe, start the same command again", what, say_error(r));
+        say_die_of(r, "cannot %s: %s%s; what was committed before is safe, start the same command again", what, say_error(r),
+                   r == -EMFILE ? " (raise the hard limit on descriptors, ulimit -Hn)" : "");
     return r;
 }
 

@@ -3,6 +3,7 @@
 #include "net/unsent.h"
 #include "net/fdtable.h"
 #include "heap/fault.h"
+#include "heap/room.h"
 #include "heap/say.h"
 #include "heap/sys.h"
 
@@ -43,14 +44,14 @@ static int append(struct unsent_writer *w, const void *data, size_t bytes)
 int unsent_begin(struct unsent_writer *w, int directory)
 {
     *w = (struct unsent_writer){.at = sizeof(struct unsent_head)};
-    long fd = sys(SYS_openat, directory, IN_THE_MAKING, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    long fd = sys_fd(SYS_openat, directory, IN_THE_MAKING, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     w->fd = (int)(fd < 0 ? fd : fd_move_high((int)fd));
     FAULT("unsent.begun");
     return w->fd < 0 ? w->fd : 0;
 }
 
 int unsent_put(struct unsent_writer *w, const struct channel *c, const struct wire_id *self, const struct wire_address *far,
-               const struct unsent_address *addresses, uint32_t count)
+               const struct wire_address *door, const struct unsent_address *addresses, uint32_t count)
 {
     struct unsent_channel u = {
         .self = *self,
@@ -66,6 +67,8 @@ int unsent_put(struct unsent_writer *w, const struct channel *c, const struct wi
     };
     if (far)
         u.far = *far;
+    if (door)
+        u.door = *door;
     for (uint64_t n = u.acked; n < u.produced; n++)
         u.bytes += channel_frame(c, n)->length;
     int r = append(w, &u, sizeof u);
@@ -83,7 +86,7 @@ int unsent_put(struct unsent_writer *w, const struct channel *c, const struct wi
 
 static int sync_directory(int directory)
 {
-    long fd = sys(SYS_openat, directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    long fd = sys_fd(SYS_openat, directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     long r = fd < 0 ? fd : sys(SYS_fsync, fd);
     if (fd >= 0)
         sys(SYS_close, fd);
@@ -197,7 +200,7 @@ static int judge(const struct unsent_head *head, size_t bytes)
 int unsent_map(int directory, const void **at, size_t *bytes)
 {
     struct stat s;
-    long fd = sys(SYS_openat, directory, UNSENT_FILE, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
+    long fd = sys_fd(SYS_openat, directory, UNSENT_FILE, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
     if (fd < 0)
         return fd == -ENOENT ? 0 : (int)fd;
     long r = sys(SYS_fstat, fd, &s);

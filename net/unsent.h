@@ -17,7 +17,7 @@
 
 #define UNSENT_FILE "unsent"
 #define UNSENT_MAGIC 0x544e53554e454bUL /* "KENUNST" */
-#define UNSENT_VERSION 1u
+#define UNSENT_VERSION 2u
 
 struct unsent_head {
     uint64_t magic;
@@ -34,7 +34,7 @@ struct unsent_channel {
     uint64_t place; /* the peer's */
     uint64_t acked, produced, expected;
     uint64_t datagrams_sent, datagrams_acked, datagrams_taken;
-    struct wire_address far; /* where it is found on another host; zero: in this network namespace */
+    struct wire_address far, door; /* where it is found on another host (peers_far.h); zero: in this network namespace */
     uint32_t addresses;      /* by which the program knew the peer */
     uint64_t bytes; /* of the frames [acked, produced) that follow */
 };
@@ -46,7 +46,7 @@ struct unsent_address {
 
 _Static_assert(sizeof(struct unsent_address) == 24, "");
 _Static_assert(sizeof(struct unsent_head) == 40, "");
-_Static_assert(sizeof(struct unsent_channel) == 120, "");
+_Static_assert(sizeof(struct unsent_channel) == 144, "");
 
 /* A file in the making. */
 struct unsent_writer {
@@ -60,7 +60,7 @@ struct unsent_writer {
  * unsent_end() only tidies up and returns the error. A full disk is waited for. */
 int unsent_begin(struct unsent_writer *, int directory);
 int unsent_put(struct unsent_writer *, const struct channel *, const struct wire_id *self, const struct wire_address *far,
-               const struct unsent_address *, uint32_t addresses);
+               const struct wire_address *door, const struct unsent_address *, uint32_t addresses);
 int unsent_end(struct unsent_writer *, int directory, int error);
 
 /* Removes it, durably; no file is no error. 0 or -errno. */

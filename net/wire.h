@@ -15,7 +15,7 @@
 #include <string.h>
 
 #define WIRE_MAGIC 0x315249574e454bUL /* "KENWIR1" */
-#define WIRE_VERSION 1u
+#define WIRE_VERSION 2u          /* 2: WIRE_WINDOW tells the end of the window */
 #define WIRE_DATA_MAX 65536u          /* bytes of the program in one frame */
 
 enum wire_kind {
@@ -28,7 +28,7 @@ enum wire_kind {
     WIRE_ACCEPT,   /* value: the window of the side that accepts */
     WIRE_REFUSE,   /* nobody listens there */
     WIRE_DATA,     /* bytes of a stream */
-    WIRE_WINDOW,   /* value: bytes of the stream that were consumed since its beginning */
+    WIRE_WINDOW,   /* value: how many bytes of the stream may be sent, since its beginning */
     WIRE_SHUTDOWN, /* the sender writes no more */
     WIRE_RESET,    /* the stream was torn down */
     WIRE_CLOSE,    /* the sender neither writes nor reads any more */
@@ -56,7 +56,8 @@ struct wire_id {
 struct wire_hello {
     uint64_t magic;
     uint32_t version;
-    uint32_t reserved;
+    uint16_t door;         /* TCP port at which the sender is found on its host whatever its program does; 0: none. Network order */
+    uint16_t reserved;
     struct wire_id id;     /* of the store: the same for all incarnations of a run */
     uint64_t epoch;        /* which incarnation; random */
     uint64_t place;        /* where the store lies: a new run in the same place replaces the one before; 0: not told */
@@ -71,7 +72,7 @@ struct wire_hello {
 struct wire_address {
     uint8_t bytes[16];
     uint16_t port; /* network order */
-    uint16_t reserved;
+    uint16_t door; /* 1: of a process's door (peers_far.h), where who is dialed speaks first; 0 in frames */
 };
 
 struct wire_route {

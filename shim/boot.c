@@ -4,6 +4,7 @@
 #include "heap/fault.h"
 #include "heap/region.h"
 #include "heap/restore.h"
+#include "heap/room.h"
 #include "heap/say.h"
 #include "heap/window.h"
 #include "net/address_resolve.h"
@@ -40,6 +41,7 @@
 
 #define LOCK_WAIT_MS 5000
 #define RSEQ_BYTES 32
+#define LEAST_ROOM 8 /* descriptors above the program's: resuming takes more, but those it can take elsewhere */
 
 static struct config config;
 static uint64_t started_ns;
@@ -102,7 +104,7 @@ static struct remote *open_remote(void)
 
 static int open_own(const char *path)
 {
-    long fd = sys(SYS_open, path, O_RDONLY | O_CLOEXEC, 0);
+    long fd = sys_fd(SYS_open, path, O_RDONLY | O_CLOEXEC, 0);
     if (sys_failed(fd))
         say_die_of(fd, "cannot read %s (%s); mount /proc", path, say_error(fd));
     long high = disk_high_fd(fd);
@@ -119,7 +121,7 @@ static struct session *open_session(const struct store *store, uint64_t base)
     if (!s)
         say_die_of(sys_failed(at) ? at : -ENOMEM, "cannot reserve the address space at 0x%lx (%s)", base, say_error(at));
     s->store = *store;
-    s->error_fd = s->life[0] = s->life[1] = -1;
+    s->error_fd = s->life[0] = s->life[1] = s->chaos.fd = -1;
     fault_move(&s->fault);
     FAULT("boot.window");
     s->patch_vdso = config.patch_vdso;
@@ -137,7 +139,6 @@ static struct session *open_session(const struct store *store, uint64_t base)
     find_kenctl(s);
     s->remote = open_remote();
     s->started_ns = started_ns;
-    say_format(s->report, sizeof s->report, "%s", config.report ? config.report : "");
     return s;
 }
 
@@ -261,10 +262,15 @@ static _Noreturn void resume(struct session *s)
     log_use_twin(&s->log, s->image.twin);
     s->log.synced_bytes = s->image.meta->durable_bytes;
     FAULT("boot.image");
+    chaos_open(&s->chaos, config.chaos, config.report, s->image.meta->turn);
+    chaos_at(&s->chaos, CHAOS_RECOVERED, s->image.meta->turn);
     s->resumed = true;
     uint64_t all = ~0UL;
     sys(SYS_rt_sigprocmask, SIG_SETMASK, &all, 0, 8);
     struct restore_self self = {0, RSEQ_BYTES, RSEQ_SIG};
+    struct rlimit was;
+    if (room_raise(&was)) /* limits_resume() lowers it again */
+        s->files_limit = was.rlim_cur;
     if (__rseq_size)
         self.rseq = (uint64_t)__builtin_thread_pointer() + (uint64_t)__rseq_offset;
     r = restore(s, &self);
@@ -275,15 +281,11 @@ static _Noreturn void resume(struct session *s)
 static void report(const struct session *s)
 {
     char line[64];
-    if (!s->report[0])
+    if (s->chaos.fd < 0)
         return;
     size_t length = say_format(line, sizeof line, "%lu %lu\n", s->image.meta->turn,
                                (clock_ns(CLOCK_MONOTONIC) - s->started_ns) / 1000);
-    long fd = sys(SYS_open, s->report, O_WRONLY | O_APPEND | O_CLOEXEC, 0);
-    if (sys_failed(fd))
-        return;
-    sys(SYS_write, fd, line, length);
-    sys(SYS_close, fd);
+    chaos_tell(&s->chaos, line, length);
 }
 
 /* What the kernel's side is made again from, and what leaves before there is another commit: libken's own memory, the
@@ -330,7 +332,8 @@ void boot_resumed(void)
         say_die_of(r, "cannot go on from %s (%s); the store is as it was, start the same command again", s->store.path,
                    say_error(r));
     FAULT("resume.descriptors");
-    limits_resume(); /* a low limit on descriptors comes last */
+    chaos_at(&s->chaos, CHAOS_RESUMING, m->turn);
+    limits_resume(s->files_limit); /* a low limit on descriptors comes last */
     credentials_resume();
     FAULT("resume.limits");
     signal_resume();
@@ -354,12 +357,19 @@ static void stay_above(const char *store)
     char path[STORE_PATH_BYTES + 8];
     struct meta m = {0};
     say_format(path, sizeof path, "%s/image", store);
-    long fd = sys(SYS_open, path, O_RDONLY | O_CLOEXEC, 0);
+    long fd = sys_fd(SYS_open, path, O_RDONLY | O_CLOEXEC, 0);
     if (sys_failed(fd))
         return;
-    if (sys(SYS_pread64, fd, &m, sizeof m, 0) == (long)sizeof m && m.magic == META_MAGIC)
-        disk_stay_above(m.highest_fd, m.turn > 0 && m.state != RUN_FINISHED);
+    bool known = sys(SYS_pread64, fd, &m, sizeof m, 0) == (long)sizeof m && m.magic == META_MAGIC;
     sys(SYS_close, fd);
+    if (!known)
+        return;
+    struct rlimit now = {0, RLIM_INFINITY};
+    sys(SYS_prlimit64, 0, RLIMIT_NOFILE, NULL, &now);
+    if (goes_on(&m) && m.highest_fd + LEAST_ROOM >= now.rlim_max)
+        say_die("the process in the store %s has descriptors up to %u, and %lu are allowed here: raise the hard limit "
+                "(ulimit -Hn)", store, m.highest_fd, (unsigned long)now.rlim_max);
+    disk_stay_above(m.highest_fd, goes_on(&m));
 }
 
 /* Whoever gave up root may look at itself only when it is said to be dumpable. */
@@ -370,7 +380,7 @@ static void open_tracker(struct session *s)
     int r = tracker_open(&s->tracker, config.tracker);
     disk_close(&s->memory_fd); /* the parent's */
     s->memory_fd = open_own("/proc/self/mem");
-    long maps = s->maps_fd >= 0 ? s->maps_fd : disk_high_fd(sys(SYS_open, "/proc/self/maps", O_RDONLY | O_CLOEXEC, 0));
+    long maps = s->maps_fd >= 0 ? s->maps_fd : disk_high_fd(sys_fd(SYS_open, "/proc/self/maps", O_RDONLY | O_CLOEXEC, 0));
     sys(SYS_prctl, PR_SET_DUMPABLE, dumpable == 1, 0, 0, 0);
     if (r < 0 || sys_failed(maps))
         say_die_of(r < 0 ? r : maps, "cannot track the pages of the daemon (%s)", say_error(r < 0 ? r : maps));
@@ -440,6 +450,7 @@ static void begin(struct session *s, char **argv)
         say_die_of(r, "cannot set up the image in %s (%s)", s->store.path, say_error(r));
     log_use_twin(&s->log, s->image.twin);
     FAULT("boot.fresh_image");
+    chaos_open(&s->chaos, config.chaos, config.report, 0);
     deepbind_divert();
     record_identity(s);
     session = s;

@@ -125,7 +125,7 @@ static long block(struct watch *w)
                                             : t.tv_sec * 1000 + (t.tv_nsec + 999999) / 1000000;
     struct call c = {.nr = SYS_epoll_pwait,
                      .arg = {p->self.fd, (long)p->events, p->capacity, ms, (long)(w->masked ? &w->mask : NULL), 8}};
-    return answer(p, wait_kernel(&c));
+    return answer(p, wait_prepared(&c, c.nr));
 }
 
 /* `mask` may be NULL. What oneshot watches have fired is written down by the probe, which holds the lock. */

@@ -47,21 +47,26 @@ static long wait_limited(struct call *c)
     for (;;) {
         deadline = time_kernels(clock, &until);
         result = signal_block_once(&inner);
-        if (result != SIGNAL_AGAIN)
+        if (!signal_again(result))
             return result;
-        turn_end(TURN_WAIT);
     }
 }
 
 static long lock_owned(struct call *c)
 {
+    struct timespec limit, deadline;
     struct call wait;
-    long result;
+    long result = c->arg[3] ? time_read(&limit, (void *)c->arg[3]) : 0;
+    if (sys_failed(result))
+        return result;
     for (bool waited = false; !owner_lock(c, waited, &wait, &result); waited = true) {
+        bool wall = wait.arg[1] & FUTEX_CLOCK_REALTIME;
+        if (c->arg[3]) {
+            deadline = time_kernels(wall ? CLOCK_REALTIME : CLOCK_MONOTONIC, &limit);
+            wait.arg[3] = (long)&deadline;
+        }
         result = signal_block_once(&wait);
-        if (result == SIGNAL_AGAIN)
-            turn_end(TURN_WAIT);
-        if (result != 0 && result != -EAGAIN && result != SIGNAL_AGAIN && result != -EINTR)
+        if (!signal_again(result) && result != 0 && result != -EAGAIN && result != -EINTR)
             break;
     }
     return result;
@@ -82,7 +87,7 @@ static long owned(struct call *c)
 }
 
 /* Outputs are held, and other threads are awake, which may end the turn: waits for a moment for both. Returns what the wait
- * came to, or -ETIMEDOUT; *left: a commit of another thread's took this wait along. */
+ * came to, -ETIMEDOUT, or as signal_block_once(); *left: a commit of another thread's took this wait along. */
 static long wait_within_turn(const struct call *c, bool *left)
 {
     uint64_t turn = turn_number();
@@ -93,7 +98,7 @@ static long wait_within_turn(const struct call *c, bool *left)
     inner.arg[1] = FUTEX_WAIT_BITSET | (c->arg[1] & FUTEX_PRIVATE_FLAG);
     inner.arg[3] = (long)&moment;
     long result = signal_block_once(&inner);
-    *left = result == -ETIMEDOUT && turn_number() != turn;
+    *left = (result == -ETIMEDOUT || result == THREADS_AGAIN) && turn_number() != turn;
     return result;
 }
 
@@ -112,7 +117,7 @@ long call_futex(struct call *c)
     bool left = false;
     if (outbox_held() && is_endless(c) && turn_grace_ns() > 0) {
         long result = wait_within_turn(c, &left);
-        if (result != -ETIMEDOUT && result != SIGNAL_AGAIN)
+        if (result != -ETIMEDOUT && result != SIGNAL_AGAIN && result != THREADS_AGAIN)
             return result;
     }
     if (outbox_held() && !left)

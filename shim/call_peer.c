@@ -8,6 +8,9 @@
 
 #include <fcntl.h>
 
+#define PATIENT_NS 100000000L
+#define HURRIED_NS 10000000L
+
 bool peer_receives(const struct description *d)
 {
     return d->kind == FD_SOCKET && d->socket && d->socket->mail && transport_fd() >= 0;
@@ -39,38 +42,45 @@ long peer_receive_from(struct description *d, struct call *c)
     return r;
 }
 
-/* The channel is full: the turn's frames go out, then the peer has to take some. */
+/* The channel is full, or a listed peer has not said yet who it is: the turn's frames go out, then the peer has to take some. A
+ * datagram socket is always writable to poll(), so who does not wait asks again at once, for as long as the peer is down: it is
+ * held up for a moment each time. */
 static long make_room(const struct description *d, long flags, bool *ended)
 {
-    if ((d->flags & O_NONBLOCK) || (flags & MSG_DONTWAIT)) {
-        if (*ended)
-            return -EAGAIN;
-        turn_end(TURN_FLUSH);
-        transport_pump();
-        *ended = true;
-        return 0;
-    }
-    if (!*ended || peers_owe() || outbox_held())
+    bool patient = !(d->flags & O_NONBLOCK) && !(flags & MSG_DONTWAIT);
+    if (!patient && *ended)
+        return -EAGAIN;
+    if (peers_owe() || outbox_held())
         turn_end(TURN_FLUSH);
     *ended = true;
-    struct deadline until = wait_until(100000000);
-    long r = wait_ready(-1, 0, &until, SYS_sendto);
-    return r < 0 && r != WAIT_AGAIN ? r : 0;
+    long r = wait_peers(patient ? PATIENT_NS : HURRIED_NS, SYS_sendto);
+    return patient ? r : 0;
 }
 
-long peer_send(int fd, struct description *d, const void *address, size_t address_length, const struct iovec *v,
-               int count, size_t total, long flags, bool *plain)
+/* What was said earlier is on its way while the program goes on: a full transport is served now and then. */
+static long peer_sent(long total)
+{
+    if (peers_heavy())
+        turn_end(TURN_FLUSH);
+    else
+        peers_serve();
+    return total;
+}
+
+long peer_send(int fd, struct description *d, const struct wire_address *source, const void *address, size_t address_length,
+               const struct iovec *v, int count, size_t total, long flags, bool *plain)
 {
     bool ended = false;
     *plain = false;
     for (;;) {
-        int sent = datagram_send(fd, d, address, address_length, v, count, total);
+        int sent = datagram_send(fd, d, source, address, address_length, v, count, total);
         if (sent == 0)
             *plain = true;
         if (sent >= 0)
-            return sent ? (long)total : 0;
+            return sent ? peer_sent((long)total) : 0;
         long r = make_room(d, flags, &ended);
-        if (r < 0)
+        *plain = call_passive; /* a child that might have become the program, and has not */
+        if (r < 0 || *plain)
             return r;
     }
 }

@@ -4,6 +4,7 @@
 #define KEN_SHIM_CALL_PEER_H
 
 #include "net/fdtable.h"
+#include "net/wire.h"
 #include "shim/call.h"
 
 #include <poll.h>
@@ -18,8 +19,10 @@ long peer_receive(struct description *, struct msghdr *, long flags);
 /* The same for recvfrom(). */
 long peer_receive_from(struct description *, struct call *);
 
-/* Sends a datagram to a peer: its length, -errno, or 0 with *plain set: it is not for a peer. */
-long peer_send(int fd, struct description *, const void *address, size_t address_length, const struct iovec *,
+/* Sends a datagram to a peer: its length, -errno, or 0 with *plain set: it is not for a peer. `source`: the address that it is to
+ * come from, NULL or the wildcard: the socket's. */
+long peer_send(int fd, struct description *, const struct wire_address *source, const void *address, size_t address_length,
+               const struct iovec *,
                int count, size_t total, long flags, bool *plain);
 
 /* True when the descriptor has input of a peer: poll and its like report it. */

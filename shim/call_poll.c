@@ -34,7 +34,7 @@ static long block(struct watch *w)
     struct call c = {.nr = SYS_ppoll,
                      .arg = {(long)w->fds, w->count, (long)wait_timespec(&w->until, &t),
                              (long)(w->masked ? &w->mask : NULL), 8, 0}};
-    return wait_kernel(&c);
+    return wait_prepared(&c, c.nr);
 }
 
 static struct watch watching(struct pollfd *fds, unsigned count, int64_t ns)

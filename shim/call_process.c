@@ -6,6 +6,7 @@
 #include "net/outbox.h"
 #include "net/stream.h"
 #include "shim/call_memory.h"
+#include "shim/call_limits.h"
 #include "shim/call_signal.h"
 #include "shim/children.h"
 #include "shim/config.h"
@@ -21,6 +22,7 @@
 
 long clone_raw(unsigned long flags, void *stack, long parent_tid, long child_tid, long tls);
 long clone_raw_thread(unsigned long flags, void *stack, long parent_tid, long child_tid, long tls);
+long clone_raw_spawn(unsigned long flags, void *stack, long parent_tid, long child_tid, long tls);
 
 /* Puts the frame's registers on top of the child's stack. */
 static void *push_registers(unsigned long stack, const ucontext_t *frame)
@@ -44,6 +46,16 @@ long clone_thread(unsigned long flags, unsigned long stack, long parent_tid, lon
                   const ucontext_t *frame)
 {
     return clone_raw_thread(flags, push_registers(stack, frame), parent_tid, child_tid, tls);
+}
+
+/* posix_spawn(): the child borrows the memory while its parent waits, and is another program soon. It takes the connections
+ * that it is lent into its own descriptors, and changes nothing else. */
+static long clone_spawn(struct call *c, unsigned long flags, unsigned long stack)
+{
+    stream_lend();
+    long pid = clone_raw_spawn(flags, push_registers(stack, c->frame), c->arg[2], c->arg[3], c->arg[4]);
+    stream_lent(pid > 0);
+    return pid;
 }
 
 /* What the parent emitted before must not come out behind what the child emits, and nobody looks at what that makes of the
@@ -87,6 +99,8 @@ static long fork_copy(struct call *c, unsigned long flags, unsigned long stack)
         return after_child(pid);
     }
     call_passive = !followed;
+    if (!followed)
+        limits_give_back();
     alloc_fork_child();
     transport_forked();
     stream_forked();
@@ -122,6 +136,8 @@ long call_clone(struct call *c)
     if (!(flags & CLONE_VM) || !c->frame || !stack)
         return fork_copy(c, flags & ~(unsigned long)CLONE_VM, stack);
     before_child();
+    if ((flags & CLONE_VFORK) && !(flags & CLONE_FILES))
+        return after_child(clone_spawn(c, flags, stack));
     return after_child(clone_shared(flags, stack, c->arg[2], c->arg[3], c->arg[4], c->frame));
 }
 
@@ -172,7 +188,9 @@ long call_execve(struct call *c)
     *environment = (long)protected_environment((char **)*environment);
     turn_finish(0);
     signal_settle();
+    limits_give_back();
     long r = call_raw(&with);
+    limits_take_back();
     turn_go_on();
     return r;
 }

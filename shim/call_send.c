@@ -3,6 +3,7 @@
 #include "shim/call_net.h"
 #include "shim/call_peer.h"
 #include "shim/call_stream.h"
+#include "net/peers.h"
 #include "net/trouble.h"
 #include "shim/call_wait.h"
 #include "shim/threads.h"
@@ -145,7 +146,7 @@ static long hold_datagram(struct call *c, int fd, struct description *d, const s
         return bound;
     if (inet) {
         bool plain;
-        long r = peer_send(fd, d, address, address_length, v, count, total, flags, &plain);
+        long r = peer_send(fd, d, NULL, address, address_length, v, count, total, flags, &plain);
         if (!plain)
             return r;
     }
@@ -269,13 +270,53 @@ long call_sendto(struct call *c)
     return send_inside(c, fd, d, &m, c->arg[3]);
 }
 
-/* Control data (descriptors, packet info) go with the bytes: not held, but only after the turn is durable. */
+/* Control data that only say which of our addresses the datagram is to come from. */
+static bool says_source(struct msghdr *m, struct wire_address *source)
+{
+    struct sockaddr_in in = {.sin_family = AF_INET};
+    struct sockaddr_in6 in6 = {.sin6_family = AF_INET6};
+    bool any = false;
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {
+        struct in_pktinfo four;
+        struct in6_pktinfo six;
+        bool v4 = c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO && c->cmsg_len >= CMSG_LEN(sizeof four);
+        bool v6 = c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO && c->cmsg_len >= CMSG_LEN(sizeof six);
+        if (any || !(v4 || v6))
+            return false;
+        memcpy(v4 ? (void *)&four : (void *)&six, CMSG_DATA(c), v4 ? sizeof four : sizeof six);
+        if (v4)
+            in.sin_addr = four.ipi_spec_dst;
+        else
+            in6.sin6_addr = six.ipi6_addr;
+        any = v4 ? address_read(source, &in, sizeof in) : address_read(source, &in6, sizeof in6);
+    }
+    return any;
+}
+
+/* Control data (descriptors, packet info) go with the bytes: not held, but only after the turn is durable. A peer is told by its
+ * channel. */
+static long send_controlled(struct call *c, int fd, struct description *d, struct msghdr *m, long flags)
+{
+    const struct fd_socket *s = d->socket;
+    struct wire_address source;
+    long total = vector_bytes(m->msg_iov, (long)m->msg_iovlen);
+    bool inet = s && s->type == SOCK_DGRAM && (s->domain == AF_INET || s->domain == AF_INET6);
+    bool usual = inet && s->bound && m->msg_name && total >= 0 && total <= DATAGRAM_MAX_4 && !(flags & UNHELD);
+    if (usual && says_source(m, &source)) {
+        bool plain;
+        long r = peer_send(fd, d, &source, m->msg_name, m->msg_namelen, m->msg_iov, (int)m->msg_iovlen, (size_t)total, flags, &plain);
+        if (!plain)
+            return r;
+    }
+    return wait_flushed(c);
+}
+
 static long send_message(struct call *c, int fd, struct description *d, struct msghdr *m, long flags)
 {
     if (!fd_is_external(d))
         return send_inside(c, fd, d, m, flags);
     if (m->msg_controllen && !stream_is(d))
-        return wait_flushed(c);
+        return send_controlled(c, fd, d, m, flags);
     return send_held(c, fd, d, m->msg_iov, (int)m->msg_iovlen, flags,
                      m->msg_namelen ? m->msg_name : NULL, m->msg_namelen);
 }

@@ -2,6 +2,7 @@
 #include "heap/fault.h"
 #include "shim/call_time.h"
 #include "shim/children.h"
+#include "shim/pending.h"
 #include "shim/process.h"
 #include "shim/threads.h"
 
@@ -229,7 +230,7 @@ void signal_boot(void)
 
 /* As of the last commit. The kernel's mask: with something queued that is SIGNAL_DEFERRED, and the
  * program's is in the queue, which is image like this. */
-static uint64_t captured_mask, captured_pending;
+static uint64_t captured_mask;
 
 /* A thread that waits outside has been given a timer's only signal, and is about to write it down. Not for long: the signal
  * may be ignored, read from a signalfd, or lie in the frame of a thread that stands still, and is safe there. */
@@ -262,16 +263,42 @@ void signal_capture(void)
     sys(SYS_rt_sigprocmask, SIG_SETMASK, &all, &mask, MASK_BYTES);
     if (threads_many)
         signal_captures++;
-    uint64_t pending = pending_and_timers();
+    pending_capture(pending_and_timers());
     if (mask != captured_mask) /* an unchanged line stays clean */
         captured_mask = mask;
-    if (pending != captured_pending)
-        captured_pending = pending;
 }
 
 void signal_captured(void)
 {
     sys(SYS_rt_sigprocmask, SIG_SETMASK, &captured_mask, NULL, MASK_BYTES);
+}
+
+/* What was captured as pending, and then came to a thread that was away, is in both places. */
+static void drop_doubles(struct thread *thread)
+{
+    struct signal_thread *t = &thread->signals;
+    int kept = 0;
+    for (int i = 0; i < t->queued && i < SIGNAL_QUEUE; i++) {
+        const siginfo_t *info = &t->queue[i];
+        bool later = info->si_errno == (int)signal_captures;
+        if (info->si_signo && !(later && pending_holds(thread, info->si_signo)))
+            t->queue[kept++] = *info;
+    }
+    signal_dequeue(t, kept);
+}
+
+static void pending_again(void)
+{
+    for (uint32_t i = 0; i < THREADS_MAX; i++) {
+        struct thread *t = threads_other(&i);
+        if (t)
+            drop_doubles(t);
+    }
+    pending_resume();
+    const struct signal_action *child = signal_action(SIGCHLD);
+    bool reaped = child->handler == (uintptr_t)SIG_IGN || (child->flags & SA_NOCLDWAIT);
+    if (children_resume(reaped))
+        sys(SYS_kill, sys(SYS_getpid), SIGCHLD);
 }
 
 void signal_resume(void)
@@ -284,34 +311,13 @@ void signal_resume(void)
         if (!((UNBLOCKABLE | SIGNAL_KEPT) & SIGNAL_BIT(signal)))
             signal_install(signal);
     process_resume();
-    const struct signal_action *child = signal_action(SIGCHLD);
-    bool reaped = child->handler == (uintptr_t)SIG_IGN || (child->flags & SA_NOCLDWAIT);
-    if (children_resume(reaped))
-        captured_pending |= SIGNAL_BIT(SIGCHLD);
-    long pid = sys(SYS_getpid);
-    for (int signal = 1; signal < SIGNAL_COUNT; signal++)
-        if (MUTANT("signals.pending_lost", 0, captured_pending) & SIGNAL_BIT(signal) & ~SIGNAL_KEPT)
-            sys(SYS_kill, pid, signal);
+    pending_again();
     sys(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, MASK_BYTES);
-}
-
-/* What was captured as pending, and then came to a thread that was away, is in both places. */
-static void drop_doubles(struct signal_thread *t)
-{
-    int kept = 0;
-    for (int i = 0; i < t->queued && i < SIGNAL_QUEUE; i++) {
-        const siginfo_t *info = &t->queue[i];
-        bool pending = info->si_signo && (captured_pending & SIGNAL_BIT(info->si_signo));
-        if (info->si_signo && !(pending && info->si_errno == (int)signal_captures))
-            t->queue[kept++] = *info;
-    }
-    signal_dequeue(t, kept);
 }
 
 void signal_thread_resume(uint64_t mask)
 {
     stack_t kernels = kernel_altstack();
-    drop_doubles(&thread_self()->signals);
     mask = thread_self()->signals.queued ? SIGNAL_DEFERRED : mask & ~SIGNAL_KEPT;
     sys(SYS_sigaltstack, &kernels, NULL);
     sys(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, MASK_BYTES);
@@ -322,6 +328,7 @@ void signal_forked(void)
 {
     struct signal_thread *t = &thread_self()->signals;
     uint64_t mask = t->mask;
+    pending_forked();
     if (!t->queued)
         return;
     t->queued = 0;

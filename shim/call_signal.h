@@ -65,10 +65,14 @@ void signal_leave(struct call *c);
  * stripped. */
 long signal_block(struct call *c);
 
-/* The same, but SIGNAL_AGAIN comes back where signal_block() would go on: for callers whose
- * arguments must be prepared anew (a time-out, descriptors of libken that a restore replaced). */
+/* The same, but where signal_block() would go on SIGNAL_AGAIN comes back (end the turn first), or THREADS_AGAIN
+ * (threads.h: there is another incarnation, which may be another boot's): for callers whose arguments must be prepared anew
+ * (a time-out, descriptors of libken that a restore replaced). */
 #define SIGNAL_AGAIN (-601L)
 long signal_block_once(struct call *c);
+
+/* Whether the result is one of those two; ends the turn for the first. */
+bool signal_again(long result);
 
 /* The same for a wait that stands for another call, `nr`, as ppoll may for the program's read:
  * whether a handler with SA_RESTART ends it goes by that one. */

@@ -4,6 +4,7 @@
 #include "net/stream.h"
 #include "net/pool.h"
 #include "shim/call_net.h"
+#include "shim/call_signal.h"
 #include "shim/call_stream.h"
 #include "shim/call_wait.h"
 #include "shim/turn.h"
@@ -63,9 +64,16 @@ static struct description *socket_of(struct call *c)
 long call_bind(struct call *c)
 {
     struct description *d = socket_of(c);
+    struct sockaddr_storage at;
+    struct wire_address failed;
+    socklen_t length = (socklen_t)c->arg[2];
+    if (!d || length > sizeof at || !fault_copy(&at, (const void *)c->arg[1], length))
+        length = 0;
     if (d)
-        far_prepare((int)c->arg[0], d->socket);
+        far_prepare((int)c->arg[0], d->socket, &at, length);
     long r = call_raw(c);
+    if (d && r < 0 && address_read(&failed, &at, length))
+        far_publish(failed.port);
     if (d && r == 0) {
         fd_note_bound((int)c->arg[0], d);
         if (d->socket->state == SOCK_NEW)

@@ -10,8 +10,7 @@
 #include <signal.h>
 #include <string.h>
 
-#define LOOKS_MOST 100
-#define LOOK_AGAIN_NS 50000000L /* a full channel empties by acknowledgements alone, which wake nobody */
+#define LOOK_AGAIN_NS 50000000L
 
 struct stream_call {
     struct call call;
@@ -33,7 +32,7 @@ static long try_receive(struct call *c)
 
 static bool waits_for_nobody(const struct description *d, long flags)
 {
-    return (d->flags & O_NONBLOCK) || (flags & MSG_DONTWAIT);
+    return !(flags & STREAM_PATIENT) && ((d->flags & O_NONBLOCK) || (flags & MSG_DONTWAIT));
 }
 
 static long receive_once(struct call *c, int fd, struct description *d, const struct iovec *v, int count, long flags)
@@ -95,9 +94,7 @@ static long wait_window(void)
 {
     if (outbox_held() || peers_owe())
         turn_end(TURN_FLUSH);
-    struct deadline until = wait_until(LOOK_AGAIN_NS);
-    long r = wait_ready(-1, 0, &until, SYS_write);
-    return r < 0 && r != WAIT_AGAIN ? r : 0;
+    return wait_peers(LOOK_AGAIN_NS, SYS_write);
 }
 
 long stream_send(int fd, struct description *d, const struct iovec *v, int count, long flags)
@@ -111,6 +108,7 @@ long stream_send(int fd, struct description *d, const struct iovec *v, int count
         if (r < 0 && r != -EAGAIN)
             return refused(r, done, flags);
         done += r > 0 ? (size_t)r : 0;
+        peers_serve();
         if (done == (size_t)total)
             return wait_answer(total);
         if (!patient && (done || ended))
@@ -124,6 +122,24 @@ long stream_send(int fd, struct description *d, const struct iovec *v, int count
         r = wait_window();
         if (r < 0)
             return done ? (long)done : r;
+    }
+}
+
+long stream_space(int fd, struct description *d, bool hurried)
+{
+    for (bool looked = false;; looked = true) {
+        size_t room = stream_writable(d);
+        long r = room || hurried ? 0 : stream_write(fd, d, NULL, 0, 0, 0);
+        if (room || hurried)
+            return room ? (long)room : -EAGAIN;
+        if (r < 0 && r != -EAGAIN)
+            return refused(r, 0, 0);
+        if (waits_for_nobody(d, 0) && looked)
+            return -EAGAIN;
+        r = waits_for_nobody(d, 0) ? wait_refused(0) : wait_window();
+        if (r < 0)
+            return r;
+        transport_pump();
     }
 }
 
@@ -155,16 +171,14 @@ long stream_dial(struct call *c, int fd, struct description *d, bool *plain)
         return 0;
     }
     long r = stream_connect(fd, d, (const void *)c->arg[1], (size_t)c->arg[2]);
-    /* The channel is full, or a listed peer has not said yet who it is; nobody waits for that without end who would
-     * not wait. */
-    for (int looks = 0; r == -ENOBUFS; looks++) {
-        if ((d->flags & O_NONBLOCK) && looks == LOOKS_MOST)
-            return -ETIMEDOUT;
+    while (r == -ENOBUFS && !call_passive) { /* in a child that may yet become the program: only then it has peers */
         r = wait_window();
         if (r == 0)
             r = stream_connect(fd, d, (const void *)c->arg[1], (size_t)c->arg[2]);
     }
-    *plain = r > 0;
+    *plain = r > 0 || (r == -ENOBUFS && call_passive);
+    if (*plain)
+        return 0;
     if (r)
         return r;
     return d->flags & O_NONBLOCK ? -EINPROGRESS : await_connection(fd, d);

@@ -18,6 +18,17 @@ static inline bool stream_is(const struct description *d)
 long stream_receive(struct call *, int fd, struct description *, const struct iovec *, int count, long flags);
 long stream_send(int fd, struct description *, const struct iovec *, int count, long flags);
 
+#define STREAM_PATIENT (1L << 40) /* flag of stream_send(): waits even if the descriptor does not */
+
+/* How many bytes it takes now; waits for some, unless it is not to (`hurried`, or the descriptor does not). -EAGAIN, -EPIPE (with
+ * SIGPIPE), -ECONNRESET, -EINTR. */
+long stream_space(int fd, struct description *, bool hurried);
+
+/* splice() with a connection at one end or at both; sendfile(). NULL: not open. */
+long splice_peer(struct call *, struct description *from, struct description *to);
+long sendfile_to_peer(struct call *, struct description *peer, struct description *from);
+long sendfile_from_peer(struct call *, struct description *peer, struct description *to);
+
 /* recvmsg() and its like fill in the rest of the message. */
 long stream_receive_message(struct call *, int fd, struct description *, void *message, long flags);
 

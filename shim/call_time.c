@@ -1,6 +1,7 @@
 #include "shim/call_time.h"
 #include "heap/fault.h"
 #include "heap/session.h"
+#include "shim/call_cpu.h"
 #include "shim/call_signal.h"
 #include "shim/process.h"
 #include "shim/threads.h"
@@ -37,7 +38,7 @@ int64_t time_offset_ns(long clock)
     case CLOCK_BOOTTIME_ALARM:
         return offset;
     default:
-        return 0;
+        return cpu_is_clock(clock) ? cpu_offset_ns(clock) : 0;
     }
 }
 
@@ -80,7 +81,7 @@ long call_clock_gettime(struct call *c)
     with.arg[0] = time_kernels_clock(c->arg[0]);
     if (!add)
         return call_raw(&with);
-    long result = sys(SYS_clock_gettime, c->arg[0], &now);
+    long result = sys(SYS_clock_gettime, with.arg[0], &now);
     if (sys_failed(result))
         return result;
     now = time_spec(time_ns(&now) + add);
@@ -125,8 +126,8 @@ static long sleep_until(long clock, int64_t deadline)
 {
     bool ended = false;
     long result = threads_many && !turn_overdue() ? sleep_within_turn(clock, deadline, &ended) : SIGNAL_AGAIN;
-    while (result == SIGNAL_AGAIN) {
-        if (!ended)
+    while (result == SIGNAL_AGAIN || result == THREADS_AGAIN) {
+        if (!ended && result == SIGNAL_AGAIN)
             turn_end(TURN_WAIT); /* may end in another incarnation, with another offset */
         ended = false;
         result = sleep_in_kernel(clock, deadline);
@@ -271,6 +272,26 @@ static void itimers_resume(int64_t down)
     }
 }
 
+uint64_t time_timers_signals(void)
+{
+    uint64_t signals = timers_signals();
+    for (int which = 0; which < 3; which++)
+        if (itimer_used[which])
+            signals |= SIGNAL_BIT(itimer_signal[which]);
+    return signals;
+}
+
+bool time_timers_info(siginfo_t *info, long tid)
+{
+    if (timers_info(info, tid))
+        return true;
+    info->si_code = SI_KERNEL;
+    for (int which = 0; which < 3; which++)
+        if (!tid && itimer_used[which] && itimer_signal[which] == info->si_signo)
+            return true;
+    return false;
+}
+
 bool time_capture_timers(uint64_t *rung)
 {
     return itimers_capture(rung) | timers_capture(rung);
@@ -279,11 +300,13 @@ bool time_capture_timers(uint64_t *rung)
 void time_forked(void)
 {
     memset(itimer_used, 0, sizeof itimer_used);
+    cpu_forked();
     timers_forked();
 }
 
 void time_capture(void)
 {
+    cpu_capture();
     *last_commit() = time_monotonic_ns();
 }
 
@@ -302,6 +325,7 @@ void time_resume(void)
     if (now < then)
         offset += then - now;
     int64_t down = now > then ? now - then : 0;
+    cpu_resume();
     itimers_resume(down);
     timers_resume(down, wall_down(down));
 }

@@ -2,6 +2,7 @@
  *
  * The monotonic clocks start at 0 with each boot of the machine; the program never sees them go
  * back: virtual = kernel's + an offset, which is 0 until a restore finds the kernel's clock behind.
+ * Clocks of CPU time: call_cpu.h.
  */
 #ifndef KEN_SHIM_CALL_TIME_H
 #define KEN_SHIM_CALL_TIME_H
@@ -15,8 +16,7 @@
 /* CLOCK_MONOTONIC as the program sees it. */
 int64_t time_monotonic_ns(void);
 
-/* What to add to the kernel's time of `clock` to get the program's; 0 for those that are not
- * monotonic. A deadline that goes to the kernel (timerfd, futex) has it taken off. */
+/* What to add to the kernel's time of `clock` to get the program's; 0 for those that somebody sets. A deadline that goes to the kernel (timerfd, futex) has it taken off. */
 int64_t time_offset_ns(long clock);
 
 /* A clock of the CPU time of some process or thread names it by the number that the program knows: the same by the
@@ -38,6 +38,13 @@ void time_capture(void); /* before each commit: the clock */
 /* What armed timers have left; called by signal_capture(). False: none is armed. Adds to *rung the signals of those that
  * have stopped since the last time: each is pending, or was heard, or is just coming to a thread. */
 bool time_capture_timers(uint64_t *rung);
+
+/* The signals that alarms and timers send. */
+uint64_t time_timers_signals(void);
+
+/* What such a signal, info->si_signo, carries: to thread `tid`, as the program knows it, or to the process (0). False: no timer
+ * sends it there. */
+bool time_timers_info(siginfo_t *info, long tid);
 
 /* A signal is written down where the next commit finds it, or handed over. Async-signal-safe. */
 void time_heard(int signal);

@@ -57,7 +57,7 @@ static bool held_for_long(void)
 
 long wait_answer(long result)
 {
-    if (outbox_held() ? held_for_long() : turn_overdue())
+    if (peers_heavy() || (outbox_held() ? held_for_long() : turn_overdue()))
         turn_end(TURN_FLUSH);
     return result;
 }
@@ -145,6 +145,12 @@ long wait_kernel(struct call *c)
     return signal_block(c);
 }
 
+long wait_prepared(struct call *c, long nr)
+{
+    long r = signal_block_for(c, nr);
+    return signal_again(r) ? WAIT_AGAIN : r;
+}
+
 long wait_peek(int fd, short events)
 {
     struct pollfd p = {fd, events, 0};
@@ -194,11 +200,7 @@ static long wait_once(int fd, short events, const struct deadline *until, long n
     struct timespec t;
     p[0] = (struct pollfd){fd, events, 0};
     struct call c = {.nr = SYS_ppoll, .arg = {(long)p, 1 + n, (long)wait_timespec(until, &t), 0, 8, 0}};
-    long r = signal_block_for(&c, nr);
-    if (r == SIGNAL_AGAIN) {
-        turn_end(TURN_WAIT);
-        return WAIT_AGAIN;
-    }
+    long r = wait_prepared(&c, nr);
     *ready = r > 0 && p[0].revents;
     if (r > 0)
         wait_woken(p + 1, n);
@@ -220,6 +222,17 @@ long wait_ready(int fd, short events, const struct deadline *until, long nr)
         if (r == 0 && wait_left(until) == 0)
             return 0;
     }
+}
+
+long wait_peers(int64_t ns, long nr)
+{
+    struct deadline until = wait_until(ns);
+    bool ready;
+    long r = wait_once(-1, 0, &until, nr, &ready);
+    if (r < 0 && r != WAIT_AGAIN)
+        return r;
+    wait_serve();
+    return 0;
 }
 
 bool wait_beside(int fd, unsigned ms, long nr, long *result)
@@ -279,8 +292,12 @@ long wait_rhythm(struct call *c, const struct waiting *w)
         if (!ended && wait_settle(&wanted, 1, &until))
             continue;
         ended = true;
-        if (w->blocking && !w->timeout_ns && !wait_has_extras() && !(w->accounts && threads_many))
-            return w->accounts ? wait_accounted(w->fd, signal_block(w->blocking)) : signal_block(w->blocking);
+        if (w->blocking && !w->timeout_ns && !wait_has_extras() && !(w->accounts && threads_many)) {
+            r = wait_prepared(w->blocking, w->blocking->nr);
+            if (r != WAIT_AGAIN)
+                return w->accounts ? wait_accounted(w->fd, r) : r;
+            continue;
+        }
         r = wait_ready(w->fd, w->events, &until, w->timeout_ns ? SYS_ppoll : c->nr);
         if (r == WAIT_AGAIN)
             ended = false;
@@ -299,12 +316,10 @@ static long watch_all(struct watch *w)
     struct call c = {.nr = SYS_ppoll,
                      .arg = {(long)all, w->count + (unsigned)n, (long)wait_timespec(&w->until, &t),
                              (long)(w->masked ? &w->mask : NULL), 8, 0}};
-    long r = signal_block_once(&c);
+    long r = wait_prepared(&c, c.nr);
     if (r > 0)
         wait_woken(all + w->count, n);
-    if (r == SIGNAL_AGAIN)
-        turn_end(TURN_WAIT);
-    return r > 0 || r == SIGNAL_AGAIN ? WAIT_AGAIN : r;
+    return r > 0 ? WAIT_AGAIN : r;
 }
 
 long wait_mask(struct watch *w, const void *mask, size_t size)

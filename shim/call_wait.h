@@ -61,6 +61,10 @@ long wait_accounted(int fd, long result);
 /* One blocking kernel wait with the program's signals deliverable; the result or -EINTR. */
 long wait_kernel(struct call *);
 
+/* The same for a wait with a time limit, or with descriptors of libken's own; it stands for the call `nr`. WAIT_AGAIN: both may
+ * be others now, prepare it anew; this process may be another one, with peers to serve. */
+long wait_prepared(struct call *, long nr);
+
 /* Blocks until the descriptor is ready, serving tails meanwhile. 1 ready, 0 too late, or -EINTR when a handler ran and the
  * call `nr` would not be made again after it. */
 long wait_ready(int fd, short events, const struct deadline *, long nr);
@@ -101,7 +105,7 @@ struct watch {
     bool masked;
     uint64_t mask; /* of signals, for the wait, if `masked` */
     long (*probe)(struct watch *); /* looks without waiting: the answer, -errno, or 0 */
-    long (*block)(struct watch *); /* waits and answers by one call, if nothing else has to be watched; NULL: never so */
+    long (*block)(struct watch *); /* waits and answers by one wait_prepared(), if nothing else is watched; NULL: never so */
 };
 long wait_watch(struct watch *);
 
@@ -116,6 +120,10 @@ void wait_drain(int fd);
 
 /* The same before a close: a socket's tail leaves in the background. */
 void wait_close(int fd);
+
+/* Waits for a peer to say something, `ns` at most, and takes it in: 0, or what wait_ready() fails with. An acknowledgement alone
+ * may be what makes room, and is nothing that wait_ready() comes back for. */
+long wait_peers(int64_t ns, long nr);
 
 /* Polls one descriptor without waiting: its revents, or -errno. */
 long wait_peek(int fd, short events);

@@ -142,46 +142,84 @@ static bool external_output(int fd)
     return external(fd);
 }
 
-/* A piece of a file to a peer: what the connection did not take is as if it had not been read. */
-static long send_piece(int fd, struct description *d, int from, int64_t *at, size_t most)
+static bool waits(int fd)
 {
-    char piece[16384];
-    size_t wanted = most < sizeof piece ? most : sizeof piece;
-    long n = at ? sys(SYS_pread64, from, piece, wanted, *at) : sys(SYS_read, from, piece, wanted);
-    struct iovec v = {piece, n > 0 ? (size_t)n : 0};
-    long sent = n > 0 ? stream_send(fd, d, &v, 1, 0) : n;
-    if (at)
-        *at += sent > 0 ? sent : 0;
-    else if (n > 0 && sent < n)
-        sys(SYS_lseek, from, (sent > 0 ? sent : 0) - n, SEEK_CUR);
-    return sent;
+    const struct description *d = fd_peek(fd);
+    return d && !(d->flags & O_NONBLOCK);
 }
 
-static long send_file_to_peer(struct call *c, struct description *d)
+/* What is copied in the kernel from `from` (-1: memory) to `to`, in a wait without the lock, would change both behind a
+ * commit's back. So, as in write_pieces(), both are waited for, and the copying is done with the lock. */
+static long copy_ready(struct call *c, int from, int to, int flags, bool leaves)
 {
-    struct description *from = fd_find((int)c->arg[1]);
-    size_t count = (size_t)c->arg[3];
-    long r = 0;
-    if (!from || from->kind != FD_FILE)
-        return -EINVAL; /* programs read and write then */
-    fd_touch(from);
-    for (size_t done = 0; done < count; done += (size_t)r) {
-        r = send_piece((int)c->arg[0], d, (int)c->arg[1], (int64_t *)c->arg[2], count - done);
+    struct deadline never = wait_until(-1);
+    struct call attempt = *c;
+    bool may_wait = !(c->arg[flags] & SPLICE_F_NONBLOCK) && (from < 0 || waits(from)) && (to < 0 || waits(to));
+    attempt.arg[flags] |= SPLICE_F_NONBLOCK;
+    for (;;) {
+        if (leaves && outbox_held())
+            turn_end(TURN_FLUSH);
+        long r = call_raw(&attempt);
+        if (r != -EAGAIN || !may_wait)
+            return r;
+        if (outbox_held())
+            turn_end(TURN_WAIT);
+        bool starved = from >= 0 && wait_peek(from, POLLIN) == 0;
+        r = wait_ready(starved ? from : to, starved ? POLLIN : POLLOUT, &never, c->nr);
+        if (r < 0 && r != WAIT_AGAIN)
+            return r;
+    }
+}
+
+/* The kernel's copying cannot be held: what goes outside goes when the state that asks for it is durable. */
+static long copy_in_kernel(struct call *c, int from, int to, int flags)
+{
+    if (from >= 0)
+        external(from);
+    bool leaves = to >= 0 && external_output(to);
+    if (leaves || (outbox_held() && !threads_many))
+        turn_end(TURN_FLUSH);
+    long n = threads_many ? copy_ready(c, from, to, flags, leaves) : wait_kernel(c);
+    n = from >= 0 ? wait_accounted(from, n) : n;
+    return to >= 0 ? wait_accounted(to, n) : n;
+}
+
+/* The same for sendfile, which cannot be told not to wait. */
+static long send_pieces_of_file(struct call *c, int from, int to, const struct description *d)
+{
+    struct deadline never = wait_until(-1);
+    struct call piece = *c;
+    size_t count = (size_t)c->arg[3], done = 0;
+    while (done < count) {
+        if (wait_peek(to, POLLOUT) <= 0) {
+            if (outbox_held())
+                turn_end(TURN_WAIT);
+            long r = d->flags & O_NONBLOCK ? -EAGAIN : wait_ready(to, POLLOUT, &never, c->nr);
+            if (r < 0 && r != WAIT_AGAIN)
+                return done ? (long)done : r;
+            continue;
+        }
+        piece.arg[3] = count - done < PIPE_BUF ? (long)(count - done) : PIPE_BUF;
+        long r = wait_accounted(from, wait_accounted(to, call_raw(&piece)));
         if (r <= 0)
             return done ? (long)done : r;
+        done += (size_t)r;
     }
-    return (long)count;
+    return (long)done;
 }
 
-/* Copies inside the kernel cannot be held; they go when the state that asks for them is durable. */
 long call_sendfile(struct call *c)
 {
-    struct description *d = fd_find((int)c->arg[0]);
+    int to = (int)c->arg[0], from = (int)c->arg[1];
+    struct description *d = fd_find(to), *source = fd_find(from);
     if (stream_is(d))
-        return send_file_to_peer(c, d);
-    external((int)c->arg[1]);
-    long n = external_output((int)c->arg[0]) ? wait_flushed(c) : call_raw(c);
-    return wait_accounted((int)c->arg[1], wait_accounted((int)c->arg[0], n));
+        return sendfile_to_peer(c, d, source);
+    if (stream_is(source))
+        return sendfile_from_peer(c, source, d);
+    external(from);
+    bool leaves = external_output(to), waits_inside = threads_many && d && (d->kind == FD_PIPE || d->kind == FD_SOCKET);
+    long n = leaves ? wait_flushed(c) : waits_inside ? send_pieces_of_file(c, from, to, d) : call_raw(c);
+    return wait_accounted(from, wait_accounted(to, n));
 }
 
 /* Input that a journal holds has to come first. */
@@ -204,24 +242,26 @@ static long splice_journal(struct call *c, struct description *from)
 
 long call_splice(struct call *c)
 {
-    struct description *from = fd_find((int)c->arg[0]);
+    struct description *from = fd_find((int)c->arg[0]), *to = fd_find((int)c->arg[2]);
+    if (stream_is(from) || stream_is(to))
+        return splice_peer(c, from, to);
     if (from && from->inbox && inbox_unread(from->inbox))
         return splice_journal(c, from);
-    if (stream_is(from) || stream_is(fd_find((int)c->arg[2])))
-        return -EINVAL;
-    external((int)c->arg[0]);
-    long n = external_output((int)c->arg[2]) || outbox_held() ? wait_flushed(c) : wait_kernel(c);
-    return wait_accounted((int)c->arg[0], wait_accounted((int)c->arg[2], n));
+    return copy_in_kernel(c, (int)c->arg[0], (int)c->arg[2], 5);
 }
 
 long call_tee(struct call *c)
 {
-    return wait_accounted((int)c->arg[1], external((int)c->arg[1]) || outbox_held() ? wait_flushed(c) : wait_kernel(c));
+    return copy_in_kernel(c, (int)c->arg[0], (int)c->arg[1], 3);
 }
 
+/* Into a pipe, or out of one. */
 long call_vmsplice(struct call *c)
 {
-    return wait_accounted((int)c->arg[0], external((int)c->arg[0]) ? wait_flushed(c) : wait_kernel(c));
+    int fd = (int)c->arg[0];
+    const struct description *d = fd_find(fd);
+    bool takes = d && (d->flags & O_ACCMODE) == O_RDONLY;
+    return copy_in_kernel(c, takes ? fd : -1, takes ? -1 : fd, 3);
 }
 
 long call_copy_file_range(struct call *c)

@@ -1,6 +1,8 @@
 #include "shim/children.h"
+#include "heap/room.h"
 #include "shim/call_signal.h"
 #include "shim/call_wait.h"
+#include "shim/threads.h"
 #include "shim/turn.h"
 
 #include <string.h>
@@ -91,7 +93,7 @@ long children_dead(long pid)
 
 /* wait4's way to name a child, as the table has it: groups are not recorded, so 0 means any, and a
  * group is taken for the child that leads it. */
-static long wanted_child(long pid)
+static long wanted_child(int pid) /* in a register only its lower half counts */
 {
     return pid == 0 ? -1 : pid < -1 ? -pid : pid;
 }
@@ -120,7 +122,7 @@ static long ask(struct call *c, struct outcome *o, bool wait)
 
 static bool serve_peers(long wanted, unsigned ms, long nr, long *result)
 {
-    long fd = wanted > 0 ? sys(SYS_pidfd_open, wanted, 0) : -1;
+    long fd = wanted > 0 ? sys_fd(SYS_pidfd_open, wanted, 0) : -1;
     bool served = wait_beside((int)(fd < 0 ? -1 : fd), fd < 0 ? ms : 1000, nr, result);
     if (fd >= 0)
         sys(SYS_close, fd);
@@ -152,11 +154,11 @@ static long wait_child(struct call *c, struct outcome *o, long wanted, bool may_
             ended = result != WAIT_AGAIN;
             continue;
         }
-        ended = false;
         result = ask(c, o, true);
         if (by_id && result == 0)
             result = o->info.si_pid;
-        if (result != SIGNAL_AGAIN && !(result == -ECHILD && children_dead(wanted)))
+        ended = result == THREADS_AGAIN;
+        if (!ended && result != SIGNAL_AGAIN && !(result == -ECHILD && children_dead(wanted)))
             return result;
     }
 }
@@ -179,7 +181,7 @@ static bool copy_out(long to, const void *from, size_t bytes)
 long call_wait4(struct call *c)
 {
     struct outcome o;
-    long wanted = wanted_child(c->arg[0]);
+    long wanted = wanted_child((int)c->arg[0]);
     long result = wait_child(c, &o, wanted, !(c->arg[2] & WNOHANG));
     if (result <= 0 && result != -EINTR && children_dead(wanted)) {
         result = children_dead(wanted);
@@ -209,8 +211,8 @@ long call_waitid(struct call *c)
     bool can_be_dead = options & WEXITED;
     long wanted = !can_be_dead          ? 0 /* no child has that pid */
                   : c->arg[0] == P_ALL  ? -1
-                  : c->arg[0] == P_PID  ? c->arg[1]
-                  : c->arg[0] == P_PGID ? wanted_child(-c->arg[1])
+                  : c->arg[0] == P_PID  ? (int)c->arg[1]
+                  : c->arg[0] == P_PGID ? wanted_child(-(int)c->arg[1])
                                         : 0;
     long result = wait_child(c, &o, wanted, !(options & WNOHANG));
     if (result <= 0 && result != -EINTR && children_dead(wanted)) {

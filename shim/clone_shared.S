@@ -46,6 +46,25 @@ clone_raw_thread:
     jmp 1b
     .size clone_raw_thread, . - clone_raw_thread
 
+/* long clone_raw_spawn(...): the same for a process with descriptors of its own, which calls stream_spawned() first. */
+    .globl clone_raw_spawn
+    .hidden clone_raw_spawn
+    .type clone_raw_spawn, @function
+clone_raw_spawn:
+    movl $56, %eax
+    movq %rcx, %r10
+    syscall
+    testq %rax, %rax
+    jz 4f
+    ret
+4:  movq %rsp, %rbx
+    andq $-16, %rsp
+    xorl %ebp, %ebp
+    call stream_spawned
+    movq %rbx, %rsp
+    jmp 1b
+    .size clone_raw_spawn, . - clone_raw_spawn
+
 /* long clone_resume(flags, stack, child_tid, tls, peer): the child enters threads_reenter(peer). */
     .globl clone_resume
     .hidden clone_resume

@@ -73,6 +73,7 @@ void config_read(struct config *c, char **argv, char **envp)
     c->peers = find(envp, "KEN_PEERS");
     c->key_file = find(envp, "KEN_KEY_FILE");
     c->report = find(envp, "KEN_REPORT");
+    c->chaos = find(envp, "KEN_CHAOS");
     choose_store(c, argv, find(envp, "KEN_STORE"));
 }
 

@@ -10,6 +10,7 @@
  *   KEN_VDSO      patch: take the kernel's vdso for another kernel's (for tests)
  *   KEN_PEERS     who beyond this network namespace is under libken (net/address_list.h)
  *   KEN_KEY_FILE  the key that they prove (net/key_file.h)
+ *   KEN_CHAOS, KEN_REPORT  files of kenrun --chaos (heap/chaos.h)
  *   KEN_NET       plt: do without Syscall User Dispatch (for tests)
  */
 #ifndef KEN_SHIM_CONFIG_H
@@ -27,7 +28,7 @@ struct config {
     bool patch_vdso;
     const char *kenctl; /* NULL: not set */
     const char *peers, *key_file; /* NULL: not set */
-    const char *report; /* the file that is told of each resume; NULL: none */
+    const char *chaos, *report; /* NULL: not set */
     const char *error;  /* what is wrong with the settings, NULL when nothing is */
 };
 

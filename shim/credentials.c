@@ -1,4 +1,5 @@
 #include "shim/credentials.h"
+#include "heap/room.h"
 #include "heap/say.h"
 #include "heap/session.h"
 #include "shim/heir.h"
@@ -77,7 +78,7 @@ long call_chroot(struct call *c)
 {
     char link[64], where[PATH_MAX];
     before_change();
-    long fd = sys(SYS_open, c->arg[0], 010000000 /* O_PATH */ | 02000000 /* O_CLOEXEC */, 0);
+    long fd = sys_fd(SYS_open, c->arg[0], 010000000 /* O_PATH */ | 02000000 /* O_CLOEXEC */, 0);
     long n = -1;
     if (fd >= 0) {
         say_format(link, sizeof link, "/proc/self/fd/%ld", fd);

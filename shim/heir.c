@@ -1,6 +1,7 @@
 #include "shim/heir.h"
 #include "heap/disk.h"
 #include "heap/fault.h"
+#include "heap/room.h"
 #include "heap/say.h"
 #include "heap/session.h"
 #include "heap/tracker.h"
@@ -131,6 +132,8 @@ void heir_after_fork(long pid)
     else if (s) /* unless the child, or the one in its place, was faster */
         __atomic_compare_exchange_n(&s->pid, &(int32_t){0}, (int32_t)pid, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
     heir_concerned = true;
+    if (!heir_candidate && tie_is_open(s))
+        transport_hold(HEIR_PEERS_MS); /* whom it met, its child would not know */
 }
 
 /* What belongs to the parent, in the kernel or by number, is not this process's. */
@@ -141,7 +144,7 @@ void heir_begin(void)
     s->apart = true;
     tracker_close(&s->tracker);
     sys(SYS_close, s->maps_fd);
-    long maps = sys(SYS_open, "/proc/self/maps", O_RDONLY | O_CLOEXEC, 0);
+    long maps = sys_fd(SYS_open, "/proc/self/maps", O_RDONLY | O_CLOEXEC, 0);
     s->maps_fd = sys_failed(maps) ? -1 : (int)disk_high_fd(maps);
     process_boot();
     threads_forked();
@@ -356,6 +359,7 @@ void heir_exit(int status)
     struct tie *s = tie_find(h->page, h->below);
     if (!tie_is_open(s) || (status & 0xff) || peers_any()) {
         tie_decline(s);
+        transport_hold(0);
         return;
     }
     FAULT("heir.offered");
@@ -385,6 +389,7 @@ static bool parent_turn(struct heir *h, enum turn_reason reason)
     if (!tie_is_open(s)) {
         h->below = 0;
         heir_concerned = h->taking;
+        transport_hold(0);
         return true;
     }
     if (s->inherited && !tie_look(&s->leads)) {

@@ -16,6 +16,7 @@
  *
  * Exact rules, for parents that wait for their daemon (for its exit, a byte in a pipe, a signal):
  *   - a leader that is about to wait lets go what it holds after HEIR_HOLD_MS, uncommitted;
+ *   - who comes to its parent from a program under libken for the first time waits for HEIR_PEERS_MS, for the daemon;
  *   - a parent that goes about its own business (HEIR_OUTPUTS turns that emitted something), or lives for HEIR_YEARS_MS,
  *     has no heir; nor has one that exits with another status than 0, or talks to peers.
  *
@@ -27,6 +28,7 @@
 #include "shim/turn.h"
 
 #define HEIR_HOLD_MS 100
+#define HEIR_PEERS_MS 1000
 #define HEIR_OUTPUTS 3
 #define HEIR_YEARS_MS 60000
 #define HEIR_UNCOMMITTED_MS 10000 /* the parent's turns without outputs are not committed for at most so long */

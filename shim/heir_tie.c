@@ -1,5 +1,6 @@
 #include "shim/heir_tie.h"
 #include "heap/disk.h"
+#include "heap/room.h"
 #include "heap/session.h"
 #include "heap/sys.h"
 #include "shim/call_time.h"
@@ -68,7 +69,7 @@ void tie_decline(struct tie *s)
 bool tie_is_dead(const struct tie *s)
 {
     int32_t pid = (int32_t)tie_look((const uint32_t *)&s->pid);
-    long fd = sys(SYS_pidfd_open, pid, 0);
+    long fd = sys_fd(SYS_pidfd_open, pid, 0);
     struct pollfd p = {(int)fd, POLLIN, 0};
     bool dead = fd == -ESRCH || (fd >= 0 && sys(SYS_poll, &p, 1, 0) == 1);
     if (fd >= 0)
@@ -82,7 +83,7 @@ void life_open(void)
 {
     struct session *s = session;
     int ends[2];
-    if (s->life[1] >= 0 || sys_failed(sys(SYS_pipe2, ends, O_CLOEXEC)))
+    if (s->life[1] >= 0 || sys_failed(sys_fd(SYS_pipe2, ends, O_CLOEXEC)))
         return;
     s->life[0] = (int)disk_high_fd(ends[0]);
     s->life[1] = (int)disk_high_fd(ends[1]);

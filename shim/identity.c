@@ -1,4 +1,5 @@
 #include "shim/identity.h"
+#include "heap/room.h"
 #include "heap/say.h"
 #include "heap/sys.h"
 
@@ -134,7 +135,7 @@ void identity_memory_map(struct meta *m)
 {
     char text[2048];
     uint64_t field[53] = {0};
-    long fd = sys(SYS_open, "/proc/self/stat", O_RDONLY | O_CLOEXEC, 0);
+    long fd = sys_fd(SYS_open, "/proc/self/stat", O_RDONLY | O_CLOEXEC, 0);
     long n = sys_failed(fd) ? fd : sys(SYS_read, fd, text, sizeof text - 1);
     if (!sys_failed(fd))
         sys(SYS_close, fd);

@@ -1,4 +1,5 @@
 #include "shim/process.h"
+#include "shim/pending.h"
 #include "shim/threads.h"
 
 /* All of it is image: real_pid is put right in each incarnation. */
@@ -94,6 +95,7 @@ long call_thread_second(struct call *c)
  * nothing. Its number may be someone else's by now. */
 long call_kill(struct call *c)
 {
+    c->arg[0] = (int)c->arg[0];
     if (children_dead(c->arg[0]))
         return 0;
     c->arg[0] = process_real_pid(c->arg[0]);
@@ -105,15 +107,31 @@ long call_rt_sigqueueinfo(struct call *c)
     return call_kill(c);
 }
 
+/* To one thread: `tid` of the program's, `signal` not 0. */
+static long to_thread(const struct call *c, long tid, long signal)
+{
+    struct thread *whom = signal ? threads_named(tid) : NULL;
+    if (whom)
+        pending_sent(whom, 1);
+    long result = call_raw(c);
+    if (whom && sys_failed(result))
+        pending_sent(whom, -1);
+    return result;
+}
+
 long call_tkill(struct call *c)
 {
-    return call_thread_first(c);
+    long tid = c->arg[0];
+    c->arg[0] = threads_real_tid(tid);
+    return to_thread(c, tid, c->arg[1]);
 }
 
 long call_tgkill(struct call *c)
 {
+    long tid = c->arg[1];
     c->arg[0] = process_real_pid(c->arg[0]);
-    return call_thread_second(c);
+    c->arg[1] = threads_real_tid(tid);
+    return to_thread(c, tid, c->arg[2]);
 }
 
 long call_rt_tgsigqueueinfo(struct call *c)

@@ -22,7 +22,7 @@ bool session_owns_fd(int fd)
 {
     const struct session *s = session;
     return s && (fd == s->store.directory_fd || fd == s->store.lock_fd || fd == s->store.image_fd ||
-                 fd == s->maps_fd || fd == s->memory_fd || fd == s->error_fd || fd == s->life[0] || fd == s->life[1] ||
+                 fd == s->maps_fd || fd == s->memory_fd || fd == s->error_fd || fd == s->chaos.fd || fd == s->life[0] || fd == s->life[1] ||
                  is_log_fd(&s->log, fd) || is_tracker_fd(&s->tracker, fd));
 }
 
@@ -39,6 +39,18 @@ const uint8_t *session_identity(void)
 struct progress *session_progress(void)
 {
     return session && !session->apart ? session->progress : NULL;
+}
+
+void session_output_left(void)
+{
+    if (session && !session->apart)
+        chaos_at(&session->chaos, CHAOS_LEAVING, turn_number());
+}
+
+void session_will_write(const void *at, size_t bytes)
+{
+    if (session && !session->apart)
+        tracker_expect(&session->tracker, PAGE_DOWN((uintptr_t)at), PAGE_UP((uintptr_t)at + bytes));
 }
 
 void session_layout_changed(void)

@@ -31,7 +31,7 @@ signal_block_syscall:
     .globl signal_block_ran
     .hidden signal_block_ran
 signal_block_ran:
-    movq $-600, %rax
+    movq $-602, %rax
     ret
     .size signal_block_enter, . - signal_block_enter
 

@@ -43,6 +43,9 @@ struct signal_thread {
     unsigned ran; /* handlers run so far; signal_block() compares */
     unsigned ran_plain; /* those of them without SA_RESTART */
     uint64_t mask;      /* while queued: the mask that the wrapper replaced by SIGNAL_DEFERRED */
+    int unheard;        /* of pending.c: sent to this thread alone, and not heard, as far as is known. Atomic */
+    int queue_heard;    /* what it heard meanwhile that need not have been among those. Atomic */
+    bool handing;       /* gives back to the kernel what it had queued */
     uint64_t pretended; /* the part of SIGNAL_KEPT that the program believes it blocks */
     bool has_altstack;
     stack_t altstack; /* the program's, as it set it */

@@ -1,6 +1,7 @@
 /* Calls that wait for a signal. Each is a boundary: the turn ends before it. */
 #include "shim/call_signal.h"
 #include "shim/call_time.h"
+#include "shim/pending.h"
 #include "shim/process.h"
 #include "shim/turn.h"
 
@@ -51,6 +52,8 @@ long call_rt_sigtimedwait(struct call *c)
     struct call inner = {.nr = SYS_rt_sigtimedwait,
                          .arg = {(long)&set, (long)&info, (long)&now, sizeof set}};
     result = call_raw(&inner);
+    if (result > 0)
+        pending_heard(&info);
     if (result != -EAGAIN || (timeout && time_ns(timeout) == 0))
         return hand_over(c, &info, result);
     turn_end(TURN_WAIT);
@@ -59,8 +62,7 @@ long call_rt_sigtimedwait(struct call *c)
         if (timeout)
             left = time_spec(deadline - time_monotonic_ns());
         result = signal_block_once(&inner);
-        if (result != SIGNAL_AGAIN)
+        if (!signal_again(result))
             return hand_over(c, &info, result);
-        turn_end(TURN_WAIT);
     }
 }

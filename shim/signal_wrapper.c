@@ -13,6 +13,7 @@
 #include "shim/call_time.h"
 #include "shim/crash.h"
 #include "shim/heir.h"
+#include "shim/pending.h"
 #include "shim/process.h"
 #include "shim/threads.h"
 #include "shim/turn.h"
@@ -23,7 +24,7 @@ extern char signal_block_begin[], signal_block_syscall[], signal_block_ran[];
 extern char fault_copy_begin[], fault_copy_failed[];
 long signal_block_enter(long nr, const long arg[6], int *inside, const int *queued);
 
-#define BLOCK_RAN THREADS_AGAIN /* signal_block.S: nothing was done, look again */
+#define BLOCK_RAN (-602L) /* signal_block.S: nothing was done, look again */
 
 static uint64_t *frame_mask(ucontext_t *uc)
 {
@@ -88,9 +89,11 @@ void signal_wrapper(int signal, siginfo_t *info, void *context)
             return;
         }
     } else if (me->inside > 0 && !call_passive) {
+        process_correct_sender(info); /* in another incarnation nobody could */
         MUTANT("signals.deferred_lost", (void)0, signal_enqueue(&me->signals, info, *frame_mask(uc)));
         *frame_mask(uc) = SIGNAL_DEFERRED;
         time_heard(signal);
+        pending_heard(info);
         return;
     }
     deliver(signal, info, uc);
@@ -110,12 +113,15 @@ static void requeue(struct signal_thread *t)
     siginfo_t queue[SIGNAL_QUEUE];
     int count = t->queued < SIGNAL_QUEUE ? t->queued : SIGNAL_QUEUE;
     memcpy(queue, t->queue, sizeof queue[0] * (size_t)count);
+    pending_handing();
     signal_dequeue(t, 0);
-    long pid = sys(SYS_getpid), tid = sys(SYS_gettid);
+    long tid = sys(SYS_gettid);
     for (int i = 0; i < count; i++) {
         queue[i].si_errno = 0;
-        if (queue[i].si_signo && sys(SYS_rt_tgsigqueueinfo, pid, tid, queue[i].si_signo, &queue[i]) == -EAGAIN)
-            sys(SYS_tgkill, pid, tid, queue[i].si_signo); /* RLIMIT_SIGPENDING: no details */
+        if (queue[i].si_code == SI_TKILL)
+            pending_sent(thread_self(), 1);
+        if (queue[i].si_signo)
+            pending_send(&queue[i], tid);
     }
 }
 
@@ -125,6 +131,7 @@ static void release(struct signal_thread *t)
     uint64_t mask = t->mask & ~SIGNAL_KEPT;
     requeue(t);
     sys(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof mask);
+    pending_handed();
 }
 
 void signal_leave(struct call *c)
@@ -166,7 +173,7 @@ long signal_block_for(struct call *c, long nr)
     struct thread *me = thread_self();
     struct signal_thread *t = &me->signals;
     unsigned ran = t->ran, plain = t->ran_plain, stops;
-    bool restarts = signal_restarts(nr), again;
+    bool restarts = signal_restarts(nr);
     long result;
     do {
         if (heir_candidate && heir_due())
@@ -178,9 +185,9 @@ long signal_block_for(struct call *c, long nr)
         }
         stops = me->stops;
         result = t->ran == ran ? threads_away(wait_in_kernel, c) : -EINTR;
-        /* Nothing but a stop of the threads interrupted it, or a signal came in time. */
-        again = result == BLOCK_RAN || (result == -EINTR && t->ran == ran && me->stops != stops);
-    } while (again);
+    } while (result == BLOCK_RAN);
+    if (result == -EINTR && t->ran == ran && me->stops != stops)
+        result = THREADS_AGAIN; /* nothing but a stop of the threads interrupted it */
     if (result == -EINTR && t->ran != ran && restarts && t->ran_plain == plain)
         result = SIGNAL_AGAIN;
     return result;
@@ -191,10 +198,18 @@ long signal_block_once(struct call *c)
     return signal_block_for(c, c->nr);
 }
 
+bool signal_again(long result)
+{
+    if (result == SIGNAL_AGAIN)
+        turn_end(TURN_WAIT);
+    return result == SIGNAL_AGAIN || result == THREADS_AGAIN;
+}
+
 long signal_block(struct call *c)
 {
     long result;
-    while ((result = signal_block_once(c)) == SIGNAL_AGAIN)
-        turn_end(TURN_WAIT);
+    do
+        result = signal_block_once(c);
+    while (signal_again(result));
     return result;
 }

@@ -1,6 +1,7 @@
-/* clock_gettime by way of the vdso, which no net sees: here the monotonic clocks get their offset.
+/* clock_gettime by way of the vdso, which no net sees: here the clocks get their offset.
  */
 #include "heap/vdso.h"
+#include "shim/call_cpu.h"
 #include "shim/call_time.h"
 
 #include <sys/auxv.h>
@@ -27,9 +28,9 @@ EXPORT int clock_gettime(clockid_t clock, struct timespec *now)
     int64_t add = time_offset_ns(clock);
     if (!looked)
         look();
-    /* With an offset, not by the vdso: where it cannot tell the time it makes a system call of its
+    /* With an offset, not by the vdso: where it cannot tell the time, as of CPU clocks, it makes a system call of its
      * own, which arrives in the net and gets the offset there. */
-    bool direct = add || !vdso_clock || clock < 0;
+    bool direct = add || !vdso_clock || clock < 0 || cpu_is_clock(clock);
     long result = direct ? sys(SYS_clock_gettime, time_kernels_clock(clock), now) : vdso_clock(clock, now);
     if (sys_failed(result)) {
         errno = (int)-result;

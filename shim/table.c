@@ -1,5 +1,6 @@
 /* The one table from system call to handler. Both entrances end here. */
 #include "shim/call.h"
+#include "shim/call_cpu.h"
 #include "shim/call_memory.h"
 #include "shim/call_net.h"
 #include "shim/call_process.h"

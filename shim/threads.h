@@ -20,6 +20,7 @@
 
 #include "heap/layout_meta.h"
 #include "shim/call.h"
+#include "shim/call_cpu.h"
 
 #include <signal.h>
 
@@ -38,6 +39,7 @@ enum thread_state {
 struct peer {
     uint32_t state; /* enum thread_state; atomic */
     uint32_t go_seen;
+    uint32_t asked; /* atomic: what waits for it in the kernel, by threads_ask() */
     bool leader; /* the thread the process began with */
     long tid;    /* as the program knows it; never changes */
     long real_tid;
@@ -46,6 +48,7 @@ struct peer {
     uint64_t mask; /* the program's, of signals, when it went away */
     uint64_t rseq, rseq_bytes, rseq_signature;
     struct context context;
+    struct thread_cpu cpu; /* call_cpu.c's */
 };
 
 /* True as soon as there was a second thread. */
@@ -87,6 +90,25 @@ unsigned threads_stops(void);
 
 /* Which thread commits: written into the image's header. */
 void threads_capture(struct meta *);
+
+/* The threads of the program but for the calling one, which holds the lock: the first one from *place on, which is then its
+ * place in the list; NULL behind the last one. */
+struct thread;
+struct thread *threads_other(uint32_t *place);
+
+/* The kernel's number of the thread at that place. */
+long threads_tid_at(uint32_t place);
+
+/* The thread that the program calls `tid`, or NULL. */
+struct thread *threads_named(long tid);
+struct peer *threads_by_tid(long tid);
+
+/* The entry at that place, which may be of no living thread; NULL behind the last one. */
+struct peer *threads_at(uint32_t place);
+
+/* Has a thread call pending_answer() now, wherever it stands or waits; true: it waits, and may do more than that. After
+ * threads_stop(). */
+bool threads_ask(uint32_t place);
 
 /* In a new incarnation, running as the thread that committed: makes the others again; they wait for
  * threads_go(). If the committer was not the leader, the two change places first. */

@@ -1,6 +1,8 @@
 #include "shim/time_timers.h"
+#include "shim/call_cpu.h"
 #include "shim/call_signal.h"
 #include "shim/call_time.h"
+#include "shim/pending.h"
 #include "shim/threads.h"
 
 #include "heap/say.h"
@@ -36,7 +38,7 @@ long call_timer_create(struct call *c)
         id++;
     if (id == TIMERS_MAX)
         return -EAGAIN;
-    struct timer t = {.used = true, .clock = c->arg[0]};
+    struct timer t = {.used = true, .clock = cpu_clock_named(c->arg[0])};
     if (!c->arg[1]) { /* the default names the timer by its id, which must be ours */
         t.event.sigev_notify = SIGEV_SIGNAL;
         t.event.sigev_signo = SIGALRM;
@@ -70,6 +72,8 @@ long call_timer_settime(struct call *c)
     if (sys_failed(result))
         return result;
     t->armed = arms;
+    if (t->event.sigev_notify == SIGEV_THREAD_ID)
+        sys(SYS_timer_gettime, t->kernel_id, &t->left);
     if (arms && t->event.sigev_notify != SIGEV_NONE)
         time_will_ring(t->event.sigev_signo);
     return !c->arg[3] || fault_copy((void *)c->arg[3], &old, sizeof old) ? 0 : -EFAULT;
@@ -115,6 +119,39 @@ void time_correct_timer(siginfo_t *info)
         }
 }
 
+/* Nothing but the timer's own time tells that it has sent its signal to a thread: there is less left, or none. */
+static void note_ring(const struct timer *t, const struct itimerspec *left)
+{
+    int64_t now = time_ns(&left->it_value), before = time_ns(&t->left.it_value);
+    struct thread *whom = now == 0 || now > before ? threads_named(t->event._sigev_un._tid) : NULL;
+    if (whom && !whom->signals.unheard)
+        pending_sent(whom, 1);
+}
+
+uint64_t timers_signals(void)
+{
+    uint64_t signals = 0;
+    for (int id = 0; id < TIMERS_MAX; id++)
+        if (timers[id].used && timers[id].event.sigev_notify != SIGEV_NONE)
+            signals |= SIGNAL_BIT(timers[id].event.sigev_signo);
+    return signals;
+}
+
+bool timers_info(siginfo_t *info, long tid)
+{
+    for (int id = 0; id < TIMERS_MAX; id++) {
+        const struct timer *t = &timers[id];
+        long whom = t->event.sigev_notify == SIGEV_THREAD_ID ? t->event._sigev_un._tid : 0;
+        if (!t->used || t->event.sigev_notify == SIGEV_NONE || t->event.sigev_signo != info->si_signo || whom != tid)
+            continue;
+        info->si_code = SI_TIMER;
+        info->si_timerid = t->kernel_id;
+        info->si_value = t->event.sigev_value;
+        return true;
+    }
+    return false;
+}
+
 bool timers_capture(uint64_t *rung)
 {
     bool any = false;
@@ -124,6 +161,8 @@ bool timers_capture(uint64_t *rung)
         if (!t->used || !t->armed)
             continue;
         sys(SYS_timer_gettime, t->kernel_id, &left);
+        if (t->event.sigev_notify == SIGEV_THREAD_ID)
+            note_ring(t, &left);
         if (memcmp(&left, &t->left, sizeof left) != 0)
             t->left = left;
         t->armed = left.it_value.tv_sec || left.it_value.tv_nsec;
@@ -142,8 +181,7 @@ void timers_forked(void)
 /* Clocks of processes and threads stand still with them. */
 static int64_t passed(long clock, int64_t down, int64_t wall_down)
 {
-    bool stands = clock < 0 || clock == CLOCK_PROCESS_CPUTIME_ID || clock == CLOCK_THREAD_CPUTIME_ID;
-    return stands ? 0 : time_is_wall(clock) ? wall_down : down;
+    return cpu_is_clock(clock) ? 0 : time_is_wall(clock) ? wall_down : down;
 }
 
 void timers_resume(int64_t down, int64_t wall_down)

@@ -50,7 +50,7 @@ bool turn_resumed(void)
 int64_t turn_grace_ns(void)
 {
     if (!outbox_held())
-        return SHARE_NS;
+        return peers_heavy() ? 0 : SHARE_NS;
     return threads_alone() ? 0 : TURN_GROUP_NS;
 }
 
@@ -95,6 +95,7 @@ static void copied(void)
 static void commit_and_release(enum run_state to)
 {
     threads_stop();
+    chaos_at(&session->chaos, CHAOS_ENDED, turn_number() + 1);
     capture();
     threads_capture(session->image.meta);
     FAULT("turn.stopped");
@@ -109,8 +110,10 @@ static void commit_and_release(enum run_state to)
     if (to != RUN_FINISHED)
         outbox_release();
     FAULT("turn.released");
+    chaos_at(&session->chaos, CHAOS_RELEASED, turn_number());
     commit_apply(session);
     FAULT("turn.applied");
+    chaos_at(&session->chaos, CHAOS_APPLIED, turn_number());
 }
 
 void turn_end(enum turn_reason reason)

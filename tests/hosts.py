@@ -93,11 +93,11 @@ class Hosts:
         else:
             ip("-n", self.names[0], "link", "set", "ken0", "up" if up else "down")
 
-    def program(self, host, argv, key=None, peers="10.77.0.0/24 fd77::/64", out=None, names=None, **kw):
-        """`names`: a file that is the program's /etc/hosts."""
+    def program(self, host, argv, key=None, peers="10.77.0.0/24 fd77::/64", out=None, names=None, linger=None, **kw):
+        """`names`: a file that is the program's /etc/hosts; `linger`: KEN_LINGER, on a bad link."""
         env = {} if peers is None else {"KEN_PEERS": peers}
-        if self.emulator:  # a bad link may take long over the last words
-            env["KEN_LINGER"] = "40"
+        if self.emulator:  # a bad link may take long over the last words, and in the long suite it is down for a minute
+            env["KEN_LINGER"] = linger or ("150" if LONG else "40")
         if key:
             env["KEN_KEY_FILE"] = key
         p = self.t.program(argv, start=False, env=env, stdout=out, **kw)

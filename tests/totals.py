@@ -4,6 +4,9 @@
 Every test says itself how many cases it had: a system test by its last line `N passed, N failed,
 N skipped`, a Criterion test by its synthesis line. A test that says nothing counts as one case, and
 one that failed without telling of a failed case (a crash, a time limit) counts as one failed case.
+
+Lines that begin with MUTANT (who caught which), NOTE (what a test counts besides), ONCE (a failure that did not come again) or SKIP are
+shown, whether their test passed or not: what a run has tried, and what it has not, is in its log.
 """
 import json
 import re
@@ -37,7 +40,7 @@ def read(log):
 
 
 def main():
-    totals, failed, skips = [0, 0, 0], [], []
+    totals, failed, shown = [0, 0, 0], [], []
     for log, status in zip(sys.argv[1::2], map(int, sys.argv[2::2])):
         tests = read(log)
         failed_before = len(failed)
@@ -46,11 +49,13 @@ def main():
             totals = [a + b for a, b in zip(totals, counts)]
             if counts[1]:
                 failed.append(test["name"])
-            skips += re.findall(r"^SKIP .*$", test.get("stdout", ""), re.M)
+            name = test["name"].split(" / ")[-1]
+            shown += [(kind, f"{kind} {name}: {text}")
+                      for kind, text in re.findall(r"^(MUTANT|NOTE|ONCE|SKIP) +(.*)$", test.get("stdout", ""), re.M)]
         if not tests or (status and len(failed) == failed_before):
             failed.append("meson test")
             totals[1] += 1
-    for line in skips:
+    for _, line in sorted(shown, key=lambda entry: ("MUTANT", "NOTE", "ONCE", "SKIP").index(entry[0])):
         print(line)
     if failed:
         print("failed:", ", ".join(failed))

@@ -2,13 +2,14 @@
 """Dies at every named point of libken, and at its first occurrences; a restart must go on as if nothing had been.
 
 The points are read from the source. Each workload is run once to see which points it reaches, in its first process and
-in the one that resumes; then it is run again for each death. A point that no death came to fails the suite.
+in the one that resumes; then it is run again for each death, and for pairs: it dies, and dies again while it recovers, or
+while it begins once more because nothing was durable. A point that no death came to fails the suite.
 
     test_crash_points.py [WORKLOAD FAULT [FAULT...]]     one case: what each start of the program dies of; the exit status
                                                          is 2 when it ended before that
 
-Environment: KEN_BUILD (a build with -Dfaults=true), KEN_SEED, KEN_LONG=1 (every workload for every point, more pairs),
-KEN_JOBS.
+Environment: KEN_BUILD (a build with -Dfaults=true), KEN_SEED, KEN_LONG=1 (every workload for every point, and every pair, as
+many of each as fit into KEN_SECONDS, default 240; without it each point is once the first death and once the second), KEN_JOBS.
 """
 import collections
 import multiprocessing
@@ -25,7 +26,8 @@ from harness import BUILD, LIB, SEED, require_aslr
 
 LONG = os.environ.get("KEN_LONG") == "1"
 OCCURRENCES = 5 if LONG else 3
-PAIRS = 400 if LONG else 30
+SECONDS = float(os.environ.get("KEN_SECONDS", "240"))
+TRIES = 3  # of a run that ends before its death: which turn an output shares with others is the scheduler's
 JOBS = int(os.environ.get("KEN_JOBS", "2"))
 # Where the first process dies when it is the second one that is looked at.
 FIRST_DEATH = {"leave": "release.noted:20", "leave_again": "turn.released:1", "told": "turn.released:1", "copy": "release.noted:40",
@@ -34,7 +36,7 @@ ONLY = {"fresh": ("aside.",)}
 
 
 def reached(name):
-    """How often the workload reaches each point: [{point: times} in the first process, in the second]."""
+    """The points that the workload comes to, in order: [those of the first process, of the second]."""
     counts = []
     with tempfile.TemporaryDirectory() as place:
         log = os.path.join(place, "log")
@@ -44,7 +46,7 @@ def reached(name):
             path = f"{log}.{len(schedule)}"
             lines = open(path).read().split() if os.path.exists(path) else []
             wanted = ONLY.get(name, ("",))
-            counts.append(collections.Counter(line for line in lines if line.startswith(wanted)))
+            counts.append([line for line in lines if line.startswith(wanted)])
             if wrong:
                 return name, counts, wrong
             for n in range(3):
@@ -56,33 +58,83 @@ def reached(name):
 def one(spec):
     name, schedule = spec
     started = time.monotonic()
-    try:
-        wrong, hits = mortal.run(name, schedule)
-    except Exception as error:  # the case itself is broken: that is no pass
-        wrong, hits = f"{type(error).__name__}: {error}", []
+    for _ in range(TRIES):
+        try:
+            wrong, hits = mortal.run(name, schedule)
+        except Exception as error:  # the case itself is broken: that is no pass
+            wrong, hits = f"{type(error).__name__}: {error}", []
+        if wrong or len(hits) == len(schedule):
+            break
     return name, schedule, wrong, hits, time.monotonic() - started
 
 
 def choose(rng, counts, names):
-    """Which deaths to die: (workload, schedule). Each occurrence in another workload, as far as there are any."""
-    cases, pairs = [], []
+    """Which deaths to die: (workload, schedule). Each occurrence in another workload, as far as there are any; and all that are
+    left."""
+    cases, more = [], []
     for point in names:
         cells = [(name, start) for name in counts for start in range(len(counts[name])) if counts[name][start][point]]
         rng.shuffle(cells)
         for occurrence in range(1, OCCURRENCES + 1):
             fit = [c for c in cells if counts[c[0]][c[1]][point] >= occurrence]
-            for name, start in fit if LONG else fit[occurrence - 1:occurrence] or fit[:1]:
+            chosen = fit[occurrence - 1:occurrence] or fit[:1]
+            for name, start in fit:
                 before = [FIRST_DEATH.get(name, "turn.applied:5")] if start else []
-                cases.append((name, before + [f"{point}:{occurrence}"]))
-    twice = [name for name in counts if len(counts[name]) == 2]
-    for _ in range(PAIRS):
-        name = rng.choice(twice)
-        pair = []
-        for start in (0, 1):
-            point = rng.choice(sorted(counts[name][start]))
-            pair.append(f"{point}:{rng.randint(1, min(4, counts[name][start][point]))}")
-        pairs.append((name, pair))
-    return cases + pairs
+                (cases if (name, start) in chosen else more).append((name, before + [f"{point}:{occurrence}"]))
+    rng.shuffle(more)
+    return cases, more if LONG else []
+
+
+def deaths_of(first, second):
+    """The deaths that make a pair: ([(first death, ...], [(second death, ...]) for a process that has something to recover,
+    and the same for one that begins again."""
+    durable = first.index("commit.durable") if "commit.durable" in first else len(first)
+    begins, later = first[:durable], collections.Counter(first[:durable])
+    running = []
+    for point in first[durable:]:
+        later[point] += 1
+        if not any(death.startswith(point + ":") for death in running):
+            running.append(f"{point}:{later[point]}")
+    end = second.index("resume.done") + 1 if "resume.done" in second else 0
+    recovering = [f"{point}:{n}" for point, times in collections.Counter(second[:end]).items() for n in {1, min(times, 2)}]
+    begins = [f"{point}:1" for point in dict.fromkeys(begins)]
+    return (running, recovering), (begins, begins)
+
+
+def choose_pairs(rng, paths):
+    """(workload, [first death, second]), each pair of points in one workload; in the short suite so many that each death comes."""
+    pairs, seen = [], set()
+    names = [name for name in paths if len(paths[name]) == 2]
+    rng.shuffle(names)
+    for name in names:
+        for firsts, seconds in deaths_of(*paths[name]):
+            product = [(a, b) for a in firsts for b in seconds]
+            rng.shuffle(product)
+            for pair in product:
+                points = tuple(death.split(":")[0] for death in pair)
+                if points not in seen:
+                    seen.add(points)
+                    pairs.append((name, list(pair)))
+    rng.shuffle(pairs)
+    if LONG:
+        return pairs
+    chosen, met = [], set()
+    for name, pair in pairs:
+        new = {(n, death.split(":")[0]) for n, death in enumerate(pair)} - met
+        if new:
+            met |= new
+            chosen.append((name, pair))
+    return chosen
+
+
+def run_some(pool, cases):
+    """As many as the time is for."""
+    results, until, size = [], time.monotonic() + SECONDS, JOBS * 8
+    for at in range(0, len(cases), size):
+        if time.monotonic() > until:
+            break
+        results += pool.imap_unordered(one, cases[at:at + size], chunksize=1)
+    return results
 
 
 def hunt(pool, names, results):
@@ -128,23 +180,33 @@ def main():
     started = time.monotonic()
     names, rng = points.names("FAULT"), random.Random(SEED)
     with multiprocessing.Pool(JOBS) as pool:
-        counts, failed = {}, 0
-        for name, count, wrong in pool.imap_unordered(reached, mortal.WORKLOADS, chunksize=1):
-            counts[name] = count
+        paths, failed = {}, 0
+        for name, path, wrong in pool.imap_unordered(reached, mortal.WORKLOADS, chunksize=1):
+            paths[name] = path
             if wrong:
                 failed += 1
                 print(f"FAIL {name}, without a fault: {wrong}")
-        counts = {name: counts[name] for name in mortal.WORKLOADS}
-        cases = choose(rng, counts, names)
+        paths = {name: paths[name] for name in mortal.WORKLOADS}
+        counts = {name: [collections.Counter(path) for path in paths[name]] for name in paths}
+        cases, more = choose(rng, counts, names)
         results = list(pool.imap_unordered(one, cases, chunksize=1))
+        results += run_some(pool, more)
         hunt(pool, names, results)
-    deaths, more = report(results, names)
-    failed += more
-    missed = sum(len(hits) < len(schedule) for _, schedule, _, hits, _ in results)
+        pairs = choose_pairs(rng, paths)
+        twice = run_some(pool, pairs)
+    deaths, wrong = report(results + twice, names)
+    failed += wrong
+    both = sum(len(hits) == 2 for _, _, _, hits, _ in twice)
+    further = len(results) - len(cases)
+    results += twice
+    whole = sum(len(hits) == len(schedule) and not wrong for _, schedule, wrong, hits, _ in results)
+    missed = sum(len(hits) < len(schedule) and not wrong for _, schedule, wrong, hits, _ in results)
     slow = max(results, key=lambda r: r[4])
-    print(f"{len(names)} points, {len(results)} runs, {sum(deaths.values())} deaths ({missed} runs ended before all of "
-          f"theirs), {time.monotonic() - started:.0f} s, slowest {slow[4]:.1f} s ({slow[0]} {slow[1]}), seed {SEED}")
-    print(f"{len(results) - failed if failed < len(results) else 0} passed, {failed} failed, 0 skipped", flush=True)
+    print(f"NOTE {len(names)} points, {len(results)} runs, {sum(deaths.values())} deaths; {further} of "
+          f"{len(more)} further ones and {len(twice)} of {len(pairs)} pairs were tried, of these {both} died twice; {time.monotonic() - started:.0f} s, slowest {slow[4]:.1f} s ({slow[0]} {slow[1]}), seed {SEED}")
+    if missed:
+        print(f"NOTE {missed} runs ended well before all of their deaths; they count as nothing")
+    print(f"{whole} passed, {failed} failed, 0 skipped", flush=True)
     sys.exit(1 if failed else 0)
 
 

@@ -6,11 +6,11 @@ Each workload is run once with a list of the calls that it makes (heap/fault.h),
 resumes: a call is a place in the source and the way that led there. Then it is run again for each call and each error
 (call_errors.py), which comes once, or from then on.
 
-    test_errors.py                               a sample, as many as fit into KEN_SECONDS (default 75): each call that a look at
-                                                 the source finds comes once before any comes again
+    test_errors.py                               as many as fit into KEN_SECONDS (default 75; long suite 300): each call that a look
+                                                 at the source finds comes once before any comes again
     test_errors.py WORKLOAD START CALL [TIMES]   one case: KEN_FAULT_CALL for the given start of the program
 
-Environment: KEN_BUILD (a build with -Dfaults=true), KEN_SEED, KEN_LONG=1 (all of them), KEN_JOBS, KEN_ONLY (a pattern for
+Environment: KEN_BUILD (a build with -Dfaults=true), KEN_SEED, KEN_LONG=1 (which ones, the seed says), KEN_JOBS, KEN_ONLY (a pattern for
 `workload start call`), KEN_VERBOSE=1 (each case, and the calls in the source that no workload reaches).
 """
 import collections
@@ -35,7 +35,7 @@ VERBOSE = os.environ.get("KEN_VERBOSE") == "1"
 # In the short suite the same sample each time: a failure there is one of the change at hand.
 SEED = SEED if LONG or "KEN_SEED" in os.environ else 1
 ONLY = os.environ.get("KEN_ONLY", ".")
-SECONDS = float(os.environ.get("KEN_SECONDS", "75"))
+SECONDS = float(os.environ.get("KEN_SECONDS", "300" if LONG else "75"))
 JOBS = int(os.environ.get("KEN_JOBS", "2"))
 LASTING = "EIO", "ENOSPC", "EDQUOT", "EMFILE", "ENOMEM"  # troubles that stay
 
@@ -140,7 +140,7 @@ def sweep(pool, cases, until):
     results = []
     size = JOBS * 8
     for at in range(0, len(cases), size):
-        if not LONG and time.monotonic() > until:
+        if time.monotonic() > until:
             break
         for result in pool.imap_unordered(one, cases[at:at + size], chunksize=1):
             show(result)
@@ -220,7 +220,7 @@ def main():
         print(f"FAIL a program in trouble under kenrun: {kenrun}")
     wrong, missed = sum(bool(r[3]) for r in results), sum(not r[4] for r in results)
     outcomes = collections.Counter(r[5] for r in results if r[4] and not r[3])
-    print(f"{len(sites)} calls of {len(of_the_source())} in the source, reached in {len(ways)} ways by {len(reach)} workloads; "
+    print(f"NOTE {len(sites)} calls of {len(of_the_source())} in the source, reached in {len(ways)} ways by {len(reach)} workloads; "
           f"{len(cases)} cases, {len(results)} of them run: {dict(outcomes)}, in {missed} the call did not come; "
           f"{time.monotonic() - started:.0f} s, seed {SEED}")
     failed = wrong + broken + len(untold) + bool(kenrun)

@@ -7,6 +7,9 @@ tests let pass, is a failure of the tests.
 
     test_mutants.py [MUTANT...]
 
+The table of who caught what is one line for each, `MUTANT name caught by test`, which tests/totals.py shows at the end of every
+run of scripts/check.
+
 Environment: KEN_BUILD, KEN_JOBS, KEN_LONG=1 (a mutant has to be caught by each of its tests, not by the first).
 """
 import multiprocessing
@@ -79,6 +82,8 @@ CAUGHT_BY = {
     "threads.wrong_tls": [crash("threads", "turn.applied:9")],
     "threads.registers_lost": [crash("threads", "turn.applied:9")],
     "channel.no_deduplication": [unit("channel")],
+    "channel.acknowledged_early": [unit("channel")],
+    "channel.sent_early": [unit("channel")],
     "release.progress_ignored": [crash("leave", "release.noted:9")],
     "inbox.position_lost": [crash("copy", "inbox.taken:6")],
     "inbox.none": [crash("copy", "commit.captured:3")],
@@ -150,12 +155,12 @@ def main():
             passed += bool(results and good)
             failed += not (results and good)
             for _, title, status, seconds, output in caught or [(name, "nothing", 0, 0, "")]:
-                print(f"{'ok  ' if results and good else 'FAIL'} {name:28} caught by {title:42} {seconds:5.1f} s  {word_of(output)}",
+                print(f"{'MUTANT' if results and good else 'FAIL'} {name:28} caught by {title:42} {seconds:5.1f} s  {word_of(output)}",
                       flush=True)
     for name in set(CAUGHT_BY) - set(names):
         failed += 1
         print(f"FAIL {name} is no mutant of the source")
-    print(f"{len(chosen)} mutants, {time.monotonic() - started:.0f} s")
+    print(f"NOTE {len(chosen)} mutants, {passed} caught, {time.monotonic() - started:.0f} s")
     print(f"{passed} passed, {failed} failed, 0 skipped", flush=True)
     sys.exit(1 if failed else 0)
 

@@ -429,7 +429,7 @@ int main(int argc, char **argv)
     if (argc > 2)
         wanted_cuts = strtoul(argv[2], NULL, 0);
     if (!wanted_cuts)
-        wanted_cuts = getenv("KEN_LONG") ? 2000000 : 120000;
+        wanted_cuts = getenv("KEN_LONG") ? 1000000 : 120000;
     make_places();
     for (histories = 0; cuts < wanted_cuts && failures < 10; histories++) {
         first_seed = random_state = seed + histories;
@@ -441,7 +441,7 @@ int main(int argc, char **argv)
     if (system(command))
         warn("%s", command);
     clock_gettime(CLOCK_MONOTONIC, &end);
-    printf("%lu power cuts in %lu histories, seeds %lu to %lu; %lu places with all their states;", cuts, histories, seed,
+    printf("NOTE %lu power cuts in %lu histories, seeds %lu to %lu; %lu places with all their states;", cuts, histories, seed,
            seed + histories - 1, exhausted);
     for (int i = 0; i < CUT_STYLES; i++)
         printf(" %s %lu", style_names[i], by_style[i]);

@@ -123,6 +123,13 @@ def traffic_of(t, p, port, commands, model):
     return Traffic(dialog, commands, model)
 
 
+counted = {}
+
+
+def count(kind, cuts):
+    counted[kind] = counted.get(kind, 0) + cuts
+
+
 def under_load(t, kind):
     """Two programs: one with small turns, one that changes its memory in every way."""
     disk = Disk(t, kind, 512)
@@ -145,6 +152,7 @@ def under_load(t, kind):
         traffic.wait_for(3)
         traffic.finish()
     t.note(f"{CUTS} cuts, {sum(traffic.count for _, traffic in both)} answers")
+    count(kind, CUTS)
 
 
 def at_the_beginning(t, kind):
@@ -167,6 +175,7 @@ def at_the_beginning(t, kind):
         p.stop()
         shutil.rmtree(p.store)
     t.note(f"{2 * cuts} cuts, {resumed} stores were whole already")
+    count(kind, 2 * cuts)
 
 
 def private_mounts():
@@ -192,4 +201,5 @@ for kind in ("xfs", "ext4"):
     add_case(f"{kind}_under_load", lambda t, k=kind: permitted(under_load)(t, k), 180)
     add_case(f"{kind}_at_the_beginning", lambda t, k=kind: permitted(at_the_beginning)(t, k), 180)
 
+atexit.register(lambda: counted and print("NOTE " + ", ".join(f"{cuts} shutdowns of {kind}" for kind, cuts in counted.items())))
 main()

@@ -1,7 +1,8 @@
 /* Every way to wait for a time: clocks PORT
  *
  * `wait NAME MS` waits so long and answers `NAME in time`, or how wrong it was by the way's clock; `names` lists the
- * ways. The clock itself must not go back from one reading to the next. */
+ * ways. `begin MS` has a thread for each way wait so long, and `end` tells whether all were in time; meanwhile others commands
+ * are answered. The clock itself must not go back from one reading to the next. */
 #define _GNU_SOURCE
 #include "service.h"
 
@@ -64,22 +65,22 @@ static void timerfd_absolute(int64_t ns) { timerfd(ns, CLOCK_MONOTONIC, TFD_TIME
 static void timerfd_boottime(int64_t ns) { timerfd(ns, CLOCK_BOOTTIME, TFD_TIMER_ABSTIME); }
 static void timerfd_realtime(int64_t ns) { timerfd(ns, CLOCK_REALTIME, TFD_TIMER_ABSTIME); }
 
-static void timer(int64_t ns, clockid_t clock)
+static void timer(int64_t ns, clockid_t clock, int number)
 {
     timer_t id;
     sigset_t set;
-    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
+    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = number};
     struct itimerspec t = {.it_value = in(clock, ns)};
     sigemptyset(&set);
-    sigaddset(&set, SIGUSR1);
+    sigaddset(&set, number);
     timer_create(clock, &event, &id);
     timer_settime(id, TIMER_ABSTIME, &t, NULL);
     sigwaitinfo(&set, NULL);
     timer_delete(id);
 }
 
-static void posix_timer(int64_t ns) { timer(ns, CLOCK_MONOTONIC); }
-static void posix_timer_realtime(int64_t ns) { timer(ns, CLOCK_REALTIME); }
+static void posix_timer(int64_t ns) { timer(ns, CLOCK_MONOTONIC, SIGUSR1); }
+static void posix_timer_realtime(int64_t ns) { timer(ns, CLOCK_REALTIME, SIGRTMIN); }
 
 static void signal_time_limit(int64_t ns)
 {
@@ -89,6 +90,8 @@ static void signal_time_limit(int64_t ns)
     sigaddset(&set, SIGUSR2);
     sigtimedwait(&set, NULL, &t);
 }
+
+static pthread_mutex_t taken;
 
 static void condition(int64_t ns, clockid_t clock)
 {
@@ -108,6 +111,17 @@ static void condition(int64_t ns, clockid_t clock)
 
 static void condition_monotonic(int64_t ns) { condition(ns, CLOCK_MONOTONIC); }
 static void condition_realtime(int64_t ns) { condition(ns, CLOCK_REALTIME); }
+
+/* A priority-inheriting mutex that another thread holds. */
+static void mutex_limit(int64_t ns, clockid_t clock)
+{
+    struct timespec until = in(clock, ns);
+    if (pthread_mutex_clocklock(&taken, clock, &until) != ETIMEDOUT)
+        errx(1, "the mutex was free");
+}
+
+static void mutex_monotonic(int64_t ns) { mutex_limit(ns, CLOCK_MONOTONIC); }
+static void mutex_realtime(int64_t ns) { mutex_limit(ns, CLOCK_REALTIME); }
 
 static void semaphore(int64_t ns)
 {
@@ -177,49 +191,118 @@ static const struct {
     {"select", select_limit, CLOCK_MONOTONIC},
     {"epoll", epoll_limit, CLOCK_MONOTONIC},
     {"recv", receive_limit, CLOCK_MONOTONIC},
+    /* With another thread only: */
+    {"mutex", mutex_monotonic, CLOCK_MONOTONIC},
+    {"mutex_realtime", mutex_realtime, CLOCK_REALTIME},
 };
+
+enum { WAYS = sizeof ways / sizeof *ways, ALONE = WAYS - 2 };
+
+/* What was wrong with one wait, or "". */
+static void judge(int way, long ms, char *text)
+{
+    int64_t steady = now(CLOCK_MONOTONIC), before = now(ways[way].clock);
+    ways[way].wait(ms * 1000000);
+    int64_t took = (now(ways[way].clock) - before) / 1000000, after = now(CLOCK_MONOTONIC);
+    text[0] = '\0';
+    if (after < steady)
+        sprintf(text, "the clock went back: %ld, %ld", (long)steady, (long)after);
+    else if (took < ms || took > ms + 3000)
+        sprintf(text, "%s took %ld ms for %ld", ways[way].name, (long)took, ms);
+}
 
 static void answer(const char *name, long ms)
 {
     static int64_t last;
-    for (unsigned i = 0; i < sizeof ways / sizeof *ways; i++) {
-        if (strcmp(ways[i].name, name) != 0)
-            continue;
-        int64_t steady = now(CLOCK_MONOTONIC), before = now(ways[i].clock);
-        ways[i].wait(ms * 1000000);
-        int64_t took = (now(ways[i].clock) - before) / 1000000, after = now(CLOCK_MONOTONIC);
-        if (steady < last || after < steady)
-            service_answer("the clock went back: %ld, %ld, %ld", (long)last, (long)steady, (long)after);
-        else if (took < ms || took > ms + 3000)
-            service_answer("%s took %ld ms for %ld", name, (long)took, ms);
-        else
-            service_answer("%s in time", name);
-        last = after;
+    char text[200];
+    int way = 0;
+    while (way < WAYS && strcmp(ways[way].name, name) != 0)
+        way++;
+    if (way == WAYS) {
+        service_answer("no such way");
         return;
     }
-    service_answer("no such way");
+    int64_t steady = now(CLOCK_MONOTONIC);
+    judge(way, ms, text);
+    if (steady < last)
+        service_answer("the clock went back: %ld, %ld", (long)last, (long)steady);
+    else if (text[0])
+        service_answer("%s", text);
+    else
+        service_answer("%s in time", name);
+    last = now(CLOCK_MONOTONIC);
 }
 
-static void list(void)
+static struct waiter {
+    pthread_t thread;
+    long ms;
+    char text[200];
+} waiters[WAYS];
+
+static void *wait_beside(void *argument)
+{
+    struct waiter *w = argument;
+    judge((int)(w - waiters), w->ms, w->text);
+    return NULL;
+}
+
+static void begin(long ms)
+{
+    for (int way = 0; way < WAYS; way++) {
+        waiters[way].ms = ms;
+        if (pthread_create(&waiters[way].thread, NULL, wait_beside, &waiters[way]))
+            errx(1, "no thread");
+    }
+    service_answer("begun");
+}
+
+static void end(void)
+{
+    char text[1500] = "";
+    for (int way = 0; way < WAYS; way++) {
+        pthread_join(waiters[way].thread, NULL);
+        if (waiters[way].text[0] && strlen(text) < 1200)
+            strcat(strcat(text, text[0] ? ", " : ""), waiters[way].text);
+    }
+    service_answer("%s", text[0] ? text : "all in time");
+}
+
+static void list(int count)
 {
     char text[1024] = "";
-    for (unsigned i = 0; i < sizeof ways / sizeof *ways; i++)
+    for (int i = 0; i < count; i++)
         strcat(strcat(text, i ? " " : ""), ways[i].name);
     service_answer("%s", text);
 }
 
-/* Before it is asked: a thread, so that waits are those of threaded programs. */
-static void *idle(void *unused)
+/* Holds the mutex that is waited for. */
+static void *hold(void *ready)
 {
+    pthread_mutex_lock(&taken);
+    sem_post(ready);
     for (;;)
         pause();
-    return unused;
+    return NULL;
+}
+
+static void prepare(void)
+{
+    sem_t ready;
+    pthread_t thread;
+    pthread_mutexattr_t attribute;
+    pthread_mutexattr_init(&attribute);
+    pthread_mutexattr_setprotocol(&attribute, PTHREAD_PRIO_INHERIT);
+    pthread_mutex_init(&taken, &attribute);
+    sem_init(&ready, 0, 0);
+    if (pthread_create(&thread, NULL, hold, &ready))
+        errx(1, "no thread");
+    while (sem_wait(&ready))
+        ;
 }
 
 int main(int argc, char **argv)
 {
     sigset_t set;
-    pthread_t thread;
     char name[32];
     long ms;
     if (argc < 2)
@@ -227,15 +310,20 @@ int main(int argc, char **argv)
     sigemptyset(&set);
     sigaddset(&set, SIGUSR1);
     sigaddset(&set, SIGUSR2);
+    sigaddset(&set, SIGRTMIN);
     sigprocmask(SIG_BLOCK, &set, NULL);
-    if (argc > 2 && pthread_create(&thread, NULL, idle, NULL))
-        errx(1, "no thread");
+    if (argc > 2)
+        prepare();
     service_open(atoi(argv[1]));
     for (;;) {
         const char *command = service_next();
         if (sscanf(command, "wait %31s %ld", name, &ms) == 2)
             answer(name, ms);
+        else if (sscanf(command, "begin %ld", &ms) == 1)
+            begin(ms);
+        else if (!strcmp(command, "end"))
+            end();
         else
-            list();
+            list(argc > 2 ? WAYS : ALONE);
     }
 }

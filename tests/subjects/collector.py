@@ -1,10 +1,11 @@
-"""collector.py PORT: takes datagrams on 127.0.0.1:PORT and keeps them; answers `hello` with `hi`, and `tell` with all that it
+"""collector.py [ADDRESS:]PORT: takes datagrams on 127.0.0.1:PORT and keeps them; answers `hello` with `hi`, and `tell` with all that it
 has. Connections are read to their end, one after the other, and kept as one text each."""
 import select
 import socket
 import sys
 
-address, kept, reading = ("127.0.0.1", int(sys.argv[1])), [], {}
+host, _, port = sys.argv[1].rpartition(":")
+address, kept, reading = (host or "127.0.0.1", int(port)), [], {}
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 s.bind(address)
 listener = socket.create_server(address)

@@ -1,6 +1,8 @@
 """Take a number, for clients anywhere: each request is answered with itself and a number, over UDP or TCP.
 
-    far_server.py udp|tcp ADDRESS PORT
+    far_server.py udp|tcp|once ADDRESS PORT
+
+`once`: over TCP, for one client; the listener is closed when that is there.
 """
 import select
 import socket
@@ -28,8 +30,11 @@ listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 listener.bind((address, port))
 listener.listen(16)
 clients = {}
-while True:
-    ready, _, _ = select.select([listener] + list(clients), [], [])
+if kind == "once":
+    clients[listener.accept()[0]] = b""
+    listener.close()
+while clients or kind != "once":
+    ready, _, _ = select.select(([] if kind == "once" else [listener]) + list(clients), [], [])
     for s in ready:
         if s is listener:
             c, _ = s.accept()

@@ -1,4 +1,4 @@
-"""teller.py PORT WORD...: each WORD is a step: `hello` (asks until the collector answers), `wait:FILE` (until it exists), a number
+"""teller.py [ADDRESS:]PORT WORD...: each WORD is a step: `hello` (asks until the collector answers), `wait:FILE` (until it exists), a number
 range `FROM-TO` (a datagram for each), `tcp:TEXT` (a connection that says it), `tell` (prints what the
 collector has), `end` (prints that), `exit:STATUS`."""
 import os
@@ -6,7 +6,8 @@ import socket
 import sys
 import time
 
-address = ("127.0.0.1", int(sys.argv[1]))
+host, _, port = sys.argv[1].rpartition(":")
+address = (host or "127.0.0.1", int(port))
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 s.connect(address)
 for word in sys.argv[2:]:

@@ -8,6 +8,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 from harness import *
+from pairs import *
 from servers import *
 
 KENCTL = os.environ.get("KEN_CTL", os.path.join(BUILD, "scripts", "kenctl"))
@@ -189,6 +190,96 @@ def followed(t):
     check(lines.count("was killed; starting it again") == 3, lines)
 
 
+def forking_daemon(t, rounds, kills, *words):
+    """A daemon whose children serve connections of a peer, which is killed all the time; then the daemon is, and serves again."""
+    port = free_port()
+    program = daemon(t, [PYTHON, subject("forking.py"), str(port), *words, "daemon"])
+    for kill in range(2):
+        wait_until(lambda: is_open(port, "tcp"), "the daemon's port")
+        o = Output(t, f"client{kill}", [PYTHON, subject("fork_client.py"), str(port), str(rounds)])
+        wait_until(lambda: o.lines() or o.ended(), "the first connection")
+        check(not plain_connections(port), "the connection is a plain one")
+        kill_until(t, [o], [], kills, 0.1)
+        check(o.lines() == [str(n) for n in range(rounds)], f"it says {o.lines()[-3:]}; {program.tail()}")
+        if not kill:
+            program.kill9()
+            Program.start(program)
+
+
+@case
+def children_of_a_daemon(t):
+    forking_daemon(t, 8, 4)
+
+
+@case
+def workers_of_a_daemon(t):
+    """They accept for themselves."""
+    forking_daemon(t, 6, 4, "workers")
+
+
+@case
+def programs_of_a_daemon(t):
+    """What it spawned last goes on talking while the daemon itself waits for the next."""
+    port = free_port()
+    daemon(t, [PYTHON, subject("forking.py"), str(port), "spawn", "daemon"])
+    wait_until(lambda: is_open(port, "tcp"), "the daemon's port")
+    script = ("import socket\na = ('127.0.0.1', PORT)\nall = [socket.create_connection(a) for _ in range(3)]\n"
+              "for n in range(200):\n for s in all:\n  s.sendall(b'%d' % n)\n  assert s.recv(10) == b'%d' % n\n print(n, flush=True)\n")
+    o = Output(t, "client", [PYTHON, "-c", script.replace("PORT", str(port))])
+    wait_until(lambda: o.lines() or o.ended(), "the first answers")
+    kill_until(t, [o], [], 5, 0.1)
+    check(o.lines() == [str(n) for n in range(200)], f"it says {o.lines()[-3:]}")
+
+
+LATE = """
+import os, socket, sys, time
+listener = socket.create_server(('127.0.0.1', int(sys.argv[1])))
+for rest in (0.5, 0):
+    if os.fork():
+        if rest:
+            time.sleep(rest)
+        os._exit(0)
+    os.setsid()
+while True:
+    s = listener.accept()[0]
+    while text := s.recv(100):
+        s.sendall(text)
+"""
+
+ECHO = """
+import socket, sys
+s = socket.create_connection(('127.0.0.1', int(sys.argv[1])))
+for n in range(int(sys.argv[2])):
+    s.sendall(b'%d' % n)
+    got = s.recv(100)
+    assert got == b'%d' % n, got
+    print(n, flush=True)
+"""
+
+
+@case
+def peers_on_the_way(t):
+    """A peer connects while the daemon's parent, which has the listener, has not exited yet: it meets the daemon."""
+    port = free_port()
+    program = daemon(t, [PYTHON, "-c", LATE, str(port)], start=False)
+    Program.start(program)
+    wait_until(lambda: is_open(port, "tcp"), "the listener")
+    o = Output(t, "client", [PYTHON, "-c", ECHO, str(port), "600"])
+    program.wait_background()
+    wait_until(lambda: o.lines() or o.ended(), "the first answer")
+    check(not plain_connections(port), "the connection is a plain one")
+    for _ in range(DAEMON_KILLS):
+        time.sleep(t.random.uniform(0.02, 0.1))
+        program.kill9()
+        Program.start(program)
+        if not o.ended():
+            o.program.kill9()
+            o.restart()
+    wait_until(o.ended, f"the end, after {o.lines()[-1:]}")
+    o.finish()
+    check(o.lines() == [str(n) for n in range(600)], f"it says {o.lines()[-3:]}")
+
+
 @case
 def memory_of_a_child(t):
     """What a resumed program changes after a fork its child does not see."""
@@ -216,6 +307,24 @@ def redis(t):
     program = daemon(t, [need_server("redis-server"), "--port", str(port), "--save", "", "--appendonly", "no",
                          "--daemonize", "yes", "--pidfile", f"{t.dir}/pid"])
     torture(t, program, DAEMON_KILLS, client(RedisKeys, port, 0), client(RedisKeys, port, 1))
+
+
+@case
+def redis_and_a_peer(t):
+    """Its event loop waits already when it becomes the program; redis-cli, under libken as well, is heard all the same."""
+    port, count = free_port(), 400
+    program = daemon(t, [need_server("redis-server"), "--port", str(port), "--save", "", "--appendonly", "no", "--daemonize", "yes"])
+    wait_until(lambda: is_open(port, "tcp"), "redis")
+    o = Output(t, "cli", [need_server("redis-cli"), "-p", str(port), "-r", str(count), "incr", "n"])
+    wait_until(lambda: o.lines() or o.ended(), "the first answer", 4)
+    check(not plain_connections(port), "the connection is a plain one")
+    for _ in range(DAEMON_KILLS):
+        time.sleep(t.random.uniform(0.02, 0.1))
+        program.kill9()
+        Program.start(program)
+    wait_until(o.ended, f"the end, after {o.lines()[-1:]}")
+    o.finish()
+    check(o.lines() == [str(n) for n in range(1, count + 1)], f"it says {o.lines()[-3:]}")
 
 
 @case

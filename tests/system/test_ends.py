@@ -7,7 +7,6 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 from harness import *
 
-KENCTL = os.environ.get("KEN_CTL", os.path.join(BUILD, "scripts", "kenctl"))
 STATUS = {"return": 5, "exit": 7, "_exit": 8, "quick": 9, "slow": 3}
 CRASHES = {"segv": 11, "abort": 6, "fpe": 8, "ill": 4, "bus": 7, "stack": 11}
 
@@ -49,13 +48,6 @@ for way in STATUS:
     add_case("end_" + way.lstrip("_") + ("_raw" if way == "_exit" else ""), ends(way))
 
 
-def finished(store):
-    """What the store says: the status of a run that is over, else None."""
-    text = subprocess.run([KENCTL, "show", store], capture_output=True, text=True).stdout
-    over = re.search(r"^state: finished, status (\d+)", text, re.M)
-    return int(over[1]) if over else None
-
-
 def drain(reader):
     text = b""
     try:
@@ -88,7 +80,7 @@ def killed_at_the_end(t):
             if at and len(text) >= at[0] and program.process.poll() is None:
                 at.pop(0)
                 program.kill9()
-                status = finished(program.store)
+                status = program.finished()
                 if status is None:
                     program.restart()
             else:

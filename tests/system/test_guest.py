@@ -18,6 +18,9 @@ LIMIT = 900
 CORE = (("counters", "udp_counter"), ("counters", "tcp_counter"), ("memory", "kitchen"), ("interpreters", "gawk"),
         ("process", "files"), ("process", "signals"), ("ends", "killed_by_term"), ("lines", "line_server_stdin"),
         ("channel", "take_a_number"), ("channel", "take_a_number_over_tcp"))
+# And these scripts as they are, with two kills each; programs that are not in the guest are skipped there.
+WHOLE = ("counters", "lines", "memory", "output", "process", "ends", "events", "exec", "privileges", "interpreters")
+WHOLE_LIMIT = 1500
 
 
 def kernel(version):
@@ -28,7 +31,7 @@ def kernel(version):
     return os.path.join(KERNELS, names[0])
 
 
-def guest(t, command, *options, version="6.1", extra=(), env=()):
+def guest(t, command, *options, version="6.1", extra=(), env=(), limit=LIMIT):
     """Runs a shell command in the guest; returns its output and status."""
     if not LONG and len(sys.argv) < 2:
         raise Skip("part of the long suite")
@@ -37,10 +40,10 @@ def guest(t, command, *options, version="6.1", extra=(), env=()):
              *extra]
     paths += [word for word in command.split() if os.access(word, os.X_OK)]
     arguments = [word for path in paths if os.path.exists(path) for word in ("--with", path)]
-    variables = dict(KEN_BUILD=BUILD, KEN_KILLS="4", KEN_PATIENCE="120", KEN_SEED=str(SEED), **dict(env))
+    variables = {"KEN_BUILD": BUILD, "KEN_KILLS": "4", "KEN_PATIENCE": "120", "KEN_SEED": str(SEED), **dict(env)}
     for name, value in variables.items():
         arguments += ["--env", f"{name}={value}"]
-    done = subprocess.run([GUEST, "--kernel", kernel(version), "--timeout", str(LIMIT), "--memory", "2500", *options, *arguments, "--",
+    done = subprocess.run([GUEST, "--kernel", kernel(version), "--timeout", str(limit), "--memory", "2500", *options, *arguments, "--",
                            "/bin/sh", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode == 77:
         raise Skip(done.stdout.strip().splitlines()[-1].replace("SKIP guest: ", ""))
@@ -69,6 +72,22 @@ def core(t, cpu):
 
 for cpu in CPUS:
     add_case(f"core_on_cpu_{cpu}", lambda t, c=cpu: core(t, c), LIMIT)
+
+
+@case(limit=WHOLE_LIMIT)
+def whole_scripts(t):
+    """The short suite's scripts about one process, every case of them."""
+    command = "cd /tmp; uname -r; " + "; ".join(f"echo script {script}; {PYTHON} {ROOT}/tests/system/test_{script}.py" for script in WHOLE)
+    extra = [path for path in map(shutil.which, ("uname", "gawk", "lua5.4", "sqlite3", "bc", "bash", "cat", "sleep", "true")) if path]
+    output, _ = guest(t, command, extra=extra, env={"KEN_KILLS": "2"}, limit=WHOLE_LIMIT)
+    totals = [tuple(map(int, total)) for total in re.findall(r"^(\d+) passed, (\d+) failed, (\d+) skipped$", output, re.M)]
+    failures = re.findall(r"^FAIL .*(?:\n    .*)*", output, re.M)
+    check(len(totals) == len(WHOLE) and not failures, f"{len(totals)} of {len(WHOLE)} scripts came to their end: " +
+          ("\n".join(failures) or output[-2000:]))
+    passed, _, skipped = map(sum, zip(*totals))
+    why = "; ".join(re.findall(r"^SKIP (.*)$", output, re.M))
+    check(passed > 40, f"{passed} passed, {skipped} skipped: {why}")
+    t.note(f"{output.split()[0]}: {passed} passed, {skipped} skipped ({why})")
 
 
 def moves(t, made_on, resumed_on):

@@ -20,6 +20,7 @@ def numbers(t, kind, count, disturb, seconds=90, address="0.0.0.0"):
     """Server on one host, client on the other; `disturb` does what it likes until the client is done."""
     hosts, key = Hosts(t), make_key(t)
     server = hosts.program(1, [PYTHON, subject("far_server.py"), kind, address, "7001"], key)
+    kind = "tcp" if kind == "once" else kind
     wait_open(server, kind)
     path = os.path.join(t.dir, "out")
     out = open(path, "wb")  # for each incarnation
@@ -93,6 +94,90 @@ def streams(t):
 @case(limit=120)
 def streams_through_kills(t):
     numbers(t, "tcp", 1500, killing(t, KILLS))
+
+
+@case(limit=120)
+def streams_without_a_listener(t):
+    """The server has closed its listener, the client never had one: both are killed, and find each other again."""
+    numbers(t, "once", 800, killing(t, KILLS))
+
+
+def first_contact(t, kind, host):
+    """A client whose server is down: listed, so it is waited for, through kills of the client. `host` 1: the server's own."""
+    hosts, key, path = Hosts(t), make_key(t), os.path.join(t.dir, "out")
+    with open(path, "wb") as out:
+        client = hosts.program(host, [PYTHON, subject("far_client.py"), kind, "10.77.0.2", "7001", "50", "c"], key, out=os.dup(out.fileno()))
+    t.at_end(lambda: os.close(client.stdout))
+    for _ in range(3):
+        if kind == "select":
+            wait_until(lambda: lines_of(path) or client.process.poll() is not None, "a word of the client")
+            check(lines_of(path) == ["on its way"], f"it says {lines_of(path)} {client.tail()}")
+        time.sleep(0.4)
+        check(client.process.poll() is None, f"it does not wait: {lines_of(path)} {client.tail()}")
+        client.kill9()
+        client.restart()
+    server = hosts.program(1, [PYTHON, subject("far_server.py"), "udp" if kind == "udp" else "tcp", "0.0.0.0", "7001"], key)
+    wait_until(lambda: client.process.poll() is not None, f"the end: {lines_of(path)[-1:]} {client.tail()}; {server.tail()}")
+    check(client.wait_gone() == 0, f"client: {client.tail()}")
+    got = [line for line in lines_of(path) if line != "on its way"]
+    check(got == [str(n) for n in range(1, 51)] + ["done"], f"it got {got[:3]} ... {got[-1:]}")
+    server.stop()
+
+
+for kind in ("udp", "tcp", "select"):
+    add_case(f"first_contact_{kind}", lambda t, k=kind: first_contact(t, k, 0))
+    add_case(f"first_contact_{kind}_on_this_host", lambda t, k=kind: first_contact(t, k, 1))
+
+
+@case
+def a_plain_process_at_a_listed_address_of_this_host(t):
+    """Listed is the network; but the kernel says that a process here has the address, and it is none under libken."""
+    hosts, key = Hosts(t), make_key(t)
+    for kind in ("udp", "tcp"):
+        server = hosts.program(1, [PYTHON, subject("far_server.py"), kind, "0.0.0.0", "7001"], bare=True)
+        wait_open(server, kind)
+        path = os.path.join(t.dir, kind)
+        with open(path, "wb") as out:
+            client = hosts.program(1, [PYTHON, subject("far_client.py"), kind, "10.77.0.2", "7001", "5", "c"], key, out=out)
+        wait_until(lambda: client.process.poll() is not None, f"the end: {client.tail()}")
+        check(client.wait_gone() == 0 and lines_of(path)[-1] == "done", f"client: {client.tail()}")
+        server.stop()
+
+
+@case
+def broadcast_in_a_listed_network(t):
+    """Its broadcast address is nobody's: what goes there is plain, and does not wait."""
+    hosts, key = Hosts(t), make_key(t)
+    plain = hosts.within(1, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    plain.bind(("", 7001))
+    script = ("import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.setsockopt(1, 6, 1)\n"
+              "s.sendto(b'to all', ('10.77.0.255', 7001))\n")
+    client = hosts.program(0, [PYTHON, "-c", script], key)
+    plain.settimeout(PATIENCE)
+    check(plain.recv(100) == b"to all", "something else")
+    check(client.wait_gone() == 0, client.tail())
+    plain.close()
+
+
+@case
+def both_protocols_at_one_port(t):
+    """As name servers do: where a program takes datagrams, libken listens by TCP; the program may do that, too."""
+    hosts, key, path = Hosts(t), make_key(t), os.path.join(t.dir, "out")
+    collector = hosts.program(1, [PYTHON, subject("collector.py"), "0.0.0.0:7001"], key)
+    wait_open(collector, "tcp")
+    for n in range(3):
+        with open(path, "wb") as out:
+            client = hosts.program(0, [PYTHON, subject("teller.py"), "10.77.0.2:7001", f"tcp:t{n}", "hello", "1-2", "tell"], key, out=out)
+        wait_until(lambda: client.process.poll() is not None, f"the end: {client.tail()}; {collector.tail()}")
+        check(client.wait_gone() == 0, client.tail())
+        check(lines_of(path)[-1].split(",").count("1") == n + 1, f"it has {lines_of(path)[-1]}")
+        collector.kill9()
+        collector.restart()
+    with open(path, "wb") as out:
+        client = hosts.program(0, [PYTHON, subject("teller.py"), "10.77.0.2:7001", "hello", "tell"], key, out=out)
+    check(client.wait_gone() == 0, client.tail())
+    check({f"[t{n}]" for n in range(3)} <= set(lines_of(path)[-1].split(",")), f"it has {lines_of(path)[-1]}")
+    check("cannot" not in collector.stderr(), collector.stderr())
 
 
 @case(limit=60)

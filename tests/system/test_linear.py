@@ -11,6 +11,7 @@ from servers import need_server
 
 CLIENTS = 5
 KEYS = 12
+KILLS_OF_A_KEY = 20  # what each kill leaves without an answer doubles what the checker may have to try: then come other keys
 
 
 # --- the checker ----------------------------------------------------------------------------------
@@ -153,13 +154,13 @@ class Resp:
 class Observer(threading.Thread):
     """One client: asks, notes when and what; a connection that breaks leaves an operation without an answer."""
 
-    def __init__(self, name, port, language, rng):
+    def __init__(self, name, program, port, language, rng):
         super().__init__(daemon=True)
-        self.name, self.port, self.language, self.random = name, port, language, rng
+        self.name, self.program, self.port, self.language, self.random = name, program, port, language, rng
         self.history, self.last, self.over, self.error, self.answers = [], {}, False, None, 0
 
     def choose(self):
-        key = f"k{self.random.randrange(KEYS)}"
+        key = f"k{self.program.kills // KILLS_OF_A_KEY}.{self.random.randrange(KEYS)}"
         verb = self.random.choice(("get", "get", "set", "inc", "inc", "cas"))
         number = str(self.random.randrange(1 << 30))
         words = {"set": (number,), "cas": (self.last.get(key) or "0", number)}.get(verb, ())
@@ -197,7 +198,7 @@ class Observer(threading.Thread):
 
 def observed(t, program, port, language):
     """Kills it while the observers ask; then their history is judged as one."""
-    observers = [Observer(f"client{n}", port, language, random.Random(t.random.random())) for n in range(CLIENTS)]
+    observers = [Observer(f"client{n}", program, port, language, random.Random(t.random.random())) for n in range(CLIENTS)]
     for o in observers:
         o.start()
 

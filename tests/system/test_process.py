@@ -3,6 +3,7 @@
 import itertools
 import os
 import pty
+import resource
 import sys
 import termios
 
@@ -112,6 +113,28 @@ def threads_that_talk(t):
 
 
 @case
+def threads_that_splice(t):
+    """splice, tee, vmsplice and sendfile between the program's own pipes: nothing is lost, doubled or counted wrongly."""
+    text, port, total = os.path.join(t.dir, "text"), free_port(), 0
+    with open(text, "w") as f:
+        f.write("f" * 300000)
+    dialog = UdpDialog(t.program([subject("spliced"), str(port), text]), port)
+    t.at_end(dialog.close)
+
+    def model(command):
+        nonlocal total
+        if command == "file":
+            return "right file"
+        total += int(command.split()[1])
+        return f"right {total}: 1 1 1"
+
+    def one():
+        return "file" if t.random.random() < 0.2 else f"pump {t.random.randrange(1, 20000)}"
+
+    t.killed_while(dialog.program, Traffic(dialog, endless(one), model))
+
+
+@case
 def threads_and_an_alarm(t):
     """A timer's only signal, which a thread takes while another one commits."""
     dialog = inner(t)
@@ -142,6 +165,74 @@ def signals(t):
                                     }.get(verb, t.random.choice(usual)))
 
     killed_with_twin(t, lambda port, who: [subject("signals"), str(port)], commands())
+
+
+ACTORS = ("main", "sleeper", "spinner")
+
+
+def pending_commands(t):
+    """Each `show` begins anew: no more than a few wait at a time, of each number in its order."""
+    while True:
+        yield f"spin {t.random.randrange(2)}"
+        silent = t.random.sample(ACTORS, len(ACTORS))  # a timer whose signal waits may send it twice, as the kernel likes
+        for _ in range(t.random.randrange(1, 8)):
+            who = t.random.choice(ACTORS + ("process",))
+            number = t.random.choice((10, 100, 101, 102))
+            yield t.random.choice((f"kill {who} {number}", f"queue {who} {number} {t.random.randrange(1000)}",
+                                   f"queue {who} {number} {t.random.randrange(1000)}",
+                                   f"hit {t.random.choice(ACTORS)}", f"ring {silent.pop()}" if silent else "spin 0"))
+        yield "show"
+
+
+@case
+def pending_signals(t):
+    """What waits for a thread waits for that one after a kill, with its values, and what waits for all of them for all."""
+    killed_with_twin(t, lambda port, who: [subject("pending"), str(port)], pending_commands(t))
+
+
+def crowded(t, soft, hard):
+    """A program with as many descriptors as it may have."""
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < hard:
+        raise Skip(f"the limit of descriptors here is below {hard}")
+    port = free_port()
+    program = t.program([PYTHON, subject("crowded.py"), str(port)],
+                        before_exec=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard)))
+    dialog = UdpDialog(program, port)
+    t.at_end(dialog.close)
+    right = dialog.ask("check")
+    check(right.startswith("right ") and int(right[6:]) > soft * 0.8, right)
+    t.killed_while(program, Traffic(dialog, itertools.cycle(("check", "more")), lambda _: right), min(KILLS, 8))
+
+
+@case
+def no_room_for_its_descriptors(t):
+    """Started again under a limit that is too low it says so, and touches nothing."""
+    port = free_port()
+    limits = lambda soft, hard: lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    program = t.program([PYTHON, subject("crowded.py"), str(port)], before_exec=limits(600, 600))
+    dialog = UdpDialog(program, port)
+    t.at_end(dialog.close)
+    right = dialog.ask("check")
+    if program.bare:
+        return
+    program.kill9()
+    program.before_exec = limits(400, 400)
+    program.expected_messages.append("descriptors up to 5.., and 400 are allowed")
+    program.restart()
+    check(program.wait_gone() not in (0, -9) and program.messages(), f"it ended with {program.status}: {program.tail()}")
+    program.before_exec = limits(300, 600)
+    program.restart()
+    check(dialog.ask("check") == right, "it is not what it was")
+
+
+@case
+def crowded_below_the_hard_limit(t):
+    crowded(t, 1024, 4096)
+
+
+@case
+def crowded_at_the_hard_limit(t):
+    crowded(t, 1024, 1024)
 
 
 @case
@@ -197,6 +288,27 @@ def children(t):
     t.killed_while(program, Traffic(dialog, endless(lambda: f"text{t.random.randrange(1000)}"), model))
 
 
+@case
+def any_child(t):
+    """Who waits for whichever child ends first hears, after a restart, of one that ended with the process."""
+    path = os.path.join(t.dir, "out")
+    script = ("import os, time\nhere, child = os.getpid(), os.fork()\nif not child:\n"
+              " while os.getppid() == here: time.sleep(0.05)\n os._exit(0)\nprint('made', flush=True)\n"
+              "print(os.wait() == (child, 9), flush=True)\n")
+    with open(path, "wb") as out:
+        program = t.program([PYTHON, "-c", script], stdout=os.dup(out.fileno()))
+    t.at_end(lambda: os.close(program.stdout))
+    deadline = time.monotonic() + PATIENCE
+    while open(path).read() != "made\n":
+        check(time.monotonic() < deadline, f"it says {open(path).read()}")
+        time.sleep(0.01)
+    if program.bare:
+        raise Skip("nobody restarts it")
+    program.kill9()
+    program.restart()
+    check(program.wait_gone() == 0 and open(path).read() == "made\nTrue\n", f"it says {open(path).read()}, {program.tail()}")
+
+
 def judge_ticks(text, ticks, kills):
     """Ticks come in order; the last one may be repeated after a kill."""
     highest, repeats = 0, 0
@@ -221,8 +333,11 @@ def sleeper(t):
         if program.process.poll() is not None:
             break
         program.kill9()
+        if program.finished() is not None:
+            break
         program.restart()
-    check(program.wait_gone() == 0, f"status {program.status}")
+    status = program.finished() if program.process is None else program.wait_gone()
+    check(status == 0, f"status {status}")
     os.close(writer)
     with open(reader, closefd=False) as f:
         judge_ticks(f.read(), ticks, program.kills)

@@ -8,20 +8,21 @@ from harness import *
 from pairs import *
 
 
-def dialog(t, host, bare):
+def dialog(t, program, host, bare):
+    """Two programs; `host`: as a list of words."""
     port = free_port()
     kind = "plain" if bare else "ken"
-    serve = Output(t, f"serve-{kind}", [PYTHON, subject("sockets.py"), "serve", host, str(port)], bare=bare)
-    wait_until(lambda: is_open(port, "tcp6" if ":" in host else "tcp"), "the listener")
-    ask = Output(t, f"ask-{kind}", [PYTHON, subject("sockets.py"), "ask", host, str(port)], bare=bare)
+    serve = Output(t, f"serve-{kind}", [PYTHON, subject(program), "serve", *host, str(port)], bare=bare)
+    wait_until(lambda: is_open(port, "tcp6" if "::1" in host else "tcp"), "the listener")
+    ask = Output(t, f"ask-{kind}", [PYTHON, subject(program), "ask", *host, str(port)], bare=bare)
     for o in (ask, serve):
         wait_until(o.ended, f"the end; {kind}: {ask.lines()[-1:]} {serve.lines()[-1:]} {ask.program.tail()} {serve.program.tail()}")
         o.finish()
     return ask.lines(), serve.lines()
 
 
-def same_answers(t, host):
-    plain, ken = dialog(t, host, True), dialog(t, host, False)
+def same_answers(t, program, *host):
+    plain, ken = dialog(t, program, host, True), dialog(t, program, host, False)
     for who, a, b in zip(("ask", "serve"), plain, ken):
         wrong = [f"{x!r}, not {y!r}" for x, y in zip(b, a) if x != y]
         check(not wrong and len(a) == len(b), f"{who}: " + "; ".join(wrong) + f" ({len(b)} lines, not {len(a)})")
@@ -30,12 +31,112 @@ def same_answers(t, host):
 
 @case
 def the_same_over_ipv4(t):
-    same_answers(t, "127.0.0.1")
+    same_answers(t, "sockets.py", "127.0.0.1")
 
 
 @case
 def the_same_over_ipv6(t):
-    same_answers(t, "::1")
+    same_answers(t, "sockets.py", "::1")
+
+
+@case
+def the_same_datagrams_over_ipv4(t):
+    same_answers(t, "datagrams.py", "127.0.0.1")
+
+
+@case
+def the_same_datagrams_over_ipv6(t):
+    same_answers(t, "datagrams.py", "::1")
+
+
+@case
+def groups_stay_plain(t):
+    """Multicast and broadcast reach everybody who listens, once: programs under libken, the sender's peers too, and plain ones."""
+    port = free_port()
+    script = ("import socket, sys\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.setsockopt(1, 15, 1)\ns.bind(('', PORT))\n"
+              "s.setsockopt(0, 35, socket.inet_aton('239.77.7.7') + socket.inet_aton('127.0.0.1'))\n"  # IP_ADD_MEMBERSHIP
+              "print('up', flush=True)\nfor _ in range(5): print(s.recv(100).decode(), flush=True)\n"
+              "s.settimeout(0.5)\ntry: print('and', s.recv(100))\nexcept TimeoutError: print('done', flush=True)\n").replace("PORT", str(port))
+    outputs = [Output(t, f"listener{n}", [PYTHON, "-c", script], bare=n == 1) for n in range(2)]
+    for o in outputs:
+        wait_until(o.lines, "the sockets")
+    sender = ("import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.setsockopt(1, 6, 1)\n"  # SO_BROADCAST
+              "s.setsockopt(0, 32, socket.inet_aton('127.0.0.1'))\n"  # IP_MULTICAST_IF
+              "for n in range(4): s.sendto(b'%d' % n, ('239.77.7.7', PORT))\ns.sendto(b'to all', ('127.255.255.255', PORT))\n")
+    o = Output(t, "sender", [PYTHON, "-c", sender.replace("PORT", str(port))])
+    for o in [o] + outputs:
+        wait_until(o.ended, f"the end: {[x.lines() for x in outputs]}")
+        o.finish()
+    for o in outputs:
+        check(o.lines() == ["up", "0", "1", "2", "3", "to all", "done"], f"it says {o.lines()}")
+
+
+@case
+def an_answer_from_one_of_many_addresses(t):
+    """A server that chooses the source of its answer (IP_PKTINFO); its client is down when the answer leaves, and hears it later."""
+    port, go = free_port(), os.path.join(t.dir, "go")
+    script = ("import os, socket, struct, time\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.bind(('', PORT))\n"
+              "s.setsockopt(0, 8, 1)\ntext, control, _, peer = s.recvmsg(100, 100)\n"
+              "while not os.path.exists(GO): time.sleep(0.01)\n"
+              "s.sendmsg([text, b' from there'], [(0, 8, control[0][2])], 0, peer)\ntime.sleep(20)\n")
+    t.program([PYTHON, "-c", script.replace("PORT", str(port)).replace("GO", repr(go))])
+    wait_until(lambda: is_open(port), "the server's port")
+    script = ("import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.bind(('127.0.0.1', 0))\n"
+              f"s.sendto(b'hello', ('127.0.0.2', {port}))\nprint('asked', flush=True)\nprint(*s.recvfrom(100), flush=True)\n")
+    client = Output(t, "client", [PYTHON, "-c", script])
+    wait_until(client.lines, "the question")
+    time.sleep(0.2)
+    client.program.kill9()
+    open(go, "w").close()
+    time.sleep(0.2)
+    client.restart()
+    wait_until(client.ended, "the answer")
+    client.finish()
+    check(client.lines() == ["asked", f"b'hello from there' ('127.0.0.2', {port})"], f"it says {client.lines()}")
+
+
+@case
+def the_same_by_splice_and_sendfile(t):
+    same_answers(t, "splices.py")
+
+
+@case(limit=120)
+def a_file_is_spliced(t):
+    """By sendfile() and splice() into a connection, and by splice() out of it; both sides are killed all the time."""
+    port, source, target = free_port(), os.path.join(t.dir, "source"), os.path.join(t.dir, "target")
+    with open(source, "wb") as f:
+        f.write(t.random.randbytes((200 if LONG else 24) << 20))
+    left = Output(t, "to", [PYTHON, subject("splices.py"), "to", str(port), target])
+    wait_until(lambda: is_open(port, "tcp"), "the listener")
+    right = Output(t, "from", [PYTHON, subject("splices.py"), "from", str(port), source])
+    wait_until(lambda: os.path.exists(target) and os.path.getsize(target), "the first bytes")
+    check(not plain_connections(port), "the connection is a plain one")
+    kill_until(t, [left, right], [], KILLS // 2, 0.1, 100)
+    with open(source, "rb") as f, open(target, "rb") as g:
+        check(f.read() == g.read(), "what came out is not what went in")
+
+
+@case
+def a_socket_for_each_family(t):
+    """At one port, as many servers have them: who comes by IPv4 is not the IPv6 socket's, and the other way round."""
+    port = free_port()
+    script = ("import select, socket\nall = []\n"
+              "for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):\n for family, any in ((10, '::'), (2, '')):\n"
+              "  s = socket.socket(family, kind)\n  if family == 10: s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)\n"
+              "  s.bind((any, PORT))\n  if kind == socket.SOCK_STREAM: s.listen()\n  all.append(s)\nprint('up', flush=True)\n"
+              "for _ in range(4):\n s = select.select(all, [], [])[0][0]\n"
+              " peer = s.accept()[1] if s.type == socket.SOCK_STREAM else s.recvfrom(9)[1]\n"
+              " print(s.family.value, s.type.value, peer[0], flush=True)\n")
+    server = Output(t, "server", [PYTHON, "-c", script.replace("PORT", str(port))])
+    wait_until(server.lines, "the sockets")
+    script = ("import socket, time\nfor kind in (1, 2):\n for family, host in ((2, '127.0.0.1'), (10, '::1')):\n"
+              f"  s = socket.socket(family, kind)\n  s.connect((host, {port}))\n"
+              "  if kind == 2: s.send(b'x')\n  time.sleep(0.1)\n")
+    client = Output(t, "client", [PYTHON, "-c", script])
+    for o in (client, server):
+        wait_until(o.ended, f"the end: {server.lines()}")
+        o.finish()
+    check(server.lines() == ["up", "2 1 127.0.0.1", "10 1 ::1", "2 2 127.0.0.1", "10 2 ::1"], f"it says {server.lines()}")
 
 
 def pair(t, program, *words):
@@ -118,22 +219,6 @@ def who_is_down_is_waited_for(t):
 # --- connections that a child of fork uses ---------------------------------------------------------------------------
 
 
-FORK_CLIENT = """
-import socket, sys
-a = ('127.0.0.1', int(sys.argv[1]))
-for n in range(int(sys.argv[2])):
-    with socket.create_connection(a) as s:
-        f, total = s.makefile('rb'), 0
-        for i in range(20):
-            s.sendall(b'sum %d\\n' % i)
-            total += i
-            assert f.readline() == b'%d\\n' % total
-        s.sendall(b'send 700000\\n')
-        s.shutdown(socket.SHUT_WR)
-        assert f.read() == b'x' * 700000
-    print(n, flush=True)
-"""
-
 CAT_CLIENT = """
 import socket, sys, threading
 a, whole = ('127.0.0.1', int(sys.argv[1])), bytes(range(256)) * 4000
@@ -157,7 +242,7 @@ def forking(t, client, rounds, kills, *words):
     port = free_port()
     server = t.program([PYTHON, subject("forking.py"), str(port), *words])
     wait_until(lambda: is_open(port, "tcp"), "the server's port")
-    o = Output(t, "client", [PYTHON, "-c", client, str(port), str(rounds)])
+    o = Output(t, "client", [PYTHON, *client, str(port), str(rounds)])
     wait_until(lambda: o.lines() or o.ended(), "the first connection")
     check(not plain_connections(port), "the connection is a plain one")
     kill_until(t, [o], [], kills, 0.1)
@@ -169,25 +254,47 @@ def forking(t, client, rounds, kills, *words):
 @case
 def a_child_serves(t):
     """A server that forks for each connection; the client is killed all the time."""
-    forking(t, FORK_CLIENT, 12, KILLS // 2)
+    forking(t, [subject("fork_client.py")], 12, KILLS // 2)
 
 
 @case
 def a_parent_waits_for_its_child(t):
     """One connection at a time: the parent sits in wait() while its child serves."""
-    forking(t, FORK_CLIENT, 6, KILLS // 5, "wait")
+    forking(t, [subject("fork_client.py")], 6, KILLS // 5, "wait")
 
 
 @case
 def children_accept(t):
     """A server with workers that accept for themselves, while the parent waits for them."""
-    forking(t, FORK_CLIENT, 6, KILLS // 5, "workers")
+    forking(t, [subject("fork_client.py")], 6, KILLS // 5, "workers")
 
 
 @case
 def a_child_execs(t):
     """The connection is another program's stdin and stdout."""
-    forking(t, CAT_CLIENT, 10, KILLS // 4, "cat")
+    forking(t, ["-c", CAT_CLIENT], 10, KILLS // 4, "cat")
+
+
+@case
+def a_child_is_spawned(t):
+    """The same by posix_spawn(), whose child borrows the memory."""
+    forking(t, ["-c", CAT_CLIENT], 10, KILLS // 4, "spawn")
+
+
+@case
+def an_epoll_of_the_parent(t):
+    """A connection that a child still has, and the parent has taken off its epoll and closed, is heard of no more there."""
+    port = free_port()
+    script = ("import os, select, socket\nl = socket.create_server(('127.0.0.1', PORT))\ns = l.accept()[0]\n"
+              "e = select.epoll()\ne.register(s, select.EPOLLIN)\n"
+              "here = os.getpid()\nif os.fork() == 0:\n import time\n while os.getppid() == here: time.sleep(0.05)\n os._exit(0)\n"
+              "e.unregister(s)\ns.sendall(b'go')\ns.close()\nprint(e.poll(1), flush=True)\n")
+    p = Output(t, "server", [PYTHON, "-c", script.replace("PORT", str(port))])
+    wait_until(lambda: is_open(port, "tcp"), "the server's port")
+    t.program([PYTHON, "-c", "import socket, time\n" f"s = socket.create_connection(('127.0.0.1', {port}))\n"
+               "s.recv(2)\ns.sendall(b'for the child')\ntime.sleep(20)\n"])
+    wait_until(p.lines, "what epoll tells")
+    check(p.lines() == ["[]"], f"it tells {p.lines()}")
 
 
 @case

@@ -64,6 +64,16 @@ bool session_layout_changing(void)
     return false;
 }
 
+void session_output_left(void)
+{
+}
+
+void session_will_write(const void *at, size_t bytes)
+{
+    (void)at;
+    (void)bytes;
+}
+
 void session_layout_changed(void)
 {
     host_layout_changes++;

@@ -66,6 +66,45 @@ long threads_known_tid(long tid)
     return process_known_pid(tid);
 }
 
+static struct thread *another; /* stands for a thread besides the caller */
+
+struct thread *threads_other(uint32_t *place)
+{
+    bool first = *place == 0;
+    *place = THREADS_MAX;
+    return first ? another : NULL;
+}
+
+struct thread *threads_named(long tid)
+{
+    return tid == sys(SYS_gettid) ? thread_self() : NULL;
+}
+
+static struct peer only = {.state = THREAD_RUNNING};
+
+struct peer *threads_at(uint32_t place)
+{
+    only.real_tid = sys(SYS_gettid);
+    return place ? NULL : &only;
+}
+
+struct peer *threads_by_tid(long tid)
+{
+    return tid == sys(SYS_gettid) ? &only : NULL;
+}
+
+long threads_tid_at(uint32_t place)
+{
+    (void)place;
+    return sys(SYS_gettid);
+}
+
+bool threads_ask(uint32_t place)
+{
+    (void)place;
+    return false;
+}
+
 bool heir_candidate;
 
 bool heir_due(void)

@@ -32,7 +32,7 @@ Test(call_limits, what_the_program_set_comes_back)
     limits_capture();
     forget();
     setrlimit(RLIMIT_NOFILE, &other);
-    limits_resume();
+    limits_resume(0);
     cr_expect_str_eq(getcwd(where, sizeof where), "/usr/lib");
     cr_expect_eq(umask(0), 027);
     getrlimit(RLIMIT_NOFILE, &now);
@@ -50,7 +50,7 @@ Test(call_limits, what_it_started_with_comes_back_too)
     cr_expect_eq(umask(031), 031, "looking at it changed nothing");
     limits_capture();
     forget();
-    limits_resume();
+    limits_resume(0);
     cr_expect_str_eq(getcwd(where, sizeof where), "/usr");
     cr_expect_eq(umask(0), 031);
 }
@@ -60,13 +60,13 @@ Test(call_limits, a_call_that_failed_counts_for_nothing)
     char where[256];
     struct rlimit bad = {.rlim_cur = 600, .rlim_max = 500}, now, before;
     cr_assert_eq(chdir("/usr"), 0);
-    getrlimit(RLIMIT_NOFILE, &before);
     limits_boot();
+    getrlimit(RLIMIT_NOFILE, &before);
     cr_expect_eq(RUN(call_chdir, SYS_chdir, (long)"/nowhere"), -ENOENT);
     cr_expect_eq(RUN(call_setrlimit, SYS_setrlimit, RLIMIT_NOFILE, (long)&bad), -EINVAL);
     limits_capture();
     forget();
-    limits_resume();
+    limits_resume(0);
     cr_expect_str_eq(getcwd(where, sizeof where), "/usr");
     getrlimit(RLIMIT_NOFILE, &now);
     cr_expect_eq(now.rlim_cur, before.rlim_cur);
@@ -86,7 +86,7 @@ Test(call_limits, a_limit_that_is_too_high_now_is_taken_as_far_as_it_goes)
     if (geteuid() == 0 && setresuid(65534, 65534, 65534))
         cr_skip_test("root may raise any limit");
     limits_boot();
-    limits_resume();
+    limits_resume(0);
     getrlimit(RLIMIT_CORE, &now);
     cr_expect_eq(now.rlim_cur, 4096);
 }

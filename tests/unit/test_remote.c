@@ -102,7 +102,7 @@ static int accept_one(struct link *l, struct wire_address *from, long *ticket)
 {
     struct pollfd p = {(int)listener, POLLIN, 0};
     poll(&p, 1, 1000);
-    return remote_accept(&us, (int)listener, l, from, ticket);
+    return remote_accept(&us, (int)listener, false, l, from, ticket);
 }
 
 static struct link a, b;
@@ -137,7 +137,7 @@ static void connect_and_talk(bool sealed)
     struct pollfd p = {b.fd, POLLIN, 0};
     poll(&p, 1, 1000);
     cr_assert(link_receive(&b, got, sizeof got) == 5 && !memcmp(got, "hello", 5));
-    cr_assert_eq(remote_accept(&us, (int)listener, &b, &from, &ticket), -EAGAIN);
+    cr_assert_eq(remote_accept(&us, (int)listener, false, &b, &from, &ticket), -EAGAIN);
 }
 
 Test(remote, with_a_key_links_are_sealed_even_here)

@@ -117,10 +117,13 @@ Test(signal_wrapper, what_is_queued_stays_in_a_new_incarnation)
 /* Captured as pending, then taken by a thread that was away, before memory was copied: once is enough. */
 Test(signal_wrapper, a_signal_is_not_pending_and_queued)
 {
-    struct signal_thread *t = &thread_self()->signals;
+    static struct thread away;
+    struct signal_thread *t = &away.signals;
     siginfo_t info = {.si_signo = SIGUSR1};
     uint64_t set = SIGNAL_BIT(SIGUSR1);
     threads_many = true;
+    another = &away;
+    away.peer = 1;
     handle(SIGUSR1, note, 0);
     cr_assert_eq(RUN(call_rt_sigprocmask, SYS_rt_sigprocmask, SIG_BLOCK, (long)&set, 0, 8), 0);
     signal_enqueue(t, &info, 0); /* one that came before the capture is another one */
@@ -129,8 +132,37 @@ Test(signal_wrapper, a_signal_is_not_pending_and_queued)
     signal_captured();
     signal_enqueue(t, &info, 0);
     cr_assert_eq(t->queued, 2);
-    signal_thread_resume(set);
+    signal_resume();
     cr_expect_eq(t->queued, 1);
+}
+
+static void expect_values(int number)
+{
+    uint64_t set = SIGNAL_BIT(number);
+    struct timespec none = {0, 0};
+    siginfo_t info;
+    for (int n = 1; n <= 3; n++) {
+        cr_assert_eq(sys(SYS_rt_sigtimedwait, &set, &info, &none, 8), number);
+        cr_expect_eq(info.si_value.sival_int, n);
+        cr_expect_eq(info.si_code, SI_QUEUE);
+    }
+    cr_expect_eq(sys(SYS_rt_sigtimedwait, &set, &info, &none, 8), -EAGAIN);
+}
+
+/* What is sent with a value and blocked is sent again with it, as often, and in its order. */
+Test(signal_wrapper, what_waits_keeps_its_values)
+{
+    int number = SIGRTMIN + 1;
+    uint64_t set = SIGNAL_BIT(number);
+    handle(number, note, 0);
+    cr_assert_eq(RUN(call_rt_sigprocmask, SYS_rt_sigprocmask, SIG_BLOCK, (long)&set, 0, 8), 0);
+    for (int n = 1; n <= 3; n++)
+        sigqueue(getpid(), number, (union sigval){.sival_int = n});
+    signal_capture();
+    signal_captured();
+    expect_values(number);
+    signal_resume();
+    expect_values(number);
 }
 
 /* A timer has sent its signal, and nobody has it yet: the capture waits for whoever has been given it. */

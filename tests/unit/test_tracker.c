@@ -271,6 +271,25 @@ ON_EACH(marks_count_where_pages_are_tracked_only)
     expect_none(t, "once");
 }
 
+ON_EACH(pages_that_are_expected_to_be_written_are_found_once)
+{
+    uint8_t *m = map(16, PROT_READ | PROT_WRITE);
+    memset(m, 1, 6 * PAGE); /* the last two are absent */
+    add(t, m, 8);
+    expect_none(t, "armed");
+    tracker_expect(t, (uintptr_t)m + 4 * PAGE, (uintptr_t)m + 8 * PAGE);
+    memset(m + 4 * PAGE, 2, 4 * PAGE);
+    m[PAGE] = 2;
+    EXPECT(t, "written", m + PAGE, m + 4 * PAGE, m + 5 * PAGE, m + 6 * PAGE, m + 7 * PAGE);
+    expect_none(t, "once");
+    m[5 * PAGE] = 3;
+    EXPECT(t, "written later", m + 5 * PAGE);
+    tracker_expect(t, (uintptr_t)m + 6 * PAGE, (uintptr_t)m + 12 * PAGE); /* a part is not tracked */
+    m[7 * PAGE] = m[9 * PAGE] = 4;
+    scan(t);
+    cr_assert(is_found(m + 7 * PAGE) && !is_found(m + 9 * PAGE));
+}
+
 ON_EACH(huge_drops_are_reported)
 {
     size_t pages = 4096; /* whole page tables vanish */
@@ -733,7 +752,7 @@ static void random_act(struct tracker *t)
     if (!mapped[i])
         return;
     uint8_t *page = world + i * PAGE;
-    int act = rand() % 12;
+    int act = rand() % 13;
     touched[i] = touched[i] || act != 11;
     if (act < 6) {
         page[rand() % (int)PAGE] = (uint8_t)rand();
@@ -756,6 +775,9 @@ static void random_act(struct tracker *t)
         }
         page[1] ^= 3;
         waitpid(child, NULL, 0);
+    } else if (act == 12) {
+        tracker_expect(t, (uintptr_t)page, (uintptr_t)page + PAGE);
+        memset(page, rand(), PAGE);
     } else {
         (void)*(volatile uint8_t *)page;
     }

@@ -120,7 +120,9 @@ Test(transport, a_listener_without_descriptors_rests)
     cr_assert_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
     int first_free = dup(0);
     close(first_free);
-    low = (struct rlimit){(rlim_t)first_free, limit.rlim_max};
+    low = (struct rlimit){(rlim_t)first_free, (rlim_t)first_free}; /* libken's own go beyond the soft one */
+    if (geteuid())
+        cr_skip_test("only root can raise the hard limit again");
     cr_assert_eq(setrlimit(RLIMIT_NOFILE, &low), 0);
     for (int k = 0; k < 3; k++) {
         cr_assert(told(2000)); /* who knocks, or the alarm */

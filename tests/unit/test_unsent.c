@@ -5,7 +5,7 @@
 
 static char directory[] = "/tmp/ken-unsent-XXXXXX";
 static const struct wire_id self = {{1, 2}}, peer = {{3, 4}};
-static const struct wire_address far = {{[10] = 255, 255, 10, 0, 0, 7}, 4711, 0};
+static const struct wire_address far = {{[10] = 255, 255, 10, 0, 0, 7}, 4711, 0}, door = {{[10] = 255, 255, 10, 0, 0, 7}, 4712, 1};
 static const struct unsent_address known[] = {{{{1}, 80, 0}, 1}, {{{2}, 53, 0}, 0}};
 
 static void setup(void)
@@ -54,7 +54,7 @@ static void put(unsigned channels)
         struct channel c;
         fill(&c, 3 * i + 1);
         cr_assert_eq(r, 0);
-        r = unsent_put(&w, &c, &self, i ? &far : NULL, known, i ? 2 : 0);
+        r = unsent_put(&w, &c, &self, i ? &far : NULL, i ? &door : NULL, known, i ? 2 : 0);
         channel_close(&c);
     }
     cr_assert_eq(unsent_end(&w, host_directory, r), 0);
@@ -88,6 +88,7 @@ Test(unsent, comes_back)
         fill(&right, 3 * i + 1);
         cr_assert(c && c->former && wire_same_id(&c->peer, &peer) && wire_same_id(former_self(c), &self));
         cr_assert_eq(former_far(c) != NULL, i > 0);
+        cr_assert(i ? wire_same_address(former_door(c), &door) : !former_door(c));
         cr_assert(c->acked == right.acked && c->ready == right.ready && c->produced == right.produced &&
                   c->expected == right.expected && c->durable == right.durable && c->place == 77);
         for (uint64_t n = c->acked; n < c->produced; n++) {
@@ -155,7 +156,7 @@ Test(unsent, frames_must_follow_each_other)
     memcpy(&h, f->wire, sizeof h);
     h.sequence++;
     memcpy(f->wire, &h, sizeof h);
-    int r = unsent_put(&w, &c, &self, NULL, NULL, 0);
+    int r = unsent_put(&w, &c, &self, NULL, NULL, NULL, 0);
     channel_close(&c);
     cr_assert_eq(unsent_end(&w, host_directory, r), 0);
     cr_assert_eq(unsent_map(host_directory, &at, &bytes), -EBADMSG);
