@@ -171,8 +171,8 @@ static __attribute__((noinline)) enum commit_result make_durable(struct session 
     if (!r)
         r = log_commit(&s->log, NULL);
     if (r)
-        say_die("cannot commit turn %lu (%s); the store keeps the turn before, start the same command again",
-                meta->turn, say_error(r));
+        say_die_of(r, "cannot commit turn %lu (%s); the store keeps the turn before, start the same command again", meta->turn,
+                   say_error(r));
     FAULT("commit.durable");
     chaos_at(&s->chaos, CHAOS_DURABLE, meta->turn);
     return COMMIT_DONE;
@@ -191,7 +191,7 @@ void commit_apply(struct session *s)
     bool resumed = s->log.applied == s->log.sequence; /* somebody waits for the outcome */
     int r = log_apply(&s->log);
     if (r)
-        say_die("cannot write the image (%s); start the same command again to recover", say_error(r));
+        say_die_of(r, "cannot write the image (%s); start the same command again to recover", say_error(r));
     if (!resumed)
         verify_some(&s->image);
 }

@@ -278,7 +278,7 @@ _Noreturn void disk_die(const char *action, const char *store, long error)
                store, say_error(error));
     if (death)
         death(line);
-    say_die("%s", line);
+    say_die_of(error, "%s", line);
 }
 
 #ifndef STATX_MNT_ID_UNIQUE

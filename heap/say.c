@@ -119,6 +119,16 @@ void say_die(const char *format, ...)
         sys(SYS_exit_group, 70);
 }
 
+void say_die_of(long error, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    say_line(format, arguments);
+    va_end(arguments);
+    for (;;) /* EAGAIN: no more threads, processes or locked memory for this user */
+        sys(SYS_exit_group, sys_in_trouble(error) || error == -EAGAIN ? 75 : 70);
+}
+
 void say_to(int fd)
 {
     say_fd = fd;

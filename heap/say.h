@@ -16,6 +16,10 @@ void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* Prints one line and ends the process at once with status 70 (EX_SOFTWARE); nothing is committed. */
 _Noreturn void say_die(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* The same after a call that answered `error` (-errno; 0: something else is wrong). When that is trouble that may pass, the status
+ * is 75 (EX_TEMPFAIL): whoever supervises the process may start it again. */
+_Noreturn void say_die_of(long error, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
 /* Formats into `buffer`, always terminated; returns the length the text has (at most size - 1). */
 size_t say_format(char *buffer, size_t size, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

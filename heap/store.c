@@ -145,7 +145,7 @@ static long magic_of(struct store *s, const char *name, uint64_t *magic, int64_t
     if (n >= 0 && n < (long)sizeof *magic)
         *magic = 0;
     disk_close(&file);
-    return n < 0 ? n : 0;
+    return n < 0 ? n : *size < 0 ? *size : 0;
 }
 
 /* No superblock: either a store in the making, which has nothing to lose, or something that is not ours
@@ -161,8 +161,9 @@ static int judge_without_super(struct store *s)
             return fault(s, names[i], (int)r);
     }
     struct stat status;
-    if (!sys(SYS_newfstatat, s->directory_fd, "super.old", &status, 0))
-        return STORE_FRESH;
+    long old = sys(SYS_newfstatat, s->directory_fd, "super.old", &status, 0);
+    if (old != -ENOENT)
+        return old ? fault(s, "super.old", (int)old) : STORE_FRESH;
     bool ours = magic[0] == SEGMENT_MAGIC || magic[1] == SEGMENT_MAGIC;
     for (int i = 0; i < 2; i++)
         if (magic[i] && magic[i] != SEGMENT_MAGIC)
@@ -205,8 +206,8 @@ static int read_super(struct store *s)
     long n = disk_read(file, &s->super, sizeof s->super, 0);
     int64_t size = disk_size(file);
     disk_close(&file);
-    if (n < 0)
-        return fault(s, "super", (int)n);
+    if (n < 0 || size < 0)
+        return fault(s, "super", (int)(n < 0 ? n : size));
     int r = judge_super(s, n, size);
     if (r != STORE_EXISTS)
         return r;

@@ -61,6 +61,14 @@ static inline bool sys_failed(long result)
     return (unsigned long)result > -4096UL;
 }
 
+/* True for what a machine in trouble answers: no memory, no descriptors, no room, a disk that fails, an interruption. It says
+ * nothing about the thing that was asked for, and may be over in a moment. */
+static inline bool sys_in_trouble(long result)
+{
+    return result == -ENOMEM || result == -ENOBUFS || result == -EMFILE || result == -ENFILE || result == -ENOLCK ||
+           result == -EIO || result == -ENOSPC || result == -EDQUOT || result == -EINTR;
+}
+
 #ifndef KEN_RESTORER
 /* Fills it with random bytes, all of it: a store's identity that were half zeros might be another's. */
 static inline void sys_random(void *to, size_t bytes)

@@ -60,37 +60,44 @@ static bool reports(struct tracker *t, uintptr_t page, uintptr_t from, uintptr_t
     return n == 1 && out[0].start <= page && out[0].end > page;
 }
 
-static bool passes_trial(struct tracker *t, uintptr_t first)
+/* 0, trouble, or -EOPNOTSUPP. */
+static long try(struct tracker *t, uintptr_t first)
 {
     uintptr_t second = first + PAGE_BYTES, end = second + PAGE_BYTES, walked;
     volatile uint8_t *scratch = (volatile uint8_t *)first;
     struct page_range out[1];
     scratch[0] = scratch[PAGE_BYTES] = 1;
-    if (tracker_add(t, first, end) < 0)
-        return false;
-    if (t->kind != TRACKER_COMPARE && tracker_scan(t, first, end, out, 1, &walked) != 0)
-        return false;
-    if (sys(SYS_getrandom, first, 16, 0) != 16 || !reports(t, first, first, end))
-        return false;
-    if (sys(SYS_madvise, second, PAGE_BYTES, MADV_DONTNEED) || !reports(t, second, first, end))
-        return false;
+    long r = tracker_add(t, first, end);
+    if (r < 0)
+        return r;
+    r = t->kind == TRACKER_COMPARE ? 0 : tracker_scan(t, first, end, out, 1, &walked);
+    if (r)
+        return r < 0 ? r : -EOPNOTSUPP;
+    while ((r = sys(SYS_getrandom, first, 16, 0)) == -EINTR)
+        ;
+    if (r != 16 || !reports(t, first, first, end))
+        return -EOPNOTSUPP;
+    r = sys(SYS_madvise, second, PAGE_BYTES, MADV_DONTNEED);
+    if (r || !reports(t, second, first, end))
+        return r ? r : -EOPNOTSUPP;
     tracker_remove(t, first, end);
     t->walked = NEW_PASS;
-    return true;
+    return 0;
 }
 
 /* A write by the kernel and a dropped page, in earnest: kernels have claimed more than they did.
  * Not in the window's own memory: that grows meanwhile, and a mapping that grows is soft-dirty as a whole. */
-static bool works(struct tracker *t)
+static long prove(struct tracker *t)
 {
     long room = sys(SYS_mmap, NULL, 4 * PAGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (sys_failed(room))
-        return false;
+        return room == -EAGAIN ? -ENOMEM : room;
     uintptr_t scratch = (uintptr_t)room + PAGE_BYTES;
-    bool well = !sys(SYS_mprotect, scratch, 2 * PAGE_BYTES, PROT_READ | PROT_WRITE) &&
-                passes_trial(t, scratch);
+    long r = sys(SYS_mprotect, scratch, 2 * PAGE_BYTES, PROT_READ | PROT_WRITE);
+    if (!r)
+        r = try(t, scratch);
     sys(SYS_munmap, room, 4 * PAGE_BYTES);
-    return well;
+    return r;
 }
 
 static int try_open(struct tracker *t, enum tracker_kind kind)
@@ -101,20 +108,31 @@ static int try_open(struct tracker *t, enum tracker_kind kind)
         r = uffd_open(t);
     if (!r && kind == TRACKER_SOFTDIRTY)
         r = softdirty_open(t);
-    if (!r && works(t))
+    if (!r)
+        r = (int)prove(t);
+    if (!r)
         return (int)kind;
     tracker_close(t);
-    return r == -ENOMEM ? r : -EOPNOTSUPP;
+    return sys_in_trouble(r) ? r : -EOPNOTSUPP;
+}
+
+/* For want of memory or descriptors no slower one is taken for the whole run. */
+static bool is_short(int r)
+{
+    return r == -ENOMEM || r == -EMFILE || r == -ENFILE;
 }
 
 int tracker_open(struct tracker *t, enum tracker_kind wanted)
 {
     if (wanted != TRACKER_BEST)
         return try_open(t, wanted);
-    int r = -EOPNOTSUPP;
-    for (int kind = TRACKER_UFFD; r < 0 && kind <= TRACKER_COMPARE; kind++)
+    int r = -EOPNOTSUPP, trouble = 0;
+    for (int kind = TRACKER_UFFD; r < 0 && !is_short(trouble) && kind <= TRACKER_COMPARE; kind++) {
         r = try_open(t, (enum tracker_kind)kind);
-    return r;
+        if (sys_in_trouble(r))
+            trouble = r;
+    }
+    return r < 0 && trouble ? trouble : r;
 }
 
 int tracker_open_on(struct tracker *t, enum tracker_kind kind, int pagemap_fd, int clear_refs_fd)

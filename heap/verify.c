@@ -47,28 +47,39 @@ static void finish(struct image *i)
     sys(SYS_madvise, u->buffer, WORD_BYTES, MADV_DONTNEED);
 }
 
-/* One page is wrong. On the way of what the process does that ends it; else it is told once, and the page stays unverified:
+#define CUT_SHORT 1 /* in place of an error */
+
+static const char *reason(long error)
+{
+    return error < 0 ? say_error(error) : error ? "the file is cut short" : "the page does not agree with its checksum";
+}
+
+/* One page is wrong, or cannot be read. On the way of what the process does that ends it; else it is told once, and the page stays unverified:
  * the process ends when it comes to it. */
-static void complain(struct image *i, uint64_t offset, const char *what, bool fatal)
+static void complain(struct image *i, uint64_t offset, long error, bool fatal)
 {
     struct unverified *u = &i->unverified;
     unsigned page;
     uint32_t slot = image_slot(offset, &page);
     uint64_t address = (i->chunks[slot].number << CHUNK_SHIFT) + page * PAGE_BYTES;
-    static const char text[] = "%s/image is damaged at offset %lu, which is the program's page at 0x%lx: %s; %s";
+    static const char text[] = "%s/image %s at offset %lu, which is the program's page at 0x%lx: %s; %s";
+    const char *fault = error < 0 ? "cannot be read" : "is damaged";
     if (fatal)
-        say_die(text, u->store, offset, address, what, "it was left as it is, --fresh starts over");
+        say_die_of(error < 0 ? error : 0, text, u->store, fault, offset, address, reason(error),
+                   error < 0 ? "what was committed is as it was, start the same command again"
+                             : "it was left as it is, --fresh starts over");
     if (!u->told)
-        say(text, u->store, offset, address, what, "the program goes on until it comes there (kenctl check tells all)");
+        say(text, u->store, fault, offset, address, reason(error),
+            "the program goes on until it comes there (kenctl check tells all)");
     u->told = true;
 }
 
 /* Read, not looked at through the twin: a bad sector is an error then, not a signal, and the process does not seem to
- * hold all of its image. NULL or what is wrong. */
-static const char *read_all(const struct image *i, void *to, uint64_t bytes, uint64_t at)
+ * hold all of its image. 0 or what is wrong. */
+static long read_all(const struct image *i, void *to, uint64_t bytes, uint64_t at)
 {
     long n = disk_read(i->fd, to, bytes, at);
-    return n == (long)bytes ? NULL : n < 0 ? say_error(n) : "the file is cut short";
+    return n == (long)bytes ? 0 : n < 0 ? n : CUT_SHORT;
 }
 
 static uint64_t check_apart(struct image *i, const struct piece *piece, uint64_t pages, bool fatal);
@@ -80,18 +91,18 @@ static uint64_t check_together(struct image *i, const struct piece *piece, uint6
     unsigned first = (unsigned)__builtin_ctzl(pages), count = WORD_PAGES - first - (unsigned)__builtin_clzl(pages);
     uint64_t offset = layout_slot(piece->slot) + (piece->word * WORD_PAGES + first) * PAGE_BYTES, good = 0;
     uint8_t *buffer = i->unverified.buffer;
-    const char *what = read_all(i, buffer, count * PAGE_BYTES, offset);
-    if (!what)
-        what = read_all(i, sums, count * sizeof *sums, sums_at(offset));
-    if (what && count > 1)
+    long error = read_all(i, buffer, count * PAGE_BYTES, offset);
+    if (!error)
+        error = read_all(i, sums, count * sizeof *sums, sums_at(offset));
+    if (error && count > 1)
         return check_apart(i, piece, pages, fatal);
     for (unsigned k = 0; k < count; k++) {
         if (!(pages >> (first + k) & 1))
             continue;
-        if (!what && MUTANT("verify.left_out", true, sums_hold(buffer + k * PAGE_BYTES, sums[k])))
+        if (!error && MUTANT("verify.left_out", true, sums_hold(buffer + k * PAGE_BYTES, sums[k])))
             good |= 1UL << (first + k);
         else
-            complain(i, offset + k * PAGE_BYTES, what ? what : "the page does not agree with its checksum", fatal);
+            complain(i, offset + k * PAGE_BYTES, error, fatal);
     }
     return good;
 }

@@ -65,6 +65,7 @@ static enum fd_kind kind_of_nameless(int fd)
 enum fd_kind fd_kind_of(int fd, const struct stat *s)
 {
     struct termios t;
+    long r;
     switch (s->st_mode & S_IFMT) {
     case S_IFREG:
         return FD_FILE;
@@ -75,7 +76,8 @@ enum fd_kind fd_kind_of(int fd, const struct stat *s)
     case S_IFSOCK:
         return FD_SOCKET;
     case S_IFCHR:
-        return sys(SYS_ioctl, fd, TCGETS, &t) == 0 ? FD_TTY : FD_DEVICE;
+        r = sys(SYS_ioctl, fd, TCGETS, &t);
+        return r == 0 || r == -EIO ? FD_TTY : FD_DEVICE; /* a terminal that hung up is one */
     case S_IFBLK:
         return FD_DEVICE;
     default:

@@ -57,8 +57,8 @@ static long open_journal(struct inbox *in)
 static void wait_for_room(const char *name, long error)
 {
     if (error != -ENOSPC && error != -EDQUOT)
-        say_die("cannot use %s in the store: %s; what was committed before is safe, start the same command again", name,
-                say_error(error));
+        say_die_of(error, "cannot use %s in the store: %s; what was committed before is safe, start the same command again",
+                   name, say_error(error));
     if (!full)
         say("no room for %s in the store; waiting for room", name);
     full = true;
@@ -136,10 +136,13 @@ static long read_and_append(struct inbox *in, int fd, size_t bytes)
 {
     char piece[4096];
     struct pollfd ready = {fd, POLLIN, 0};
-    long r = sys(SYS_poll, &ready, 1, 0);
+    long r;
+    while ((r = sys(SYS_poll, &ready, 1, 0)) == -EINTR)
+        ; /* it did not wait: that is no answer for the program */
     if (r <= 0)
         return r ? r : -EAGAIN;
-    r = sys(SYS_read, fd, piece, bytes < sizeof piece ? bytes : sizeof piece);
+    while ((r = sys(SYS_read, fd, piece, bytes < sizeof piece ? bytes : sizeof piece)) == -EINTR)
+        ;
     for (long done = 0; r > 0 && done < r;) {
         long w = sys(SYS_pwrite64, in->file, piece + done, r - done, in->end + done);
         if (w == -EINTR)
@@ -181,24 +184,28 @@ long inbox_fill(struct inbox *in, int fd, size_t bytes)
 long inbox_take(struct inbox *in, const struct iovec *v, int count)
 {
     long total = 0;
-    for (int i = 0; i < count && inbox_unread(in); i++) {
-        size_t n = v[i].iov_len < inbox_unread(in) ? v[i].iov_len : inbox_unread(in);
-        if (!n)
+    size_t done = 0; /* of v[i] */
+    for (int i = 0; i < count && inbox_unread(in);) {
+        size_t room = v[i].iov_len - done, n = room < inbox_unread(in) ? room : inbox_unread(in);
+        long r = n ? sys(SYS_pread64, in->file, (char *)v[i].iov_base + done, n, in->position) : 0;
+        if (r == -EINTR)
             continue;
-        long r = sys(SYS_pread64, in->file, v[i].iov_base, n, in->position);
         if (r < 0 && (total || r == -EFAULT))
             return total ? total : r;
-        if (r == -EINTR) {
-            i--;
+        if (r < 0) {
+            wait_for_room(in->name, r);
             continue;
         }
-        if (r < 0)
-            wait_for_room(in->name, r);
+        if (n && !r)
+            break;
         in->position += r;
         FAULT("inbox.taken");
         total += r;
-        if ((size_t)r < n)
-            break;
+        done += (size_t)r;
+        if (done == v[i].iov_len) {
+            done = 0;
+            i++;
+        }
     }
     return total;
 }

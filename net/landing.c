@@ -2,6 +2,7 @@
 #include "net/pool.h"
 #include "heap/fault.h"
 #include "heap/say.h"
+#include "heap/sys.h"
 #include "heap/window.h"
 
 #include <stdint.h>
@@ -88,7 +89,7 @@ void landing_settle(void)
             continue;
         char *to = pool_copy(i->bytes, i->length);
         if (!to)
-            say_die("no memory for what peers have sent; what was committed before is safe, start the same command again");
+            say_die_of(-ENOMEM, "no memory for what peers have sent; what was committed before is safe, start the same command again");
         *i->owner = to;
     }
     landing->kept = 0;

@@ -1,8 +1,12 @@
 #include "net/link.h"
 #include "heap/sys.h"
 
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
+
+#define SHORT_MS 10   /* memory for a few bytes may be short for a moment */
+#define SHORT_TRIES 20
 
 static void begin(struct link *l, int fd, bool sealed)
 {
@@ -47,12 +51,23 @@ bool link_ready(const struct link *l)
     return !l->sealed || auth_ready(&l->auth);
 }
 
+/* A link that breaks for want of memory would break again and again, and whoever asks who we are would take us for a plain process. */
+static bool is_passing(long n, int *tries)
+{
+    if ((n == -ENOMEM || n == -ENOBUFS) && ++*tries <= SHORT_TRIES) {
+        sys(SYS_poll, NULL, 0, SHORT_MS);
+        return true;
+    }
+    return n == -EINTR;
+}
+
 long link_push(struct link *l)
 {
+    int tries = 0;
     while (link_pending(l)) {
         long n = sys(SYS_sendto, l->fd, l->out + l->out_done, l->out_used - l->out_done, MSG_DONTWAIT | MSG_NOSIGNAL,
                      NULL, 0);
-        if (n == -EINTR)
+        if (is_passing(n, &tries))
             continue;
         if (n < 0)
             return n;
@@ -66,9 +81,10 @@ static long send_raw(struct link *l, const struct iovec *v, int count)
 {
     struct msghdr m = {.msg_iov = (struct iovec *)v, .msg_iovlen = (size_t)count};
     long n;
+    int tries = 0;
     do
         n = sys(SYS_sendmsg, l->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
-    while (n == -EINTR);
+    while (is_passing(n, &tries));
     return n;
 }
 

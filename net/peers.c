@@ -38,8 +38,8 @@ static uint64_t place_of(int directory)
 {
     char path[1100];
     struct stat s;
-    long n = fd_link(directory, path, sizeof path);
-    if (n <= 0 || sys(SYS_newfstatat, directory, "..", &s, 0) < 0)
+    long n = trouble_none(fd_link(directory, path, sizeof path), "learn where the store is");
+    if (n <= 0 || trouble_none(sys(SYS_newfstatat, directory, "..", &s, 0), "learn where the store is") < 0)
         return 0;
     struct utsname u;
     uint64_t h = (s.st_ino + s.st_dev * 1099511628211u) ^ 14695981039346656037u;
@@ -250,8 +250,8 @@ static long probe(const char *name, struct wire_hello *h)
     peers_fill_hello(NULL, &ask.hello);
     ask.hello.epoch = transport_epoch();
     long r;
-    while ((r = sys(SYS_sendto, fd, &ask, sizeof ask, MSG_NOSIGNAL, NULL, 0)) == -EINTR)
-        ;
+    while ((r = sys(SYS_sendto, fd, &ask, sizeof ask, MSG_NOSIGNAL, NULL, 0)) == -EINTR || r == -EAGAIN)
+        sys(SYS_poll, NULL, 0, 1);
     trouble_none(r, "ask who a peer is");
     r = r == sizeof ask || r < 0 ? r : -ECONNRESET;
     if (r > 0)

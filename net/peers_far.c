@@ -5,6 +5,7 @@
 #include "net/pool.h"
 #include "net/remote.h"
 #include "net/remote_steer.h"
+#include "net/trouble.h"
 #include "heap/say.h"
 #include "heap/sys.h"
 
@@ -176,7 +177,7 @@ void far_prepare(int fd, const struct fd_socket *s, const void *address, size_t 
         return;
     if (address_read(&a, address, length) && a.port)
         transport_unlisten_far_port(a.port);
-    int r = steer_prepare(&session_remote()->list, fd);
+    long r = trouble_none(steer_prepare(&session_remote()->list, fd), "tell connections of peers from others");
     if (r < 0)
         say("this kernel cannot tell connections of peers from others (%s); peers on other hosts cannot connect", say_error(r));
 }

@@ -4,6 +4,7 @@
 #include "net/peers_far.h"
 #include "net/peers_inner.h"
 #include "net/pool.h"
+#include "net/trouble.h"
 #include "net/unsent.h"
 #include "heap/room.h"
 #include "heap/sys.h"
@@ -92,10 +93,12 @@ static long ask_kernel(const struct wire_address *a, struct wire_address *from)
     int domain = address_is_v4(a) ? AF_INET : AF_INET6;
     struct sockaddr_storage to;
     socklen_t length = sizeof to;
-    long fd = sys_fd(SYS_socket, domain, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    /* Without it an address of our own would count as a plain process's. */
+    long fd = trouble_none(sys_fd(SYS_socket, domain, SOCK_DGRAM | SOCK_CLOEXEC, 0), "learn whose an address is");
     if (fd < 0)
         return fd;
     long r = sys(SYS_connect, fd, &to, address_write(a, domain, &to, sizeof to));
+    trouble_none(r == -EAGAIN ? -ENOBUFS : r, "learn whose an address is"); /* EAGAIN: all ports are taken */
     if (r == 0)
         r = sys(SYS_getsockname, fd, &to, &length);
     sys(SYS_close, fd);

@@ -24,10 +24,16 @@ static struct {
     struct block *free[CLASSES];
 } pool;
 
+/* EAGAIN is said to who may lock no more memory (mlockall). */
+static long memory(long r)
+{
+    return trouble_none(r == -EAGAIN ? -ENOMEM : r, "get memory");
+}
+
 void *pool_reserve(size_t bytes)
 {
     long at = sys(SYS_mmap, 0, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (sys_failed(trouble_none(at, "get memory")))
+    if (sys_failed(memory(at)))
         return NULL;
     session_layout_changed();
     return (void *)at;
@@ -36,7 +42,7 @@ void *pool_reserve(size_t bytes)
 int pool_open(void *at, size_t bytes)
 {
     /* A program that is told of it would mostly not look: its output would be missing, and it would be true for good. */
-    long r = trouble_none(sys(SYS_mprotect, at, bytes, PROT_READ | PROT_WRITE), "get memory");
+    long r = memory(sys(SYS_mprotect, at, bytes, PROT_READ | PROT_WRITE));
     session_layout_changed();
     return (int)r;
 }

@@ -111,8 +111,8 @@ int steer_prepare(const struct address_list *l, int fd)
     int on = 1;
     size_t bytes = STEER_MAX * sizeof(struct sock_filter);
     long at = sys(SYS_mmap, 0, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (sys_failed(at))
-        return (int)at;
+    if (sys_failed(at)) /* EAGAIN: no more memory may be locked */
+        return at == -EAGAIN ? -ENOMEM : (int)at;
     struct sock_filter *code = (struct sock_filter *)at;
     struct sock_fprog choose = {(unsigned short)steer_compile(l, 1, 0, code), code};
     long r = sys(SYS_setsockopt, fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);

@@ -100,16 +100,18 @@ static long set_options(int fd, const struct fd_socket *s)
 }
 
 /* A dead process's socket file is in the way of its own successor. */
-static void unlink_stale(const struct sock_address *a)
+static long unlink_stale(const struct sock_address *a)
 {
     const struct sockaddr_un *un = (const struct sockaddr_un *)&a->at;
     struct stat s;
     char path[sizeof un->sun_path + 1] = "";
     if (un->sun_family != AF_UNIX || a->length <= offsetof(struct sockaddr_un, sun_path) || !un->sun_path[0])
-        return;
+        return 0;
     memcpy(path, un->sun_path, a->length - offsetof(struct sockaddr_un, sun_path));
-    if (sys(SYS_stat, path, &s) == 0 && S_ISSOCK(s.st_mode))
-        sys(SYS_unlink, path);
+    long r = sys(SYS_stat, path, &s);
+    if (r == 0 && S_ISSOCK(s.st_mode))
+        r = sys(SYS_unlink, path);
+    return trouble_is(r) ? r : 0;
 }
 
 static long bind_again(int fd, const struct fd_socket *s)
@@ -117,7 +119,8 @@ static long bind_again(int fd, const struct fd_socket *s)
     long r = 0;
     if (!s->bound || !s->local)
         return 0;
-    unlink_stale(s->local);
+    if ((r = unlink_stale(s->local)))
+        return r;
     far_prepare(fd, s, &s->local->at, s->local->length);
     for (int waited = 0; waited <= PORT_WAIT_MS; waited += 10) {
         r = sys(SYS_bind, fd, &s->local->at, s->local->length);
@@ -142,7 +145,10 @@ static long name_again(int fd, struct description *d)
     if (r < 0 && s->type == SOCK_DGRAM && s->state == SOCK_CONNECTED)
         r = 0; /* the address of a client: another will do */
     if (r < 0) {
-        say("cannot bind port %u again: %s", port_of(s->local), say_error(r));
+        if (!trouble_is(r) && port_of(s->local))
+            say("cannot bind port %u again: %s", port_of(s->local), say_error(r));
+        else if (!trouble_is(r))
+            say("cannot bind a local socket again: %s", say_error(r));
         return r;
     }
     if (s->state == SOCK_LISTENING)

@@ -90,7 +90,10 @@ int bell_put(const struct description *d, int made)
     for (int fd = 0; fd <= fd_highest; fd++) {
         if (fd_slots[fd].description != fd_index(d) + 1)
             continue;
-        long r = sys(SYS_dup3, made, fd, fd_slots[fd].close_on_exec ? O_CLOEXEC : 0);
+        long r;
+        do /* another thread may be opening that very number */
+            r = sys(SYS_dup3, made, fd, fd_slots[fd].close_on_exec ? O_CLOEXEC : 0);
+        while (r == -EBUSY || r == -EINTR);
         if (r < 0)
             return (int)r;
     }
@@ -136,7 +139,7 @@ void bell_break(struct stream *s, int fd)
     if (s->bell < 0)
         return;
     if (s->error && fd >= 0)
-        sys(SYS_sendto, fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0);
+        trouble_none(sys(SYS_sendto, fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0), "tell a stream's error");
     else
         bell_drain(s);
     bell_remove(s);
@@ -156,7 +159,8 @@ void bell_full(struct stream *s, int fd)
     static const char filler[2048];
     if (s->full || s->bell < 0)
         return;
-    while (sys(SYS_sendto, fd, filler, sizeof filler, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0) > 0)
+    while (trouble_none(sys(SYS_sendto, fd, filler, sizeof filler, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0),
+                        "stop a stream's writer") > 0)
         ;
     s->full = true;
 }

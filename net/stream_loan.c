@@ -8,6 +8,7 @@
 #include "net/peers_inner.h"
 #include "net/pool.h"
 #include "net/stream_bell.h"
+#include "net/trouble.h"
 #include "heap/room.h"
 #include "heap/sys.h"
 
@@ -32,9 +33,9 @@ static struct loan *loans;
 static bool lend(struct stream *s)
 {
     int ends[2];
-    if (sys_fd(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
+    if (trouble_none(sys_fd(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), "lend a stream to a child") < 0)
         return false;
-    long high = bell_high(ends[1]);
+    long high = trouble_none(bell_high(ends[1]), "lend a stream to a child");
     struct loan *l = high < 0 ? NULL : pool_take(sizeof *l);
     if (!l) {
         sys(SYS_close, ends[0]);
@@ -103,7 +104,7 @@ static void take_over(const struct stream *s)
     int ends[2];
     if (d && l && l->child_fd >= 0) {
         bell_put(d, l->child_fd);
-    } else if (d && sys_fd(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0) {
+    } else if (d && trouble_none(sys_fd(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), "end a child's stream") == 0) {
         sys(SYS_close, ends[1]);
         bell_put(d, ends[0]);
     }
@@ -139,7 +140,7 @@ static void hand_in(struct stream *s)
     while (s->unread) {
         const struct chunk *k = s->first;
         long n = sys(SYS_sendto, l->fd, k->bytes + k->at, k->length - k->at, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0);
-        if (n <= 0)
+        if (trouble_none(n, "hand a child its input") <= 0)
             break;
         stream_consume(s, (size_t)n);
     }
@@ -202,7 +203,8 @@ static bool carry(struct loan *l, bool hung_up)
 static void look(struct loan *l)
 {
     struct pollfd p = {l->fd, POLLIN, 0};
-    sys(SYS_poll, &p, 1, 0);
+    while (sys(SYS_poll, &p, 1, 0) == -EINTR)
+        ; /* an edge is told once */
     while ((p.revents & POLLIN) && carry(l, p.revents & POLLHUP))
         ;
 }

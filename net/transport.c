@@ -41,10 +41,13 @@ bool transport_open_table(void)
     if (epoll < 0)
         return false;
     t->epoll = (int)fd_move_high((int)epoll);
-    t->timer = -1;
     sys_random(&t->epoch, sizeof t->epoch);
     t->epoch |= 1;
     transport_table = t;
+    /* Made at once: it is needed when there are no descriptors. */
+    long timer = sys_fd(SYS_timerfd_create, CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    t->timer = (int)fd_move_high((int)trouble_none(timer, "speak to peers"));
+    transport_watch(EPOLL_CTL_ADD, t->timer, EPOLLIN, TAG_TIMER, 0);
     return true;
 }
 
@@ -83,8 +86,7 @@ void transport_forked(void)
     for (unsigned i = 0; i < transport_table->listeners; i++)
         if (transport_table->listening[i].name[0])
             sys(SYS_close, transport_table->listening[i].fd);
-    if (transport_table->timer >= 0)
-        sys(SYS_close, transport_table->timer);
+    sys(SYS_close, transport_table->timer);
     sys(SYS_close, transport_table->epoll);
     transport_table = NULL;
 }
@@ -130,19 +132,26 @@ void transport_close(struct transport *t)
     transport_table->open--;
 }
 
-/* The retired one goes on when the newer one breaks: from the first frame that may be missing. */
+/* The retired one goes on when the newer one breaks: from the first frame that may be missing. It says so itself as soon as it
+ * has room: there may be no commit for a long time that would make it send. */
 static bool fall_back(const struct channel *c)
 {
+    struct transport *retired = NULL;
     for (unsigned i = 0; i < transport_table->used; i++) {
         struct transport *t = &transport_table->transports[i];
         if (t->state != STATE_READY || t->channel != c)
             continue;
-        t->retired = false;
-        if (t->cursor < c->acked)
-            t->cursor = c->acked;
-        return true;
+        if (!t->retired)
+            return true;
+        retired = t;
     }
-    return false;
+    if (!retired)
+        return false;
+    retired->retired = false;
+    if (retired->cursor < c->acked)
+        retired->cursor = c->acked;
+    transport_want_out(retired, true);
+    return true;
 }
 
 void transport_hang_up(struct transport *t)
@@ -153,9 +162,11 @@ void transport_hang_up(struct transport *t)
         peers_lost(c);
 }
 
-/* The link broke. */
+/* The link broke. Who is leaving has said everything that matters, and has a status of its own. */
 void transport_fail(struct transport *t, long error)
 {
+    if (!transport_table->leaving)
+        trouble_none(error, "speak to a peer");
     if (t->far)
         remote_complain(session_remote(), &t->other, error);
     transport_hang_up(t);
@@ -174,6 +185,8 @@ static void say_gone(struct transport *t)
 
 void transport_farewell(void)
 {
+    if (transport_table)
+        transport_table->leaving = true;
     for (unsigned i = 0; transport_table && i < transport_table->used; i++)
         say_gone(&transport_table->transports[i]);
     transport_forked();
@@ -296,13 +309,6 @@ void transport_alarm(unsigned ms)
 {
     if (!transport_open_table() || transport_table->alarm_ms == ms)
         return;
-    if (transport_table->timer < 0) {
-        long fd = sys_fd(SYS_timerfd_create, CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-        if (fd < 0)
-            return;
-        transport_table->timer = (int)fd_move_high((int)fd);
-        transport_watch(EPOLL_CTL_ADD, transport_table->timer, EPOLLIN, TAG_TIMER, 0);
-    }
     struct itimerspec t = {.it_value = {ms / 1000, ms % 1000 * 1000000L}};
     transport_table->alarm_ms = ms;
     sys(SYS_timerfd_settime, transport_table->timer, 0, &t, NULL);

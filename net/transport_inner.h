@@ -53,6 +53,7 @@ struct table {
     uint32_t looks;  /* and those that did */
     bool awake;
     bool held; /* the listeners are not watched */
+    bool leaving; /* the run is over */
     uint64_t epoch;
     unsigned used, listeners; /* high-water marks */
     struct transport transports[TRANSPORTS];
@@ -85,10 +86,13 @@ void transport_put_hello(struct transport *);
 /* Sends what may be sent. The transport may be free afterwards. */
 void transport_send(struct transport *);
 
+/* Whether transport_send() is to be called when there is room. */
+void transport_want_out(struct transport *, bool on);
+
 /* Takes in what has arrived, a part of it when that is much. True when frames of the channel were taken in. */
 bool transport_receive(struct transport *);
 
-/* Lets in who waits there. */
+/* Lets in who waits there. Without a descriptor for it the listeners rest a moment: epoll would tell of it again and again. */
 void transport_accept(const struct listener *);
 void transport_accept_far(const struct listener *);
 

@@ -4,6 +4,7 @@
 #include "net/address_text.h"
 #include "net/fdtable.h"
 #include "net/host.h"
+#include "net/peers_inner.h"
 #include "net/trouble.h"
 #include "heap/room.h"
 #include "heap/sys.h"
@@ -121,7 +122,7 @@ int transport_listen_far(const struct wire_address *at, bool v6_only)
     if (find_listener(name))
         return 0;
     struct listener *l = free_listener();
-    long fd = l ? listen_far(at, v6_only, true) : -ENOSPC;
+    long fd = l ? trouble_none(listen_far(at, v6_only, true), "listen for peers on other hosts") : -E2BIG;
     if (fd < 0)
         return (int)fd;
     enter(l, fd, name, true, false);
@@ -199,6 +200,8 @@ void transport_accept(const struct listener *l)
 {
     for (int k = 0; k < 64 && l->name[0]; k++) {
         long fd = sys_fd(SYS_accept4, l->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (trouble_is(fd))
+            transport_hold(RETRY_MS);
         if (fd < 0)
             return;
         fd = fd_move_high((int)fd);
@@ -229,7 +232,9 @@ void transport_accept_far(const struct listener *l)
     for (int k = 0; k < 64 && l->name[0]; k++) {
         struct transport *t = transport_take_slot(NULL, true);
         int r = t ? remote_accept(session_remote(), l->fd, l->door, t->link, &t->other, &t->ticket) : -EAGAIN;
-        if (r == -EAGAIN)
+        if (trouble_is(r))
+            transport_hold(RETRY_MS);
+        if (r == -EAGAIN || trouble_is(r))
             return;
         if (r < 0)
             continue;

@@ -115,6 +115,8 @@ bool transport_receive(struct transport *t)
         long n = link_receive(t->link, t->in + t->in_used, room);
         if (greeting && link_ready(t->link))
             let_in(t);
+        else if (greeting && t->state != STATE_FREE && link_pending(t->link))
+            transport_want_out(t, true); /* our part of the handshake found no room */
         if (n == -EAGAIN && t->state != STATE_FREE)
             break;
         if (n < 0 && t->state != STATE_FREE) {

@@ -80,7 +80,7 @@ static void account(struct transport *t, const struct iovec *v, int count, size_
     }
 }
 
-static void want_out(struct transport *t, bool on)
+void transport_want_out(struct transport *t, bool on)
 {
     if (t->wants_out == on)
         return;
@@ -91,7 +91,7 @@ static void want_out(struct transport *t, bool on)
 /* Nothing more can be sent now. A link that waits for the other side's part of the handshake needs no room. */
 static void pause_out(struct transport *t)
 {
-    want_out(t, link_pending(t->link) || link_ready(t->link));
+    transport_want_out(t, link_pending(t->link) || link_ready(t->link));
 }
 
 void transport_send(struct transport *t)
@@ -118,5 +118,5 @@ void transport_send(struct transport *t)
     if (r < 0 && r != -EAGAIN)
         transport_fail(t, r);
     else
-        want_out(t, link_pending(t->link));
+        transport_want_out(t, link_pending(t->link));
 }

@@ -6,22 +6,19 @@
 #define KEN_NET_TROUBLE_H
 
 #include "heap/say.h"
-
-#include <errno.h>
-#include <stdbool.h>
+#include "heap/sys.h"
 
 static inline bool trouble_is(long r)
 {
-    return r == -ENOMEM || r == -ENOBUFS || r == -EMFILE || r == -ENFILE || r == -ENOLCK || r == -EIO || r == -ENOSPC ||
-           r == -EDQUOT || r == -EINTR;
+    return sys_in_trouble(r);
 }
 
 /* Ends the process when `r` is trouble, else returns it. `what` completes `cannot ...`. */
 static inline long trouble_none(long r, const char *what)
 {
     if (trouble_is(r))
-        say_die("cannot %s: %s%s; what was committed before is safe, start the same command again", what, say_error(r),
-                r == -EMFILE ? " (raise the hard limit on descriptors, ulimit -Hn)" : "");
+        say_die_of(r, "cannot %s: %s%s; what was committed before is safe, start the same command again", what, say_error(r),
+                   r == -EMFILE ? " (raise the hard limit on descriptors, ulimit -Hn)" : "");
     return r;
 }
 

@@ -59,7 +59,7 @@ static _Noreturn void refuse(struct store *store, int error)
 {
     char line[512];
     store_explain(store, error, line, sizeof line);
-    say_die("%s", line);
+    say_die_of(error < 0 ? error : 0, "%s", line);
 }
 
 static struct progress *map_progress(const struct store *store)
@@ -72,7 +72,7 @@ static struct progress *map_progress(const struct store *store)
     if (at >= 0)
         at = sys(SYS_mmap, page, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
     if (sys_failed(at)) /* without it an output may leave twice */
-        say_die("cannot map progress in the store %s (%s)", store->path, say_error(at));
+        say_die_of(at, "cannot map progress in the store %s (%s)", store->path, say_error(at));
     sys(SYS_close, fd);
     return page;
 }
@@ -95,9 +95,10 @@ static struct remote *open_remote(void)
         return NULL;
     struct remote *r = window_alloc(sizeof *r);
     if (!r)
-        say_die("out of memory");
-    if (remote_open(r, config.peers, config.key_file, ADDRESS_GETENT, line, sizeof line) < 0)
-        say_die("%s", line);
+        say_die_of(-ENOMEM, "out of memory");
+    int e = remote_open(r, config.peers, config.key_file, ADDRESS_GETENT, line, sizeof line);
+    if (e < 0)
+        say_die_of(e, "%s", line);
     return r;
 }
 
@@ -105,10 +106,10 @@ static int open_own(const char *path)
 {
     long fd = sys_fd(SYS_open, path, O_RDONLY | O_CLOEXEC, 0);
     if (sys_failed(fd))
-        say_die("cannot read %s (%s); mount /proc", path, say_error(fd));
+        say_die_of(fd, "cannot read %s (%s); mount /proc", path, say_error(fd));
     long high = disk_high_fd(fd);
     if (sys_failed(high))
-        say_die("no room for descriptors (%s); raise the limit (ulimit -n)", say_error(high));
+        say_die_of(high, "no room for descriptors (%s); raise the limit (ulimit -n)", say_error(high));
     return (int)high;
 }
 
@@ -118,19 +119,21 @@ static struct session *open_session(const struct store *store, uint64_t base)
     long at = window_open(base);
     struct session *s = sys_failed(at) ? NULL : window_alloc(sizeof *s);
     if (!s)
-        say_die("cannot reserve the address space at 0x%lx (%s)", base, say_error(at));
+        say_die_of(sys_failed(at) ? at : -ENOMEM, "cannot reserve the address space at 0x%lx (%s)", base, say_error(at));
     s->store = *store;
     s->error_fd = s->life[0] = s->life[1] = s->chaos.fd = -1;
     fault_move(&s->fault);
     FAULT("boot.window");
     s->patch_vdso = config.patch_vdso;
     int r = tracker_open(&s->tracker, config.tracker);
+    if (sys_in_trouble(r))
+        say_die_of(r, "cannot track dirty pages: %s", say_error(r));
     if (r < 0)
         say_die("this kernel cannot track dirty pages as asked (%s); unset KEN_TRACKER", say_error(r));
     s->maps_fd = open_own("/proc/self/maps");
     s->memory_fd = open_own("/proc/self/mem");
     if (areas_open(&s->areas))
-        say_die("out of memory");
+        say_die_of(-ENOMEM, "out of memory");
     FAULT("boot.tracker");
     s->progress = map_progress(&s->store);
     find_kenctl(s);
@@ -253,9 +256,9 @@ static _Noreturn void resume(struct session *s)
     if (r == -EBADMSG)
         refuse_image(s);
     if (r)
-        say_die("cannot open the image in %s (%s)", s->store.path, say_error(r));
+        say_die_of(r, "cannot open the image in %s (%s)", s->store.path, say_error(r));
     if (verify_open(&s->image, s->store.path))
-        say_die("out of memory");
+        say_die_of(-ENOMEM, "out of memory");
     log_use_twin(&s->log, s->image.twin);
     s->log.synced_bytes = s->image.meta->durable_bytes;
     FAULT("boot.image");
@@ -271,7 +274,7 @@ static _Noreturn void resume(struct session *s)
     if (__rseq_size)
         self.rseq = (uint64_t)__builtin_thread_pointer() + (uint64_t)__rseq_offset;
     r = restore(s, &self);
-    say_die("cannot restore the process of %s (%s); the store is untouched", s->store.path, say_error(r));
+    say_die_of(r, "cannot restore the process of %s (%s); the store is untouched", s->store.path, say_error(r));
 }
 
 /* For kenrun --chaos: the turn, and how many microseconds it took. */
@@ -326,7 +329,8 @@ void boot_resumed(void)
     FAULT("resume.time");
     int r = fd_reopen();
     if (r) /* without it the program would take its loss for the truth, and that would be committed */
-        say_die("cannot go on from %s (%s); the store is as it was, start the same command again", s->store.path, say_error(r));
+        say_die_of(r, "cannot go on from %s (%s); the store is as it was, start the same command again", s->store.path,
+                   say_error(r));
     FAULT("resume.descriptors");
     chaos_at(&s->chaos, CHAOS_RESUMING, m->turn);
     limits_resume(s->files_limit); /* a low limit on descriptors comes last */
@@ -379,7 +383,7 @@ static void open_tracker(struct session *s)
     long maps = s->maps_fd >= 0 ? s->maps_fd : disk_high_fd(sys_fd(SYS_open, "/proc/self/maps", O_RDONLY | O_CLOEXEC, 0));
     sys(SYS_prctl, PR_SET_DUMPABLE, dumpable == 1, 0, 0, 0);
     if (r < 0 || sys_failed(maps))
-        say_die("cannot track the pages of the daemon (%s)", say_error(r < 0 ? r : maps));
+        say_die_of(r < 0 ? r : maps, "cannot track the pages of the daemon (%s)", say_error(r < 0 ? r : maps));
     s->maps_fd = (int)maps;
 }
 
@@ -395,7 +399,7 @@ void boot_inherit(void)
     recover(s);
     FAULT("heir.recovered");
     if ((r = image_inherit(&s->image, s->log.sequence > 0)))
-        say_die("cannot set up the image in %s (%s)", s->store.path, say_error(r));
+        say_die_of(r, "cannot set up the image in %s (%s)", s->store.path, say_error(r));
     log_use_twin(&s->log, s->image.twin);
     s->log.synced_bytes = s->image.meta->durable_bytes;
     open_tracker(s);
@@ -422,7 +426,7 @@ static size_t find_unsent(struct session *s, const void **unsent)
 static void inherit(const void *unsent, size_t bytes)
 {
     if (bytes && peers_inherit(unsent) < 0)
-        say_die("out of memory");
+        say_die_of(-ENOMEM, "out of memory");
     if (bytes)
         sys(SYS_munmap, unsent, bytes);
 }
@@ -444,7 +448,7 @@ static void begin(struct session *s, char **argv)
     if (s->progress)
         memset(s->progress, 0, MUTANT("boot.old_progress", 0, PAGE_BYTES)); /* the last run's turns had the same numbers */
     if ((r = image_open(&s->image, s->store.image_fd, false)))
-        say_die("cannot set up the image in %s (%s)", s->store.path, say_error(r));
+        say_die_of(r, "cannot set up the image in %s (%s)", s->store.path, say_error(r));
     log_use_twin(&s->log, s->image.twin);
     FAULT("boot.fresh_image");
     chaos_open(&s->chaos, config.chaos, config.report, 0);

@@ -72,7 +72,11 @@ void limits_capture(void)
         return;
     directory_changed = false;
     /* Longer than PATH_MAX, or out of reach: then the start directory has to do. */
-    if (sys_failed(sys(SYS_getcwd, directory, sizeof directory)) || directory[0] != '/')
+    long r = sys(SYS_getcwd, directory, sizeof directory);
+    if (sys_in_trouble(r))
+        say_die_of(r, "cannot learn the working directory: %s; what was committed before is safe, start the same command again",
+                   say_error(r));
+    if (sys_failed(r) || directory[0] != '/')
         directory[0] = 0;
 }
 
@@ -109,6 +113,8 @@ void limits_resume(uint64_t files)
         sys(SYS_prctl, PR_SET_NAME, thread_self()->name, 0, 0, 0);
     if (directory[0]) {
         long result = sys(SYS_chdir, directory);
+        if (sys_in_trouble(result)) /* not the place to go on with the program's files */
+            say_die_of(result, "cannot go back to directory %s: %s; start the same command again", directory, say_error(result));
         if (sys_failed(result))
             say("cannot go back to directory %s: %s", directory, say_error(result));
     }

@@ -39,6 +39,8 @@ static long write_pieces(int fd, const struct iovec *v, int count, long nr)
     for (int n; (n = next_piece(v, count, done, piece, 64)) > 0;) {
         bool room = wait_peek(fd, POLLOUT) > 0;
         long r = room ? sys(SYS_writev, fd, piece, n) : wait_ready(fd, POLLOUT, &never, nr);
+        if (room && r == -EINTR)
+            continue; /* it did not wait: that is no answer for the program */
         if (r < 0 && r != WAIT_AGAIN)
             return done ? (long)done : r;
         done += room ? (size_t)wait_accounted(fd, r) : 0;

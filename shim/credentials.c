@@ -99,7 +99,8 @@ long call_chroot(struct call *c)
 static void failed(const char *what, long error)
 {
     if (sys_failed(error))
-        say_die("cannot %s as the saved process had it (%s); start it as the same user as before", what, say_error(error));
+        say_die_of(error, "cannot %s as the saved process had it (%s); start it as the same user as before", what,
+                   say_error(error));
 }
 
 void credentials_resume(void)

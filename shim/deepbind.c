@@ -48,7 +48,7 @@ static void divert(void *from, void *to)
         r = sys(SYS_mprotect, page, PAGE_BYTES, PROT_READ | PROT_EXEC);
     }
     if (sys_failed(r))
-        say_die("cannot change libc's allocator: no memory");
+        say_die_of(r, "cannot change libc's allocator: %s", say_error(r));
 }
 
 /* The GNU hash table of one object, as ld.so has relocated it. */

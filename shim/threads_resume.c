@@ -56,7 +56,8 @@ static void make_again(struct peer *p)
                                MUTANT("threads.wrong_tls", threads_self()->fs_base, p->fs_base), p);
     FAULT("threads.made");
     if (sys_failed(p->real_tid))
-        say_die("cannot make thread %ld again (%s); start the same command again", p->tid, say_error(p->real_tid));
+        say_die_of(p->real_tid, "cannot make thread %ld again (%s); start the same command again", p->tid,
+                   say_error(p->real_tid));
 }
 
 static char swap_stack[16384] __attribute__((aligned(16)));

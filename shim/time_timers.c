@@ -195,6 +195,9 @@ void timers_resume(int64_t down, int64_t wall_down)
         long result = create_in_kernel(t);
         if (!sys_failed(result) && t->armed)
             result = sys(SYS_timer_settime, t->kernel_id, 0, &left, NULL);
+        if (sys_in_trouble(result) || result == -EAGAIN)
+            say_die_of(result, "cannot make a timer again: %s; the store is as it was, start the same command again",
+                       say_error(result));
         if (sys_failed(result))
             say("a timer could not be made again: %s", say_error(result));
     }

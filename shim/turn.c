@@ -137,8 +137,8 @@ static void leave_to_next_run(void)
     FAULT("exit.leaving");
     int r = peers_leave(config_linger_ms());
     if (r < 0)
-        say_die("cannot keep what peers did not take in %s (%s); start the same command again", session->store.path,
-                say_error(r));
+        say_die_of(r, "cannot keep what peers did not take in %s (%s); start the same command again", session->store.path,
+                   say_error(r));
     FAULT("exit.left");
 }
 

@@ -6,16 +6,20 @@ mortal.py, whose answers are known, and more; each start of the program has a ca
 later, so that it is also seen whether what was committed behind the failure can be resumed.
 """
 import os
+import re
 import subprocess
 import time
+import tty
 
-import mortal
-from harness import PYTHON, RESUME, Case, Failure, Program, TcpDialog, UdpDialog, check, free_port, subject
+import mortal  # knows where the next ones are
+import hosts
+from harness import LIB, PYTHON, RESUME, ROOT, Case, Failure, Program, TcpDialog, UdpDialog, check, free_port, subject
 from mortal import KENCTL, Mortal, ask, udp_dialog
 
 FULL = "ENOSPC", "EDQUOT"
+TROUBLE = "ENOMEM", "ENOBUFS", "EMFILE", "ENFILE", "ENOSPC", "EDQUOT", "EIO", "EINTR"
 FOR_GOOD = 1000000
-LIBKENS = 70  # the status of an end that libken brought about
+LIBKENS = 75  # the status of an end that trouble brought about
 STAYS = 2.5  # seconds after which a trouble that is there for good goes all the same
 LAST_WORDS = 0.7  # seconds in which a program that waits for room would say so again
 
@@ -69,7 +73,8 @@ class Erring(Mortal):
         return [line for line in self.stderr().splitlines() if not line.startswith("ken: ")]
 
     def said(self):
-        return [line for line in self.messages() if not RESUME.match(line)]
+        return [line for line in self.messages()
+                if not RESUME.match(line) and not any(re.search(pattern, line) for pattern in self.in_order)]
 
     def waits_for_room(self):
         if not self.call or self.error() not in FULL or not self.call.endswith(f":{FOR_GOOD}"):
@@ -141,6 +146,9 @@ class Erring(Mortal):
             raise Told(f"told: {self.tail()}")
         mute = status == LIBKENS and getattr(self, "closes_stderr", False)
         check(said or mute, f"{self.call}: it ended with status {status} and said nothing of it: {self.tail()}")
+        # kenrun starts it again after that status.
+        check(status in (LIBKENS, self.final) or not said or self.error() not in TROUBLE,
+              f"{self.call}: it ended with status {status}: {self.tail()}")
         check(len(said) <= 2, f"{self.call}: it ended with status {status} and {len(said)} lines: {' | '.join(said)}")
         self.outcome = "ends"
 
@@ -197,39 +205,61 @@ def edge(t, p):
     tcp(t, p, [subject("echo_loop")])
 
 
-def talk(kind, count, ours):
+def converse(t, p, ours, server_argv, client_argv, port, table, right, within=None):
     """A server and a client under libken; one of them is the one whose calls fail."""
+    path = os.path.join(t.dir, "answers")
+    place = os.path.join(t.dir, "other")
+    os.makedirs(place)
+    other = Mortal(t, [])
+    other.cwd, other.store = place, os.path.join(place, "store")
+    other.env["KEN_STORE"] = other.store
+    t.programs.append(other)
+    server, client = (p, other) if ours == "server" else (other, p)
+    server.argv, client.argv = server_argv, client_argv
+    client.stdout, client.final = os.open(path, os.O_CREAT | os.O_WRONLY), 0
+    t.at_end(lambda: os.close(client.stdout))
+    if within:
+        within(server, client)
+    server.start()
+    await_port(server, port, table)
+    client.start()
+    deadline = time.monotonic() + mortal.PATIENCE
+    while client.ended is None:
+        p.judge()
+        other.judge()
+        check(time.monotonic() < deadline, f"no progress: {client.tail()}; {server.tail()}")
+        time.sleep(0.002)
+    if client.ended and ours == "server":  # perhaps because the server was told, and left
+        await_judgement(p)
+    if ours == "server" and server.starts > 1 and "Connection refused" in client.stderr():
+        return  # it came just between two incarnations
+    check(client.ended == 0, f"the client ended with {client.ended}: {client.tail()}")
+    with open(path) as f:
+        lines = f.read().splitlines()
+    check(lines == right, f"{len(lines)} lines, the last is {lines[-1:]}")
+
+
+def talk(kind, count, ours):
     def run(t, p):
         port = free_port()
-        path = os.path.join(t.dir, "answers")
-        place = os.path.join(t.dir, "other")
-        os.makedirs(place)
-        other = Mortal(t, [])
-        other.cwd, other.store = place, os.path.join(place, "store")
-        other.env["KEN_STORE"] = other.store
-        t.programs.append(other)
-        server, client = (p, other) if ours == "server" else (other, p)
-        server.argv = [subject(f"{kind}_server"), str(port)]
-        client.argv = [subject(f"{kind}_client"), str(port), str(count), "c"]
-        client.stdout, client.final = os.open(path, os.O_CREAT | os.O_WRONLY), 0
-        t.at_end(lambda: os.close(client.stdout))
-        server.start()
-        await_port(server, port, "udp" if kind == "number" else "tcp")
-        client.start()
-        deadline = time.monotonic() + mortal.PATIENCE
-        while client.ended is None:
-            p.judge()
-            other.judge()
-            check(time.monotonic() < deadline, f"no progress: {client.tail()}; {server.tail()}")
-            time.sleep(0.002)
-        if client.ended and ours == "server":  # perhaps because the server was told, and left
-            await_judgement(p)
-        if ours == "server" and server.starts > 1 and "Connection refused" in client.stderr():
-            return  # it came just between two incarnations
-        check(client.ended == 0, f"the client ended with {client.ended}: {client.tail()}")
-        with open(path) as f:
-            lines = f.read().splitlines()
-        check(lines == [f"{n} {n + 1}" for n in range(count)] + ["done"], f"{len(lines)} lines, the last is {lines[-1:]}")
+        converse(t, p, ours, [subject(f"{kind}_server"), str(port)], [subject(f"{kind}_client"), str(port), str(count), "c"], port,
+                 "udp" if kind == "number" else "tcp", [f"{n} {n + 1}" for n in range(count)] + ["done"])
+    return run
+
+
+def far(kind, count, ours):
+    """They are on two hosts."""
+    def run(t, p):
+        two, key = hosts.Hosts(t), hosts.make_key(t)
+
+        def within(server, client):
+            for program, host in ((server, 1), (client, 0)):
+                program.env.update(KEN_PEERS="10.77.0.0/24", KEN_KEY_FILE=key)
+                program.start = lambda start=program.start, host=host: two.within(host, start)
+        converse(t, p, ours, [PYTHON, subject("far_server.py"), kind, "0.0.0.0", "7001"],
+                 [PYTHON, subject("far_client.py"), kind, "10.77.0.2", "7001", str(count), "c"], 7001, kind,
+                 [str(n + 1) for n in range(count)] + ["done"], within)
+    run.needs = hosts.Hosts
     return run
 
 
@@ -244,11 +274,8 @@ def await_judgement(p):
 
 
 def await_port(p, port, table):
-    deadline, wanted = time.monotonic() + mortal.PATIENCE, f":{port:04X}"
-    while True:
-        with open(f"/proc/net/{table}") as f:
-            if any(line.split()[1].endswith(wanted) for line in f.readlines()[1:]):
-                return
+    deadline = time.monotonic() + mortal.PATIENCE
+    while not mortal.has_open(p, port, table):
         p.judge()
         check(time.monotonic() < deadline, "the server's port does not open")
         time.sleep(0.002)
@@ -270,11 +297,80 @@ def wrapper(t, p):
         ask(p, dialog, "INC key", f"key {n}")
 
 
+def terminal(t, p):
+    """The line server at a terminal, whose modes it has set."""
+    master, slave = os.openpty()
+    tty.setraw(slave)
+    p.stdin, p.stdout, p.argv, p.final = slave, slave, [subject("line_server")], 0
+    p.dialog = dialog = mortal.PipeDialog(p, lambda seq, command: f"{seq} {command}")
+    dialog.to_program, dialog.from_program, dialog.open = master, master, {master, slave}
+    t.at_end(dialog.close)
+    p.start()
+    total = 1
+    for n in range(1, 7):
+        text = f"{n * n}."
+        for byte in text.encode():
+            total = (total * 31 + byte) & 0xFFFFFFFF
+        try:
+            ask(p, dialog, f"add {text}", f"{n} {total:08x}")
+        except Failure:
+            if p.did_fail() and p.error() == "EIO" and p.ended == 0:  # what reading from a terminal that hung up answers
+                p.outcome = "told"
+                raise Told(p.tail()) from None
+            raise
+
+
+FORK_CLIENT = """
+import socket, sys
+for n in range(4):
+    s = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+    f = s.makefile("rwb")
+    for k in range(1, 4):
+        f.write(b"sum %d\\n" % k)
+        f.flush()
+        assert f.readline() == b"%d\\n" % (k * (k + 1) // 2)
+    f.write(b"send 100000\\n")
+    f.flush()
+    assert f.read(100000) == b"x" * 100000
+    print(n, flush=True)
+"""
+
+
+def forking(t, p):
+    """A server that forks for each connection; its client is under libken as well. A server that was killed has reset what its
+    children had, so none is killed here but by the error."""
+    port = free_port()
+    p.argv = [PYTHON, subject("forking.py"), str(port)]
+    p.start()
+    await_port(p, port, "tcp")
+    client = Program([PYTHON, "-c", FORK_CLIENT, str(port)], os.path.join(t.dir, "client"), t.dir, stdout=subprocess.PIPE)
+    t.programs.append(client)
+    client.start()
+    deadline = time.monotonic() + mortal.PATIENCE
+    while client.process.poll() is None:
+        p.judge()
+        check(time.monotonic() < deadline, f"no progress: {client.tail()}; {p.tail()}")
+        time.sleep(0.002)
+    time.sleep(0.05)
+    p.judge()
+    text = client.process.stdout.read().decode().split()
+    client.wait_gone()
+    if p.starts > 1 and any(word in client.stderr() for word in ("Refused", "Reset", "reset", "BrokenPipe", "assert")):
+        return
+    if p.did_fail() and p.own_words():  # its fork was refused, and it says so
+        p.outcome = "told"
+        raise Told(p.tail())
+    check(text == list("0123"), f"the client has {text}: {client.tail()}")
+
+
 FILES = "read 100, line, log a, pread 77, seek 40, read 33, line, log b, where, read 200, line, where"
 PIPES = ("put one, send two, event 3, put four, take, send five, dup, event 6, get, put seven, count, take, get, put eight, dup, "
          "take")
 SIGNALS = ("cd /usr, handle 10, handle 12, stack, itimer 50, block 10, raise 10, umask 077, limit 500, raise 12, unblock 10, "
            "limit 900, cd /tmp, umask 022, block 12, raise 12, unblock 12")
+KINDS = ", ".join("eventfd signal timer inotify pair message memfd unix epoll dup option pipe move lock".split() * 3)
+PTHREADS = ("mutex 0, mutex 2, robust, timer, rwlock, worker, pipe, mutex 3, robust, timer, clock, worker, timeout, cancel, timer, "
+            "mutex 1, barrier, robust, pipe, detach, timer")
 EARLY, LATER = "turn.applied:5", "turn.applied:4"
 
 # name: (function, environment, where its first start dies when the second is looked at, where the one looked at dies)
@@ -299,9 +395,45 @@ WORKLOADS = {name: (function, env, mortal_death, LATER) for name, function, env,
     ("number_client", talk("number", 40, "client"), {}, "turn.applied:15"),
     ("stream_server", talk("stream", 60, "server"), {}, "turn.applied:20"),
     ("stream_client", talk("stream", 60, "client"), {}, "turn.applied:20"),
+    ("kinds", service("descriptor_kinds", KINDS), {}, "turn.applied:24"),
+    ("pthreads", service("pthread_kinds", PTHREADS), {}, "turn.applied:12"),
+    ("user", service("drops_root", "who, count, count, who, count, who, count, who"), {}, EARLY),
+    ("terminal", terminal, {}, "turn.applied:3"),
+    ("forking", forking, {}, None),
+    ("unsent", mortal.unsent, {}, "turn.applied:2"),
+    ("far_server", far("tcp", 20, "server"), {}, "turn.applied:10"),
+    ("far_client", far("udp", 20, "client"), {}, "turn.applied:10"),
     ("children", children, {}, EARLY),
     ("wrapper", wrapper, {}, EARLY),
 )}
+
+
+def under_kenrun(call="pwritev2:9:EIO", requests=40):
+    """Each start of the program ends in trouble after a few turns, and kenrun starts it again. What went wrong, or None."""
+    t = Case("kenrun")
+    p = Program([os.path.join(ROOT, "scripts", "kenrun"), "--", subject("udp_counter"), str(free_port())],
+                os.path.join(t.dir, "store"), t.dir, bare=True,
+                env=dict(mortal.SMALL, KEN_LIB=LIB, KEN_CTL=KENCTL, KEN_STORE=os.path.join(t.dir, "store"), KEN_FAULT_CALL=call))
+    wrong = None
+    try:
+        dialog = UdpDialog(p, int(p.argv[-1]))
+        t.at_end(dialog.close)
+        p.start()
+        for n in range(1, requests + 1):
+            answer = dialog.ask("INC key")
+            check(answer == f"key {n}", f"the answer to request {n} is '{answer}'")
+        p.process.terminate()
+        check(p.wait_gone() == 143, f"kenrun ended with {p.status}")
+        said = [line for line in p.stderr().splitlines() if line.startswith("kenrun: ")]
+        check(len(said) >= 3 and all("libken ended it in trouble; starting it again" in line for line in said), f"kenrun says {said}")
+    except Failure as failure:
+        p.stop()
+        wrong = f"{failure}: {p.stderr(1)[-2000:]}"
+    try:
+        t.finish(wrong)
+    except Failure:
+        pass
+    return wrong
 
 
 def run(name, plan, lists=None):

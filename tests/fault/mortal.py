@@ -389,6 +389,15 @@ def daemon(t, p):
         ask(p, dialog, "inc", str(n))
 
 
+def has_open(p, port, table):
+    """Whether a port is open in the program's own network namespace."""
+    try:
+        with open(f"/proc/{p.process.pid}/net/{table}") as f:
+            return any(line.split()[1].endswith(f":{port:04X}") for line in f.readlines()[1:])
+    except (AttributeError, OSError):  # it is between two starts
+        return False
+
+
 def unsent(t, p, heard=False):
     """A run ends while its peer is down; the next one, which dies, stands in for it. With `heard` the peer is there again,
     else a third run stands in for both."""
@@ -396,7 +405,7 @@ def unsent(t, p, heard=False):
     teller, store = [harness.PYTHON, subject("teller.py"), str(port)], dict(store=p.store, cwd=p.cwd)
     go = os.path.join(t.dir, "go")
     collector = t.program([harness.PYTHON, subject("collector.py"), str(port)], env=SMALL)
-    wait_until(lambda: is_open(port), "the collector's port")
+    wait_until(lambda: is_open(port) and is_open(port, "tcp"), "the collector's ports")
     first = Program(teller + ["hello", f"wait:{go}", "1-20"], env=dict(SMALL, KEN_LINGER="0"), stdout=subprocess.PIPE, **store)
     t.programs.append(first)
     first.start()

@@ -74,7 +74,7 @@ def ended_with_one_line(program):
     program.expected_messages = [".*"]
     status = program.wait_gone()
     said = [m for m in program.messages() if not RESUME.match(m)]
-    check(status == 70, f"it ended with {status}: {program.tail()}")
+    check(status == 75, f"it ended with {status}: {program.tail()}")
     check(len(said) == 1 and "EIO" in said[0], f"it said: {said}")
 
 

@@ -228,6 +228,62 @@ def a_kill_between_faults_is_no_fault(t):
     check(len(k.lines("runs")) == 6, "not six runs")
 
 
+# In trouble in its first $1 runs, then it exits with $2.
+TROUBLED = 'echo run >>runs; [ $(wc -l <runs) -gt $1 ] && exit $2; exit 75\n'
+
+
+@case
+def trouble_is_waited_for(t):
+    k = Kenrun(t)
+    k.fake_kenctl()
+    began = time.monotonic()
+    result = k.run("--store", "st", k.script(TROUBLED), "3", "4")
+    expect(result, 4, "libken ended it in trouble; starting it again")
+    check(time.monotonic() - began > 0.6, "the pauses do not grow")
+    check(len(k.lines("runs")) == 4 and len(result[2].splitlines()) == 3, f"{k.lines('runs')}: {result[2]!r}")
+    os.unlink(os.path.join(t.dir, "runs"))
+    expect(k.run("--restarts", "2", "--store", "st", k.script(TROUBLED), "9", "4"), 75, "no restart is left")
+    check(len(k.lines("runs")) == 3, "the limit of restarts is not for trouble")
+
+
+@case
+def trouble_that_stays_ends_it(t):
+    k = Kenrun(t)
+    k.fake_kenctl()
+    k.script("echo $1 >>pauses\n", name="sleep")
+    k.env["PATH"] = f"{t.dir}:{k.env['PATH']}"
+    expect(k.run("--store", "st", k.script(TROUBLED), "99", "0"), 75, "for the 10th time at turn 1; giving up", "st is kept")
+    check(k.lines("pauses") == ["0.1", "0.2", "0.4", "0.8", "1.6", "3.2", "5.0", "5.0", "5.0"], f"{k.lines('pauses')}")
+    os.unlink(os.path.join(t.dir, "runs"))
+    program = k.script("echo run >>runs; n=$(wc -l <runs); echo $n >turn; [ $n -lt 30 ] || exit 4; exit 75\n")
+    expect(k.run("--store", "st", program), 4)
+    check(set(k.lines("pauses")[9:]) == {"0.1"}, "the pause grew although the program got further")
+
+
+@case
+def an_exit_with_75_is_no_trouble(t):
+    k = Kenrun(t)
+    k.fake_kenctl(show="state: finished, status 75")
+    expect(k.run("--store", "st", "sh", "-c", "echo run >>runs; exit 75"), 75)
+    check(len(k.lines("runs")) == 1, "a program that exited was started again")
+    k.say("show", "state: finished, status 3")
+    expect(k.run("--store", "st", k.script(TROUBLED), "3", "3"), 3)
+    check(len(k.lines("runs")) == 4, "the end of the run before was taken for this one's")
+
+
+@case
+def fresh_until_there_is_a_fresh_store(t):
+    """Who dies before it put the old store aside begins afresh the next time."""
+    k = Kenrun(t)
+    k.fake_kenctl()
+    os.mkdir(os.path.join(t.dir, "st"))
+    program = k.script("echo run >>runs; case $(wc -l <runs) in 1) exit 75;; 2) kill -9 $$;; 3) mv st old; mkdir st; exit 75;; "
+                       "4) kill -9 $$;; esac; exit 5\n")
+    expect(k.run("--fresh", "--store", "st", program), 5)
+    fresh = ["fresh=1" in line for line in k.lines() if line.startswith("program ") or line.startswith("sh ")]
+    check(fresh == [True, True, True, False, False], f"{k.lines()}")
+
+
 @case
 def an_exit_with_137_is_no_death(t):
     k = Kenrun(t)
@@ -570,6 +626,7 @@ def without_kenctl(t):
     k = Kenrun(t, kenrun=os.path.join(t.dir, "kenrun"), kenctl=None)
     expect(k.run(k.script(DYING), "KILL", "3", "5"), 5)
     expect(k.run("sh", "-c", "exit 3"), 3)
+    expect(k.run("sh", "-c", "exit 75"), 75)  # whose end it is, nobody can tell
     expect(k.run("no-such-command"), 127)
     p = listener(k, "0", "SIGINT")
     p.send_signal(signal.SIGINT)

@@ -1,0 +1,140 @@
+/* Transports of one channel, over socketpairs whose other ends the test holds, and listeners without descriptors. */
+#include "net_host.h"
+#include "net/pool.h"
+#include "net/transport_inner.h"
+#include "heap/window.h"
+
+#include <sys/resource.h>
+#include <sys/un.h>
+
+static struct channel *channel;
+
+static void setup(void)
+{
+    host_open();
+    cr_assert(!sys_failed(window_open(0)));
+    transport_boot();
+    cr_assert(transport_open_table());
+    channel = pool_take(sizeof *channel);
+    channel_open(channel, &(struct wire_id){{1}});
+}
+
+TestSuite(transport, .init = setup, .fini = host_close);
+
+/* One that has greeted; *other is what a peer would read from. */
+static struct transport *make_ready(bool retired, int *other)
+{
+    int ends[2];
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
+    struct transport *t = transport_take_slot(channel, false);
+    cr_assert(t);
+    link_open_raw(t->link, (int)fd_move_high(ends[0]));
+    transport_start(t);
+    t->state = STATE_READY;
+    t->retired = retired;
+    t->cursor = channel->acked;
+    *other = ends[1];
+    return t;
+}
+
+static void produce(const char *text)
+{
+    struct iovec v = {(void *)text, strlen(text)};
+    cr_assert_eq(channel_produce(channel, (struct wire_head){.kind = WIRE_DATA}, NULL, 0, &v, 1, 0, v.iov_len), 0);
+    channel_committed(channel);
+}
+
+/* What has come: the bodies of the frames, one behind the other. */
+static void expect(int fd, const char *text)
+{
+    char bytes[4096], bodies[4096] = "";
+    ssize_t n = recv(fd, bytes, sizeof bytes, 0), at = 0;
+    while (at < n) {
+        struct wire_head head;
+        memcpy(&head, bytes + at, sizeof head);
+        strncat(bodies, bytes + at + sizeof head, head.body);
+        at += (ssize_t)sizeof head + head.body;
+    }
+    cr_assert_str_eq(bodies, text);
+}
+
+/* Within this turn: nobody commits any more. */
+static void pump(void)
+{
+    struct pollfd p = {transport_fd(), POLLIN, 0};
+    if (poll(&p, 1, 0) == 1)
+        transport_pump();
+}
+
+Test(transport, a_retired_one_takes_over_at_once)
+{
+    int older, newer;
+    make_ready(true, &older);
+    struct transport *t = make_ready(false, &newer);
+    produce("first ");
+    transport_send(t);
+    expect(newer, "first ");
+    produce("second");
+    transport_hang_up(t);
+    pump();
+    expect(older, "first second");
+}
+
+Test(transport, a_retired_one_stays_so_beside_another)
+{
+    int oldest, older, newest;
+    struct transport *first = make_ready(true, &oldest), *second = make_ready(true, &older);
+    make_ready(false, &newest);
+    transport_hang_up(second);
+    cr_assert(first->retired);
+    produce("text");
+    transport_flush();
+    pump();
+    expect(newest, "text");
+    expect(oldest, "");
+}
+
+static int knock(const char *name)
+{
+    struct sockaddr_un un;
+    socklen_t length = transport_abstract(&un, name);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    cr_assert_eq(connect(fd, (struct sockaddr *)&un, length), 0);
+    return fd;
+}
+
+static bool told(int ms)
+{
+    struct pollfd p = {transport_fd(), POLLIN, 0};
+    return poll(&p, 1, ms) == 1;
+}
+
+/* Neither does epoll tell of who waits again and again, nor is he forgotten. */
+Test(transport, a_listener_without_descriptors_rests)
+{
+    char name[TRANSPORT_NAME];
+    struct rlimit limit, low;
+    snprintf(name, sizeof name, "ken/test/%d", getpid());
+    cr_assert_eq(transport_listen(name), 0);
+    knock(name);
+    cr_assert_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    int first_free = dup(0);
+    close(first_free);
+    low = (struct rlimit){(rlim_t)first_free, (rlim_t)first_free}; /* libken's own go beyond the soft one */
+    if (geteuid())
+        cr_skip_test("only root can raise the hard limit again");
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &low), 0);
+    for (int k = 0; k < 3; k++) {
+        cr_assert(told(2000)); /* who knocks, or the alarm */
+        transport_wake();
+        transport_pump();
+        cr_assert_eq(transport_table->open, 0);
+        cr_assert(k % 2 || !told(0), "it is told of again at once");
+    }
+    setrlimit(RLIMIT_NOFILE, &limit);
+    while (!transport_table->open) {
+        cr_assert(told(2000), "it is forgotten");
+        transport_wake();
+        transport_pump();
+    }
+}
