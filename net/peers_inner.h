@@ -1,4 +1,4 @@
-/* What the files of peers share: peers.c who they are, peers_names.c where, peers_end.c the last words of a run. */
+/* What the files of peers share: peers.c who they are, peers_names.c where, peers_turn.c what a turn says, peers_end.c the last words of a run. */
 #ifndef KEN_NET_PEERS_INNER_H
 #define KEN_NET_PEERS_INNER_H
 
@@ -32,6 +32,9 @@ struct channel *peers_make_channel(const struct wire_id *);
 
 /* The peer's run is over: nothing is to be sent to it, and its addresses may be somebody else's. */
 void peers_retire(struct channel *);
+
+/* Of the channels of runs that are over only so many are kept. */
+void peers_remove_finished(void);
 
 /* Listed, and not an address of this host: it is asked over TCP. */
 bool peers_is_far(const struct wire_address *);

@@ -2,6 +2,11 @@
 #ifndef KEN_SHIM_BOOT_H
 #define KEN_SHIM_BOOT_H
 
+#include <stdbool.h>
+
+/* Whether calls are seen by the PLT alone, as the user wished. */
+bool boot_by_plt_only(void);
+
 /* In a new incarnation, behind commit(): makes the kernel's side of everything again. */
 void boot_resumed(void);
 
