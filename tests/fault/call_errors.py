@@ -63,7 +63,7 @@ ERRORS = {
 # These fail by a wrong argument only, or have no result that means failure.
 CANNOT_FAIL = set("""arch_prctl capget clock_gettime exit exit_group get_robust_list geteuid getgroups getitimer getpeername getsockname
     getsockopt kill shutdown tgkill getpgid getpid
-    getresgid getresuid getsid gettid getuid lseek personality prlimit64 rseq rt_sigaction rt_sigpending rt_sigprocmask rt_sigreturn
+    getresgid getresuid getrusage getsid gettid getuid lseek personality prlimit64 rseq rt_sigaction rt_sigpending rt_sigprocmask rt_sigreturn
     sched_getaffinity sched_yield set_robust_list set_tid_address setitimer setpriority sigaltstack timer_delete timer_gettime
     timer_settime timerfd_gettime umask uname""".split())
 
