@@ -24,7 +24,7 @@ ERRORS = {
     "pread64": READ, "getdents64": "EIO ENOMEM", "pwrite64": WRITE, "pwritev": WRITE, "pwritev2": WRITE + " EOPNOTSUPP",
     "fsync": "EIO ENOSPC EDQUOT EINTR", "fdatasync": "EIO ENOSPC EDQUOT EINTR",
     "ftruncate": "EIO ENOSPC EINTR", "fallocate": "ENOSPC EDQUOT EIO EINTR EOPNOTSUPP",
-    "renameat": "ENOSPC EIO ENOMEM", "renameat2": "ENOSPC EIO ENOMEM EINVAL", "unlinkat": "EIO ENOMEM", "unlink": "EIO ENOMEM",
+    "rename": "ENOSPC EIO ENOMEM", "renameat": "ENOSPC EIO ENOMEM", "renameat2": "ENOSPC EIO ENOMEM EINVAL", "unlinkat": "EIO ENOMEM", "unlink": "EIO ENOMEM",
     "linkat": "EXDEV EPERM EMLINK ENOSPC EIO ENOMEM", "mkdirat": "ENOSPC EDQUOT EIO ENOMEM", "utimensat": "EIO ENOMEM",
     "fstat": LOOK_UP, "fstatfs": LOOK_UP, "stat": LOOK_UP, "newfstatat": LOOK_UP, "statx": LOOK_UP + " ENOSYS", "readlink": LOOK_UP,
     "access": LOOK_UP, "faccessat": LOOK_UP, "getcwd": "ENOMEM ENOENT", "chdir": LOOK_UP, "chroot": LOOK_UP,
@@ -65,7 +65,7 @@ CANNOT_FAIL = set("""arch_prctl capget clock_gettime exit exit_group get_robust_
     getsockopt kill shutdown tgkill getpgid getpid
     getresgid getresuid getrusage getsid gettid getuid lseek personality prlimit64 rseq rt_sigaction rt_sigpending rt_sigprocmask rt_sigreturn
     sched_getaffinity sched_yield set_robust_list set_tid_address setitimer setpriority sigaltstack timer_delete timer_gettime
-    timer_settime timerfd_gettime umask uname""".split())
+    setrlimit timer_settime timerfd_gettime times umask uname""".split())
 
 # By their command: (call, command) -> errors.
 COMMANDS = {
