@@ -49,15 +49,17 @@ void tracker_close(struct tracker *t)
     reset(t, t->kind);
 }
 
-/* Does the page show up, alone unless everything does? */
-static bool reports(struct tracker *t, uintptr_t page, uintptr_t from, uintptr_t to)
+/* Whether the page shows up, alone unless everything does: 0, -EOPNOTSUPP, or the error of the scan. */
+static long find(struct tracker *t, uintptr_t page, uintptr_t from, uintptr_t to)
 {
     struct page_range out[4];
     uintptr_t walked;
     long n = tracker_scan(t, from, to, out, 4, &walked);
-    if (t->kind != TRACKER_COMPARE)
-        return n == 1 && out[0].start == page && out[0].end == page + PAGE_BYTES;
-    return n == 1 && out[0].start <= page && out[0].end > page;
+    if (n < 0)
+        return n;
+    bool there = n == 1 && out[0].start <= page && out[0].end > page;
+    bool alone = there && out[0].start == page && out[0].end == page + PAGE_BYTES;
+    return alone || (there && t->kind == TRACKER_COMPARE) ? 0 : -EOPNOTSUPP;
 }
 
 /* 0, trouble, or -EOPNOTSUPP. */
@@ -75,11 +77,13 @@ static long try(struct tracker *t, uintptr_t first)
         return r < 0 ? r : -EOPNOTSUPP;
     while ((r = sys(SYS_getrandom, first, 16, 0)) == -EINTR)
         ;
-    if (r != 16 || !reports(t, first, first, end))
-        return -EOPNOTSUPP;
-    r = sys(SYS_madvise, second, PAGE_BYTES, MADV_DONTNEED);
-    if (r || !reports(t, second, first, end))
-        return r ? r : -EOPNOTSUPP;
+    r = r == 16 ? find(t, first, first, end) : -EOPNOTSUPP;
+    if (!r)
+        r = sys(SYS_madvise, second, PAGE_BYTES, MADV_DONTNEED);
+    if (!r)
+        r = find(t, second, first, end);
+    if (r)
+        return r;
     tracker_remove(t, first, end);
     t->walked = NEW_PASS;
     return 0;
