@@ -172,18 +172,18 @@ static int track_new(struct session *s, const struct mapping_line *line, bool wh
     return 0;
 }
 
-/* After a restore the kernel's list shows the pinned file: `<store>/pin/<name>`. */
+/* After a restore the kernel's list shows the pinned file: `<store>/pin/<name>`. How it calls the store depends on the root
+ * directory, which the program may have changed; the name says enough. */
 static bool find_pin(const struct session *s, const struct mapping_line *line, uint32_t *index)
 {
     static const char folder[] = "/pin/";
     const struct image *i = &s->image;
-    size_t store = strlen(s->store.path), skip = store + sizeof folder - 1;
-    if (line->name_length <= skip || memcmp(line->name, s->store.path, store) != 0 ||
-        memcmp(line->name + store, folder, sizeof folder - 1) != 0)
+    size_t length = STORE_PIN_BYTES - 1, before = sizeof folder - 1;
+    const char *name = line->name + line->name_length - length;
+    if (line->name_length <= before + length || memcmp(name - before, folder, before) != 0)
         return false;
     for (uint32_t f = 0; f < i->meta->files; f++) {
-        const char *pin = i->files[f].pin;
-        if (strlen(pin) == line->name_length - skip && !memcmp(pin, line->name + skip, line->name_length - skip)) {
+        if (i->files[f].pin[0] && !memcmp(i->files[f].pin, name, length)) {
             *index = f;
             return true;
         }
