@@ -314,7 +314,8 @@ def terminal(t, p):
         try:
             ask(p, dialog, f"add {text}", f"{n} {total:08x}")
         except Failure:
-            if p.did_fail() and p.error() == "EIO" and p.ended == 0:  # what reading from a terminal that hung up answers
+            asked = any(call and call.split(":")[2] == "EIO" for call, _ in p.plan)
+            if asked and (p.failed or p.did_fail()) and p.ended == 0:  # what reading from a terminal that hung up answers
                 p.outcome = "told"
                 raise Told(p.tail()) from None
             raise
