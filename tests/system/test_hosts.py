@@ -47,8 +47,8 @@ def killing(t, kills):
             return False
         time.sleep(t.random.uniform(0, 0.2))
         for p in t.random.sample([server, client], t.random.randrange(1, 3)):
-            if p is client and p.process.poll() is not None:
-                return False
+            if p.process is None or (p is client and p.process.poll() is not None):
+                return False  # it has ended by itself
             p.process.kill()
             p.kills += 1
             if p.wait_gone() == 0:
