@@ -2,7 +2,6 @@
 Each prints what it saw: with libken the same as without."""
 import array
 import ctypes
-import errno
 import fcntl
 import os
 import select
@@ -11,21 +10,11 @@ import struct
 import sys
 import termios
 
+from answers import attempt, show
+
 role, host, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
 family = socket.AF_INET6 if ":" in host else socket.AF_INET
 libc = ctypes.CDLL(None, use_errno=True)
-
-
-def show(what, value):
-    print(f"{what}: {value}", flush=True)
-
-
-def attempt(what, action):
-    try:
-        value = action()
-    except OSError as error:
-        value = errno.errorcode.get(error.errno, type(error).__name__)
-    show(what, value)
 
 
 def say():

@@ -13,22 +13,11 @@ import tempfile
 import termios
 import time
 
+from answers import attempt, show
+
 role, host, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
 family = socket.AF_INET6 if ":" in host else socket.AF_INET
 signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-
-
-def show(what, value):
-    print(f"{what}: {value}", flush=True)
-
-
-def attempt(what, action):
-    """What it returns, or the name of the error."""
-    try:
-        value = action()
-    except OSError as error:
-        value = errno.errorcode.get(error.errno, type(error).__name__)
-    show(what, value)
 
 
 def events(s, wanted, wait=2000):

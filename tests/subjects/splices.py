@@ -1,12 +1,13 @@
 """splices.py serve|ask PORT: two programs that move what a TCP connection brings with splice(2) and sendfile(2), and print what each call
 answers: with libken the same as without. splices.py to PORT FILE and from PORT FILE move a whole file through a pipe, and print `done`."""
-import errno
 import os
 import select
 import signal
 import socket
 import sys
 import tempfile
+
+from answers import attempt
 
 role, port = sys.argv[1], int(sys.argv[2])
 signal.signal(signal.SIGPIPE, signal.SIG_IGN)
@@ -36,14 +37,6 @@ def source(path):
                 n -= os.splice(r, s.fileno(), n)
     s.shutdown(socket.SHUT_WR)
     assert s.recv(1) == b""
-
-
-def attempt(what, action):
-    try:
-        value = action()
-    except OSError as error:
-        value = errno.errorcode[error.errno]
-    print(f"{what}: {value}", flush=True)
 
 
 def splice(what, source, target, count, **more):
