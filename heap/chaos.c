@@ -1,5 +1,6 @@
 #include "heap/chaos.h"
 #include "heap/disk.h"
+#include "heap/room.h"
 #include "heap/say.h"
 #include "heap/sys.h"
 
@@ -30,7 +31,7 @@ static bool read_order(struct chaos *c, const char *text, uint64_t turn)
 static void open_order(struct chaos *c, const char *path, uint64_t turn)
 {
     char text[64];
-    long fd = sys(SYS_open, path, O_RDONLY | O_CLOEXEC, 0);
+    long fd = sys_fd(SYS_open, path, O_RDONLY | O_CLOEXEC, 0);
     long n = sys_failed(fd) ? fd : sys(SYS_read, fd, text, sizeof text - 1);
     if (sys_failed(n))
         say_die("cannot read KEN_CHAOS=%s (%s)", path, say_error(n));
@@ -45,7 +46,7 @@ void chaos_open(struct chaos *c, const char *order, const char *report, uint64_t
     *c = (struct chaos){.fd = -1};
     /* Now: who gives up root could not open it later. */
     if (report && *report)
-        c->fd = (int)disk_high_fd(sys(SYS_open, report, O_WRONLY | O_APPEND | O_CLOEXEC, 0));
+        c->fd = (int)disk_high_fd(sys_fd(SYS_open, report, O_WRONLY | O_APPEND | O_CLOEXEC, 0));
     if (order && *order)
         open_order(c, order, turn);
 }

@@ -154,10 +154,8 @@ static int capture(struct session *s)
 static __attribute__((noinline)) enum commit_result make_durable(struct session *s, enum run_state state,
                                                                    void (*captured)(void))
 {
-    struct timespec now = {0, 0};
     struct meta *meta = s->image.meta;
-    sys(SYS_clock_gettime, CLOCK_REALTIME, &now);
-    meta->committed_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    meta->committed_ns = (uint64_t)sys_clock_ns(CLOCK_REALTIME);
     meta->state = state;
     meta->durable_bytes = s->log.synced_bytes;
     meta->turn++;

@@ -205,9 +205,7 @@ static int judge(struct log *log, const struct chain chains[2], const struct cha
 
 static uint64_t clock_us(void)
 {
-    struct timespec t = {0, 0};
-    sys(SYS_clock_gettime, CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+    return (uint64_t)sys_clock_ns(CLOCK_MONOTONIC) / 1000;
 }
 
 /* Lines are written into pages that must be read first: all of a group at once, else one after the other. */

@@ -1,4 +1,5 @@
 #include "heap/mapping.h"
+#include "heap/digits.h"
 #include "heap/sys.h"
 
 #include <string.h>
@@ -23,19 +24,6 @@ long mapping_read(int maps_fd, char *buffer, size_t size)
     return n;
 }
 
-static uint64_t take_hex(const char **p)
-{
-    uint64_t value = 0;
-    for (;; (*p)++) {
-        char c = **p;
-        unsigned digit = c >= '0' && c <= '9' ? (unsigned)(c - '0')
-                         : c >= 'a' && c <= 'f' ? (unsigned)(c - 'a' + 10) : 16;
-        if (digit == 16)
-            return value;
-        value = value << 4 | digit;
-    }
-}
-
 static uint64_t take_decimal(const char **p)
 {
     uint64_t value = 0;
@@ -53,19 +41,19 @@ bool mapping_next(const char **cursor, const char *end, struct mapping_line *lin
     const char *stop = memchr(p, '\n', (size_t)(end - p));
     if (!stop)
         return false;
-    line->start = take_hex(&p);
+    line->start = digits_hex(&p, 16);
     p++;
-    line->end = take_hex(&p);
+    line->end = digits_hex(&p, 16);
     p++;
     line->prot = (p[0] == 'r' ? PROT_READ : 0) | (p[1] == 'w' ? PROT_WRITE : 0) |
                  (p[2] == 'x' ? PROT_EXEC : 0);
     line->shared = p[3] == 's';
     p += 5;
-    line->offset = take_hex(&p);
+    line->offset = digits_hex(&p, 16);
     p++;
-    uint64_t major = take_hex(&p);
+    uint64_t major = digits_hex(&p, 16);
     p++;
-    line->device = major << 32 | take_hex(&p);
+    line->device = major << 32 | digits_hex(&p, 16);
     p++;
     line->inode = take_decimal(&p);
     while (p < stop && *p == ' ')

@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #define XXH_INLINE_ALL
 #include "heap/disk.h"
+#include "heap/entries.h"
 #include "heap/fault.h"
 #include "heap/say.h"
 #include "heap/store.h"
@@ -28,37 +29,33 @@ static uint64_t checksum(const void *block, size_t bytes)
     return XXH3_64bits((const char *)block + 16, bytes - 16);
 }
 
-struct entry {
-    uint64_t inode, offset;
-    uint16_t bytes;
-    uint8_t type;
-    char name[];
+struct removal {
+    int fd;
+    const char *prefix;
+    unsigned removed;
 };
 
-static int remove_matching(int fd, const struct entry *e, const char *prefix, unsigned *removed)
+static long remove_matching(void *context, const char *name)
 {
-    if (!strcmp(e->name, ".") || !strcmp(e->name, "..") || strncmp(e->name, prefix, strlen(prefix)) != 0)
+    struct removal *r = context;
+    if (!strcmp(name, ".") || !strcmp(name, "..") || strncmp(name, r->prefix, strlen(r->prefix)) != 0)
         return 0;
-    ++*removed;
+    r->removed++;
     FAULT("format.remove");
-    return disk_unlink(fd, e->name);
+    return disk_unlink(r->fd, name);
 }
 
 /* Removes the files of a directory whose names begin with `prefix`, until a pass finds none. */
 static int remove_files(int fd, const char *prefix)
 {
-    char buffer[4096] __attribute__((aligned(8)));
-    unsigned removed = 1;
-    long n = 0;
-    int r = 0;
-    while (removed && !r && n >= 0) {
-        removed = 0;
+    struct removal all = {fd, prefix, 1};
+    long r = 0;
+    while (all.removed && !r) {
+        all.removed = 0;
         sys(SYS_lseek, fd, 0, SEEK_SET);
-        while (!r && (n = sys(SYS_getdents64, fd, buffer, sizeof buffer)) > 0)
-            for (long at = 0; at < n && !r; at += ((const struct entry *)(buffer + at))->bytes)
-                r = remove_matching(fd, (const struct entry *)(buffer + at), prefix, &removed);
+        r = entries_each(fd, remove_matching, &all);
     }
-    return r ? r : n < 0 ? (int)n : 0;
+    return (int)r;
 }
 
 int store_drop_journals(const struct store *s)
@@ -139,7 +136,6 @@ static int prepare_segment(struct store *s, unsigned number, uint64_t bytes, con
 
 static void fill_super(struct super *super, const struct store_birth *birth)
 {
-    struct timespec now = {0, 0};
     struct utsname names;
     memset(super, 0, sizeof *super);
     super->magic = SUPER_MAGIC;
@@ -151,8 +147,7 @@ static void fill_super(struct super *super, const struct store_birth *birth)
     memcpy(super->cpu, birth->cpu, super->cpu_words * sizeof *super->cpu);
     super->window_base = birth->window_base;
     super->segment_bytes = birth->segment_bytes ? birth->segment_bytes : STORE_SEGMENT_BYTES;
-    sys(SYS_clock_gettime, CLOCK_REALTIME, &now);
-    super->created_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    super->created_ns = (uint64_t)sys_clock_ns(CLOCK_REALTIME);
     super->command_hash = birth->command_hash;
     if (!sys(SYS_uname, &names))
         say_format(super->kernel, sizeof super->kernel, "%s", names.release);
@@ -229,9 +224,7 @@ static void format_time(char *text, size_t bytes, long seconds)
 static int rename_aside(struct store *s)
 {
     char name[STORE_PATH_BYTES + 64], stamp[32];
-    struct timespec now = {0, 0};
-    sys(SYS_clock_gettime, CLOCK_REALTIME, &now);
-    format_time(stamp, sizeof stamp, now.tv_sec);
+    format_time(stamp, sizeof stamp, sys_clock_ns(CLOCK_REALTIME) / 1000000000);
     long r = -EEXIST;
     for (unsigned attempt = 0; r == -EEXIST && attempt < 1000; attempt++) {
         if (attempt)

@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/syscall.h>
+#include <time.h>
 
 static inline long sys_call6(long nr, long a, long b, long c, long d, long e, long f)
 {
@@ -70,6 +71,14 @@ static inline bool sys_in_trouble(long result)
 }
 
 #ifndef KEN_RESTORER
+/* What the kernel's clock shows, in nanoseconds. */
+static inline int64_t sys_clock_ns(long clock)
+{
+    struct timespec now = {0, 0};
+    sys(SYS_clock_gettime, clock, &now);
+    return now.tv_sec * 1000000000L + now.tv_nsec;
+}
+
 /* Fills it with random bytes, all of it: a store's identity that were half zeros might be another's. */
 static inline void sys_random(void *to, size_t bytes)
 {

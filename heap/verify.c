@@ -24,9 +24,7 @@ struct piece {
 
 static uint64_t clock_us(void)
 {
-    struct timespec t = {0, 0};
-    sys(SYS_clock_gettime, CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+    return (uint64_t)sys_clock_ns(CLOCK_MONOTONIC) / 1000;
 }
 
 int verify_open(struct image *i, const char *store)

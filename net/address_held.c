@@ -1,6 +1,8 @@
 /* Who has an address, asked of the kernel's own lists. To try to bind it would tell as well, but stand in the way of a program
  * that binds it at that moment. */
 #include "net/address.h"
+#include "heap/digits.h"
+#include "heap/room.h"
 #include "heap/say.h"
 #include "heap/sys.h"
 
@@ -8,19 +10,6 @@
 
 #define LISTENS 0x0a     /* TCP_LISTEN */
 #define UNCONNECTED 0x07 /* TCP_CLOSE: a datagram socket that takes from all */
-
-/* A number in hexadecimal digits; moves on behind it. */
-static uint32_t number(const char **at, unsigned digits)
-{
-    uint32_t value = 0;
-    for (; digits && **at; digits--, ++*at) {
-        unsigned c = (unsigned char)**at | 32;
-        if ((c < '0' || c > '9') && (c < 'a' || c > 'f'))
-            break;
-        value = value << 4 | (c <= '9' ? c - '0' : c - 'a' + 10);
-    }
-    return value;
-}
 
 /* "  12: 0100007F:1F90 00000000:0000 0A ...": words of an address as this machine has them, its port, the other one's, a state. */
 static bool is_it(const char *line, bool v6, unsigned state, const struct wire_address *a)
@@ -31,16 +20,16 @@ static bool is_it(const char *line, bool v6, unsigned state, const struct wire_a
         return false;
     at += 2;
     for (unsigned i = v6 ? 0 : 3; i < 4; i++) {
-        uint32_t word = number(&at, 8);
+        uint32_t word = (uint32_t)digits_hex(&at, 8);
         memcpy(local.bytes + 4 * i, &word, sizeof word);
     }
     if (*at++ != ':')
         return false;
-    local.port = htons((uint16_t)number(&at, 4));
+    local.port = htons((uint16_t)digits_hex(&at, 4));
     if (local.port != a->port || *at != ' ' || !(at = strchr(at + 1, ' ')))
         return false;
     at++;
-    return number(&at, 2) == state && (address_is_wildcard(&local) || !memcmp(local.bytes, a->bytes, sizeof a->bytes));
+    return digits_hex(&at, 2) == state && (address_is_wildcard(&local) || !memcmp(local.bytes, a->bytes, sizeof a->bytes));
 }
 
 static bool listed(const char *path, bool v6, unsigned state, const struct wire_address *a)
@@ -48,7 +37,7 @@ static bool listed(const char *path, bool v6, unsigned state, const struct wire_
     char text[4097];
     size_t used = 0;
     bool found = false;
-    long fd = sys(SYS_open, path, O_RDONLY | O_CLOEXEC, 0), n = 1;
+    long fd = sys_fd(SYS_open, path, O_RDONLY | O_CLOEXEC, 0), n = 1;
     if (fd < 0)
         return !v6 || fd != -ENOENT; /* IPv6 may not be there at all */
     while (!found && n > 0) {

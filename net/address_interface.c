@@ -1,5 +1,7 @@
 /* Which interface has an address. */
 #include "net/address.h"
+#include "heap/digits.h"
+#include "heap/room.h"
 #include "heap/sys.h"
 
 #include <asm/ioctls.h>
@@ -21,7 +23,7 @@ static unsigned find_v4(const struct wire_address *a)
     struct ifreq all[INTERFACES];
     struct ifconf c = {.ifc_len = sizeof all, .ifc_req = all};
     unsigned found = 0;
-    long fd = sys(SYS_socket, AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    long fd = sys_fd(SYS_socket, AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return 0;
     if (sys(SYS_ioctl, fd, SIOCGIFCONF, &c) < 0)
@@ -44,16 +46,14 @@ static unsigned find_v6(const struct wire_address *a)
     for (int i = 0; i < 32; i++)
         wanted[i] = digits[a->bytes[i / 2] >> (i % 2 ? 0 : 4) & 15];
     wanted[32] = '\0';
-    long fd = sys(SYS_open, "/proc/net/if_inet6", O_RDONLY | O_CLOEXEC, 0);
+    long fd = sys_fd(SYS_open, "/proc/net/if_inet6", O_RDONLY | O_CLOEXEC, 0);
     long n = fd < 0 ? 0 : sys(SYS_read, fd, text, sizeof text - 1);
     if (fd >= 0)
         sys(SYS_close, fd);
     text[n > 0 ? n : 0] = '\0';
     const char *at = strstr(text, wanted);
-    unsigned found = 0;
-    for (at = at ? at + 33 : ""; *at && strchr(digits, *at); at++)
-        found = found * 16 + (unsigned)(strchr(digits, *at) - digits);
-    return found;
+    at = at ? at + 33 : "";
+    return (unsigned)digits_hex(&at, 8);
 }
 
 unsigned address_interface(const struct wire_address *a)

@@ -14,9 +14,7 @@
 
 static long now_ms(void)
 {
-    struct timespec t;
-    sys(SYS_clock_gettime, CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1000 + t.tv_nsec / 1000000;
+    return sys_clock_ns(CLOCK_MONOTONIC) / 1000000;
 }
 
 static bool has_already(const struct address_list *l, uint32_t from, const struct wire_address *a)

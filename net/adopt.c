@@ -3,6 +3,7 @@
 #include "net/adopt.h"
 #include "net/inbox.h"
 #include "net/trouble.h"
+#include "heap/entries.h"
 #include "heap/room.h"
 #include "heap/say.h"
 #include "heap/sys.h"
@@ -12,14 +13,6 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
-
-struct directory_entry {
-    uint64_t inode;
-    int64_t offset;
-    uint16_t length;
-    uint8_t type;
-    char name[];
-};
 
 long fd_link(int fd, char *text, size_t size)
 {
@@ -135,9 +128,26 @@ struct description *fd_adopt(int fd, uint16_t bits)
     return d;
 }
 
+struct visit {
+    void (*visit)(int fd, void *context);
+    void *context;
+    int directory;
+};
+
+static long visit_named(void *context, const char *name)
+{
+    const struct visit *v = context;
+    int fd = 0;
+    const char *p = name;
+    while (*p >= '0' && *p <= '9')
+        fd = fd * 10 + (*p++ - '0');
+    if (p != name && fd != v->directory)
+        v->visit(fd, v->context);
+    return 0;
+}
+
 void fd_each_open(void (*visit)(int fd, void *context), void *context)
 {
-    char buffer[2048] __attribute__((aligned(8)));
     long directory = trouble_none(sys_fd(SYS_open, "/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0), "list descriptors");
     if (directory < 0) {
         for (int fd = 0; fd < 1024; fd++)
@@ -145,19 +155,8 @@ void fd_each_open(void (*visit)(int fd, void *context), void *context)
                 visit(fd, context);
         return;
     }
-    long n;
-    while ((n = trouble_none(sys(SYS_getdents64, directory, buffer, sizeof buffer), "list descriptors")) > 0) {
-        for (long at = 0; at < n;) {
-            struct directory_entry *e = (struct directory_entry *)(buffer + at);
-            at += e->length;
-            int fd = 0;
-            const char *p = e->name;
-            while (*p >= '0' && *p <= '9')
-                fd = fd * 10 + (*p++ - '0');
-            if (p != e->name && fd != directory)
-                visit(fd, context);
-        }
-    }
+    struct visit all = {visit, context, (int)directory};
+    trouble_none(entries_each((int)directory, visit_named, &all), "list descriptors");
     sys(SYS_close, directory);
 }
 

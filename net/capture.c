@@ -8,6 +8,7 @@
 #include "net/outbox.h"
 #include "net/pool.h"
 #include "net/trouble.h"
+#include "heap/digits.h"
 #include "heap/room.h"
 #include "heap/say.h"
 #include "heap/sys.h"
@@ -147,24 +148,16 @@ static uint64_t fdinfo_hex(int fd, const char *field)
     char text[1024];
     fd_info(fd, text, sizeof text);
     const char *p = strstr(text, field);
-    uint64_t value = 0;
     for (p = p ? p + strlen(field) : ""; *p == ' ' || *p == '\t'; p++)
         ;
-    for (;; p++) {
-        unsigned digit = (unsigned)(*p >= '0' && *p <= '9' ? *p - '0' : *p >= 'a' && *p <= 'f' ? *p - 'a' + 10 : 16);
-        if (digit == 16)
-            return value;
-        value = value * 16 + digit;
-    }
+    return digits_hex(&p, 16);
 }
 
 int64_t fd_timer_now(const struct description *d)
 {
-    struct timespec now = {0, 0};
     int clock = d->event->option;
-    sys(SYS_clock_gettime, clock, &now);
     bool wall = clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_ALARM;
-    return now.tv_sec * 1000000000L + now.tv_nsec + (wall ? 0 : turn_clock_offset_ns());
+    return sys_clock_ns(clock) + (wall ? 0 : turn_clock_offset_ns());
 }
 
 /* A timer is kept as the time at which it is due, by the program's view of its clock. */

@@ -4,8 +4,11 @@
 #include "net/host.h"
 #include "net/pool.h"
 #include "net/trouble.h"
+#include "heap/digits.h"
+#include "heap/entries.h"
 #include "heap/fault.h"
 #include "heap/layout.h"
+#include "heap/room.h"
 #include "heap/sys.h"
 
 #include <fcntl.h>
@@ -272,35 +275,25 @@ static bool is_needed(uint64_t inode)
     return session_mapped(inode);
 }
 
-static void remove_unneeded(int store, const char *name)
+static long remove_unneeded(void *context, const char *name)
 {
-    uint64_t inode = 0;
     size_t length = sizeof STORE_KEPT - 1;
+    (void)context;
     if (strncmp(name, STORE_KEPT, length) != 0)
-        return;
-    for (const char *digit = name + length; *digit; digit++)
-        inode = inode << 4 | (uint64_t)(*digit <= '9' ? *digit - '0' : *digit - 'a' + 10);
-    if (!is_needed(inode))
-        sys(SYS_unlinkat, store, name, 0);
+        return 0;
+    const char *inode = name + length;
+    if (!is_needed(digits_hex(&inode, 16)))
+        sys(SYS_unlinkat, session_store_dirfd(), name, 0);
+    return 0;
 }
 
 void nameless_reopened(void)
 {
-    struct entry {
-        uint64_t inode;
-        int64_t offset;
-        uint16_t bytes;
-        uint8_t type;
-        char name[];
-    };
-    char buffer[4096] __attribute__((aligned(8)));
     int store = session_store_dirfd();
-    long n, fd = store < 0 ? store : sys(SYS_openat, store, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    long fd = store < 0 ? store : sys_fd(SYS_openat, store, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     if (fd < 0)
         return;
-    while ((n = sys(SYS_getdents64, fd, buffer, sizeof buffer)) > 0)
-        for (long at = 0; at < n; at += ((const struct entry *)(buffer + at))->bytes)
-            remove_unneeded(store, ((const struct entry *)(buffer + at))->name);
+    entries_each((int)fd, remove_unneeded, NULL);
     sys(SYS_close, fd);
 }
 

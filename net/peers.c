@@ -200,9 +200,7 @@ struct channel *peers_greeted(const struct wire_hello *h, struct channel *wanted
 
 long peers_now_ms(void)
 {
-    struct timespec t = {0, 0};
-    sys(SYS_clock_gettime, CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1000 + t.tv_nsec / 1000000;
+    return sys_clock_ns(CLOCK_MONOTONIC) / 1000000;
 }
 
 /* Waits for the answer to a probe; serves the others meanwhile, who may be waiting for ours. */

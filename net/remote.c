@@ -17,9 +17,7 @@
 
 uint64_t remote_now_ms(void)
 {
-    struct timespec t = {0, 0};
-    sys(SYS_clock_gettime, CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000 + 1;
+    return (uint64_t)sys_clock_ns(CLOCK_MONOTONIC) / 1000000 + 1;
 }
 
 static int explain_list(int error, const char *wrong, size_t length, char *why, size_t why_size)

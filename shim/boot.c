@@ -9,19 +9,14 @@
 #include "heap/window.h"
 #include "net/address_resolve.h"
 #include "net/fdtable.h"
-#include "net/outbox.h"
 #include "net/peers.h"
-#include "net/pool.h"
 #include "net/remote.h"
-#include "net/terminal.h"
 #include "net/unsent.h"
 #include "shim/call_limits.h"
 #include "shim/call_memory.h"
 #include "shim/call_signal.h"
-#include "shim/call_time.h"
 #include "shim/config.h"
 #include "shim/crash.h"
-#include "shim/credentials.h"
 #include "shim/deepbind.h"
 #include "shim/heir.h"
 #include "shim/identity.h"
@@ -45,13 +40,6 @@
 
 static struct config config;
 static uint64_t started_ns;
-
-static uint64_t clock_ns(int clock)
-{
-    struct timespec now = {0, 0};
-    sys(SYS_clock_gettime, clock, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
 
 /* A store that cannot be used ends the program before it began: running on without what the operator asked
  * for would lose what he relies on. */
@@ -409,7 +397,7 @@ __attribute__((constructor)) static void boot(int argc, char **argv, char **envp
 {
     struct store store = {0};
     (void)argc;
-    started_ns = clock_ns(CLOCK_MONOTONIC);
+    started_ns = (uint64_t)sys_clock_ns(CLOCK_MONOTONIC);
     fault_boot(envp);
     FAULT("boot.begin");
     config_find_library();

@@ -24,13 +24,6 @@
 #include <signal.h>
 #include <time.h>
 
-static uint64_t clock_ns(int clock)
-{
-    struct timespec now = {0, 0};
-    sys(SYS_clock_gettime, clock, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 /* For kenrun --chaos: the turn, and how many microseconds it took. */
 static void report(const struct session *s)
 {
@@ -38,7 +31,7 @@ static void report(const struct session *s)
     if (s->chaos.fd < 0)
         return;
     size_t length = say_format(line, sizeof line, "%lu %lu\n", s->image.meta->turn,
-                               (clock_ns(CLOCK_MONOTONIC) - s->started_ns) / 1000);
+                               ((uint64_t)sys_clock_ns(CLOCK_MONOTONIC) - s->started_ns) / 1000);
     chaos_tell(&s->chaos, line, length);
 }
 
@@ -95,7 +88,7 @@ void boot_resumed(void)
         sys(SYS_kill, sys(SYS_getpid), SIGWINCH); /* programs draw their screen again for it */
     FAULT("resume.signals");
     threads_go();
-    uint64_t age = (clock_ns(CLOCK_REALTIME) - m->committed_ns) / 1000000;
+    uint64_t age = ((uint64_t)sys_clock_ns(CLOCK_REALTIME) - m->committed_ns) / 1000000;
     say_to(s->error_fd >= 0 ? s->error_fd : 2); /* a daemon's own leads nowhere */
     say("%s resumed from %s: turn %lu, committed %lu.%lu%lu%lu s ago", m->program, s->store.path, m->turn,
         age / 1000, age / 100 % 10, age / 10 % 10, age % 10);

@@ -19,13 +19,6 @@ static struct {
     struct rusage last, offset;
 } usages[2]; /* the process's, its children's */
 
-static int64_t kernels(long clock)
-{
-    struct timespec now = {0, 0};
-    sys(SYS_clock_gettime, clock, &now);
-    return time_ns(&now);
-}
-
 static long clock_of(long tid)
 {
     return (int)(~(unsigned)tid << 3) | OF_THREAD | SCHEDULED;
@@ -142,11 +135,11 @@ void cpu_capture(void)
     struct peer *p;
     if (!watched)
         return;
-    process_last = kernels(CLOCK_PROCESS_CPUTIME_ID) + process_offset;
+    process_last = sys_clock_ns(CLOCK_PROCESS_CPUTIME_ID) + process_offset;
     usage_now(&usages[0].last, 0);
     usage_now(&usages[1].last, 1);
     for (uint32_t i = 0; (p = threads_at(i)); i++) {
-        int64_t used = lives(p) ? kernels(clock_of(p->real_tid)) + p->cpu.offset : 0;
+        int64_t used = lives(p) ? sys_clock_ns(clock_of(p->real_tid)) + p->cpu.offset : 0;
         if (used != p->cpu.last) /* an unchanged line stays clean */
             p->cpu.last = used;
     }
@@ -158,7 +151,7 @@ static void thread_resume(struct peer *p)
 {
     struct thread_cpu *cpu = &p->cpu;
     int64_t user = cpu->last - cpu->system_seen;
-    cpu->offset = cpu->last - kernels(clock_of(p->real_tid));
+    cpu->offset = cpu->last - sys_clock_ns(clock_of(p->real_tid));
     cpu->system_offset = cpu->system_seen;
     cpu->user_offset = user > cpu->user_seen ? user : cpu->user_seen;
 }
@@ -171,7 +164,7 @@ void cpu_resume(void)
     for (uint32_t i = 0; (p = threads_at(i)); i++)
         if (lives(p))
             thread_resume(p);
-    process_offset = process_last - kernels(CLOCK_PROCESS_CPUTIME_ID);
+    process_offset = process_last - sys_clock_ns(CLOCK_PROCESS_CPUTIME_ID);
     for (int which = 0; which < 2; which++) {
         struct rusage now;
         sys(SYS_getrusage, which ? RUSAGE_CHILDREN : RUSAGE_SELF, &now);

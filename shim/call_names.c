@@ -6,22 +6,22 @@
 
 #include <fcntl.h>
 
-long call_unlink(struct call *c)
+static long unlink_at(struct call *c, int directory, const char *path)
 {
-    struct loss loss = nameless_before(AT_FDCWD, (const char *)c->arg[0]);
+    struct loss loss = nameless_before(directory, path);
     long r = call_raw(c);
     nameless_after(&loss, r);
     return r;
 }
 
+long call_unlink(struct call *c)
+{
+    return unlink_at(c, AT_FDCWD, (const char *)c->arg[0]);
+}
+
 long call_unlinkat(struct call *c)
 {
-    if (c->arg[2] & AT_REMOVEDIR)
-        return call_raw(c);
-    struct loss loss = nameless_before((int)c->arg[0], (const char *)c->arg[1]);
-    long r = call_raw(c);
-    nameless_after(&loss, r);
-    return r;
+    return c->arg[2] & AT_REMOVEDIR ? call_raw(c) : unlink_at(c, (int)c->arg[0], (const char *)c->arg[1]);
 }
 
 /* Both the file that gets another name and the one whose name that was. */

@@ -110,10 +110,8 @@ bool peer_awake(void)
 long peer_sleep(long clock, int64_t deadline)
 {
     for (;;) {
-        struct timespec now = {0, 0};
         struct pollfd p[WAIT_EXTRAS];
-        sys(SYS_clock_gettime, clock, &now);
-        int64_t left = deadline - (now.tv_sec * 1000000000L + now.tv_nsec);
+        int64_t left = deadline - sys_clock_ns(clock);
         if (left <= 0)
             return 0;
         struct timespec limit = {left / 1000000000L, left % 1000000000L};

@@ -13,18 +13,11 @@
 #define COMPANY_TRY 8 /* commits */
 #define COMPANY_LASTS 256
 
-static int64_t now_ns(void)
-{
-    struct timespec t = {0, 0};
-    sys(SYS_clock_gettime, CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1000000000L + t.tv_nsec;
-}
-
 struct deadline wait_until(int64_t ns)
 {
     if (ns < 0)
         return (struct deadline){INT64_MAX};
-    int64_t now = now_ns() + turn_clock_offset_ns();
+    int64_t now = sys_clock_ns(CLOCK_MONOTONIC) + turn_clock_offset_ns();
     return (struct deadline){ns < INT64_MAX - now ? now + ns : INT64_MAX};
 }
 
@@ -32,7 +25,7 @@ int64_t wait_left(const struct deadline *d)
 {
     if (d->at == INT64_MAX)
         return -1;
-    int64_t left = d->at - (now_ns() + turn_clock_offset_ns());
+    int64_t left = d->at - (sys_clock_ns(CLOCK_MONOTONIC) + turn_clock_offset_ns());
     return left > 0 ? left : 0;
 }
 
@@ -49,7 +42,7 @@ static bool held_for_long(void)
 {
     if (outbox.count - outbox.committed > WAIT_HELD_ENTRIES)
         return true;
-    int64_t now = now_ns();
+    int64_t now = sys_clock_ns(CLOCK_MONOTONIC);
     if (!outbox.first_ns)
         outbox.first_ns = now;
     return now - outbox.first_ns > WAIT_HELD_NS || now < outbox.first_ns;

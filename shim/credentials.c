@@ -42,10 +42,10 @@ void credentials_note(void)
  * group, groups, user; and looking up the groups may map another library. */
 static void before_change(void)
 {
-    bool mapped = session && session->areas.stale;
-    if (!changed || mapped)
-        turn_end(TURN_FLUSH);
-    if ((!changed || mapped) && heir_candidate)
+    if (changed && !(session && session->areas.stale))
+        return;
+    turn_end(TURN_FLUSH);
+    if (heir_candidate)
         areas_pin(session), store_sync_pins(&session->store);
 }
 

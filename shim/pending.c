@@ -1,5 +1,6 @@
 #include "shim/pending.h"
 #include "heap/fault.h"
+#include "heap/digits.h"
 #include "heap/room.h"
 #include "heap/sys.h"
 #include "shim/call_time.h"
@@ -121,14 +122,12 @@ static uint64_t own_only(void)
     char text[2048];
     long fd = sys_fd(SYS_open, "/proc/thread-self/status", O_RDONLY | O_CLOEXEC, 0);
     long n = sys_failed(fd) ? fd : sys(SYS_read, fd, text, sizeof text - 1);
-    uint64_t bits = 0;
     if (!sys_failed(fd))
         sys(SYS_close, fd);
     text[n > 0 ? n : 0] = '\0';
     const char *at = strstr(text, "\nSigPnd:\t");
-    for (at = at ? at + 9 : ""; *at && *at != '\n'; at++)
-        bits = bits << 4 | (uint64_t)(*at <= '9' ? *at - '0' : *at - 'a' + 10);
-    return bits;
+    at = at ? at + 9 : "";
+    return digits_hex(&at, 16);
 }
 
 /* The kernel gives a thread its own before it gives what waits for all. Of a number there may be several. */

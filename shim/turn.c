@@ -57,11 +57,9 @@ int64_t turn_grace_ns(void)
 bool turn_overdue(void)
 {
     struct thread_quiet *quiet = &thread_self()->quiet;
-    struct timespec t = {0, 0};
     if (++quiet->calls % 16)
         return false;
-    sys(SYS_clock_gettime, CLOCK_MONOTONIC, &t);
-    int64_t now = t.tv_sec * 1000000000L + t.tv_nsec;
+    int64_t now = sys_clock_ns(CLOCK_MONOTONIC);
     if (quiet->turn == turn_number() && now >= quiet->since_ns)
         return now - quiet->since_ns > QUIET_NS;
     quiet->turn = turn_number();
