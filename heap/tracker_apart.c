@@ -19,6 +19,7 @@
 #define TABLES_LEAST 2          /* fewer are scanned about as fast as asked for */
 #define UNTOUCHED_MAX 1024
 #define HOT_AFTER 16   /* passes in a row that report the page */
+#define HOT_GAP 8      /* passes that may be between two of them */
 #define HOT_MAX 96     /* pages */
 #define WARM_MAX 6     /* ranges; each costs a scan more */
 #define HOT_PASSES 4096 /* then all are looked at anew */
@@ -153,11 +154,22 @@ static void keep_warm(struct apart *a, uintptr_t page)
         pages_add(&a->warm, page, page + PAGE_BYTES); /* when it fails it is asked for, as before */
 }
 
+/* The entry of the page, or the one of two that was reported longer ago. The stacks of threads lie at equal distances: the low
+ * bits of their pages' numbers are the same. */
+static struct heat *heat_of(struct apart *a, uintptr_t page)
+{
+    uint64_t hash = page / PAGE_BYTES * 0x9e3779b97f4a7c15UL;
+    struct heat *both = &a->heat[(hash >> 32 & (APART_HEAT - 1)) & ~1UL];
+    if (both[0].page == page || both[1].page == page)
+        return &both[both[1].page == page];
+    return &both[a->pass - both[1].pass > a->pass - both[0].pass];
+}
+
 static void note_written(struct tracker *t, uintptr_t page)
 {
     struct apart *a = &t->apart;
-    struct heat *h = &a->heat[page / PAGE_BYTES % APART_HEAT];
-    bool again = h->page == page && h->pass + 1 == a->pass;
+    struct heat *h = heat_of(a, page);
+    bool again = h->page == page && a->pass - h->pass <= HOT_GAP;
     *h = (struct heat){page, a->pass, again ? h->count + 1 : 1};
     if (h->count < HOT_AFTER || a->hot_pages >= HOT_MAX)
         return;
