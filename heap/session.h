@@ -16,7 +16,7 @@
 #include "heap/store.h"
 #include "heap/tracker.h"
 
-#define SESSION_RANGES 256
+#define SESSION_RANGES 1024
 #define SESSION_STOPS 256
 
 struct session {

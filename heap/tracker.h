@@ -37,7 +37,7 @@
 
 enum tracker_kind { TRACKER_BEST, TRACKER_UFFD, TRACKER_SOFTDIRTY, TRACKER_COMPARE };
 
-#define APART_HEAT 1024u
+#define APART_HEAT 4096u
 
 /* UFFD: tracked pages that are not registered or not scanned, and the search for more of them (tracker_apart.c). */
 struct apart {

@@ -20,9 +20,9 @@
 #define UNTOUCHED_MAX 1024
 #define HOT_AFTER 16   /* passes in a row that report the page */
 #define HOT_GAP 8      /* passes that may be between two of them */
-#define HOT_MAX 96     /* pages */
+#define HOT_MAX 384    /* pages */
 #define WARM_MAX 6     /* ranges; each costs a scan more */
-#define HOT_PASSES 4096 /* then all are looked at anew */
+#define HOT_PASSES 1024 /* then all are looked at anew */
 
 static const struct scan_query HOLDS_ANYTHING = {.any = SCAN_PRESENT | SCAN_SWAPPED};
 

@@ -549,6 +549,38 @@ Test(uffd, hot_pages_are_reported_without_being_asked_for)
     cr_assert(is_found(m + 5 * PAGE));
 }
 
+Test(uffd, pages_at_equal_distances_get_hot)
+{
+    struct tracker *t = open_apart();
+    uint8_t *m = map(8 * APART_HEAT, PROT_READ | PROT_WRITE), *stacks[8];
+    add(t, m, 8 * APART_HEAT);
+    for (size_t i = 0; i < 8; i++)
+        stacks[i] = m + (i * APART_HEAT + 5) * PAGE;
+    heat(t, stacks, 8, 200);
+    cr_assert_eq(t->apart.hot.count, 8, "%zu", t->apart.hot.count);
+}
+
+Test(uffd, pages_written_in_most_passes_get_hot)
+{
+    struct tracker *t = open_apart();
+    uint8_t *m = map(32, PROT_READ | PROT_WRITE);
+    memset(m, 1, 32 * PAGE);
+    add(t, m, 32);
+    scan(t);
+    for (size_t pass = 0; pass < 300; pass++) {
+        uint8_t *often = m + 3 * PAGE, *seldom = m + 20 * PAGE;
+        if (pass % 4 == 0)
+            (*often)++;
+        if (pass % 50 == 0)
+            (*seldom)++;
+        scan(t);
+        cr_assert(pass % 4 || is_found(often), "pass %zu", pass);
+        cr_assert(pass % 50 || is_found(seldom), "pass %zu", pass);
+    }
+    cr_assert_eq(t->apart.hot.count, 1, "%zu", t->apart.hot.count);
+    cr_assert_eq(t->apart.hot.at[0].start, (uintptr_t)m + 3 * PAGE);
+}
+
 Test(uffd, hot_pages_cool_down)
 {
     struct tracker *t = open_apart();
