@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "heap/disk.h"
+#include "heap/proc.h"
 #include "heap/room.h"
 #include "heap/say.h"
 #include "heap/sys.h"
@@ -251,10 +252,8 @@ int disk_link(int fd, int directory, const char *path)
     long r = disk_ask(DISK_LINK, directory, path, NULL, 0, 0);
     if (r)
         return (int)r;
-    /* By its number in /proc, so that it is this very file and not what its path leads to by now. */
-    char self[64];
-    say_format(self, sizeof self, "/proc/self/fd/%d", fd);
-    return (int)sys(SYS_linkat, AT_FDCWD, self, directory, path, AT_SYMLINK_FOLLOW);
+    /* This very file, and not what its path leads to by now. */
+    return (int)proc_fd_link(fd, directory, path);
 }
 
 int disk_mkdir(int directory, const char *path, unsigned mode)

@@ -1,6 +1,6 @@
 #include "heap/pagemap.h"
 #include "heap/disk.h"
-#include "heap/room.h"
+#include "heap/proc.h"
 #include "heap/sys.h"
 #include "heap/window.h"
 
@@ -31,7 +31,7 @@ int pagemap_open_on(struct pagemap *pm, int fd)
 int pagemap_open(struct pagemap *pm)
 {
     int fd =
-        (int)disk_high_fd(sys_fd(SYS_openat, AT_FDCWD, "/proc/self/pagemap", O_RDONLY | O_CLOEXEC, 0));
+        (int)disk_high_fd(proc_open("self/pagemap", O_RDONLY));
     if (fd < 0)
         return fd;
     int r = pagemap_open_on(pm, fd);

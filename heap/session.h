@@ -31,6 +31,7 @@ struct session {
     int life[2];               /* a pipe whose second end only the protected process has: children see its end; or -1 */
     int error_fd;              /* stderr as the process was started with it, while it resumes; else -1 */
     int maps_fd;
+    int proc_fd;   /* /proc (heap/proc.h) */
     int memory_fd; /* /proc/self/mem: for pages that the program has closed */
     int *mapped_fds; /* files that restore() opened to map them; closed behind the restorer */
     uint32_t mapped_count;

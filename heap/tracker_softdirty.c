@@ -9,7 +9,7 @@
  * huge pages, which have one bit.
  */
 #include "heap/disk.h"
-#include "heap/room.h"
+#include "heap/proc.h"
 #include "heap/sys.h"
 #include "heap/tracker_backend.h"
 
@@ -18,7 +18,7 @@
 int softdirty_open(struct tracker *t)
 {
     int fd =
-        (int)disk_high_fd(sys_fd(SYS_openat, AT_FDCWD, "/proc/self/clear_refs", O_WRONLY | O_CLOEXEC, 0));
+        (int)disk_high_fd(proc_open("self/clear_refs", O_WRONLY));
     if (fd < 0)
         return fd;
     t->clear_refs = fd;

@@ -2,7 +2,7 @@
  * that binds it at that moment. */
 #include "net/address.h"
 #include "heap/digits.h"
-#include "heap/room.h"
+#include "heap/proc.h"
 #include "heap/say.h"
 #include "heap/sys.h"
 
@@ -37,7 +37,7 @@ static bool listed(const char *path, bool v6, unsigned state, const struct wire_
     char text[4097];
     size_t used = 0;
     bool found = false;
-    long fd = sys_fd(SYS_open, path, O_RDONLY | O_CLOEXEC, 0), n = 1;
+    long fd = proc_open(path, O_RDONLY), n = 1;
     if (fd < 0)
         return !v6 || fd != -ENOENT; /* IPv6 may not be there at all */
     while (!found && n > 0) {
@@ -59,6 +59,6 @@ static bool listed(const char *path, bool v6, unsigned state, const struct wire_
 bool address_is_held(enum protocol p, const struct wire_address *a)
 {
     if (p == PROTOCOL_TCP)
-        return listed("/proc/net/tcp", false, LISTENS, a) || listed("/proc/net/tcp6", true, LISTENS, a);
-    return listed("/proc/net/udp", false, UNCONNECTED, a) || listed("/proc/net/udp6", true, UNCONNECTED, a);
+        return listed("net/tcp", false, LISTENS, a) || listed("net/tcp6", true, LISTENS, a);
+    return listed("net/udp", false, UNCONNECTED, a) || listed("net/udp6", true, UNCONNECTED, a);
 }

@@ -1,6 +1,7 @@
 /* Which interface has an address. */
 #include "net/address.h"
 #include "heap/digits.h"
+#include "heap/proc.h"
 #include "heap/room.h"
 #include "heap/sys.h"
 
@@ -46,7 +47,7 @@ static unsigned find_v6(const struct wire_address *a)
     for (int i = 0; i < 32; i++)
         wanted[i] = digits[a->bytes[i / 2] >> (i % 2 ? 0 : 4) & 15];
     wanted[32] = '\0';
-    long fd = sys_fd(SYS_open, "/proc/net/if_inet6", O_RDONLY | O_CLOEXEC, 0);
+    long fd = proc_open("net/if_inet6", O_RDONLY);
     long n = fd < 0 ? 0 : sys(SYS_read, fd, text, sizeof text - 1);
     if (fd >= 0)
         sys(SYS_close, fd);

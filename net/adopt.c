@@ -4,6 +4,7 @@
 #include "net/inbox.h"
 #include "net/trouble.h"
 #include "heap/entries.h"
+#include "heap/proc.h"
 #include "heap/room.h"
 #include "heap/say.h"
 #include "heap/sys.h"
@@ -13,22 +14,19 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 long fd_link(int fd, char *text, size_t size)
 {
-    char name[32];
-    say_format(name, sizeof name, "/proc/self/fd/%d", fd);
-    long n = sys(SYS_readlink, name, text, size - 1);
-    text[n < 0 ? 0 : n] = '\0';
-    return n;
+    return proc_fd_path(fd, text, size);
 }
 
 size_t fd_info(int fd, char *text, size_t size)
 {
     char name[40];
     size_t used = 0;
-    say_format(name, sizeof name, "/proc/self/fdinfo/%d", fd);
-    long file = trouble_none(sys_fd(SYS_open, name, O_RDONLY | O_CLOEXEC, 0), "read /proc/self/fdinfo");
+    say_format(name, sizeof name, "self/fdinfo/%d", fd);
+    long file = trouble_none(proc_open(name, O_RDONLY), "read /proc/self/fdinfo");
     for (long n = 1; file >= 0 && n > 0 && used < size - 1; used += n > 0 ? (size_t)n : 0)
         n = trouble_none(sys(SYS_read, file, text + used, size - 1 - used), "read /proc/self/fdinfo");
     if (file >= 0)
@@ -102,6 +100,24 @@ void fd_read_socket(int fd, struct description *d)
         s->state = SOCK_CONNECTED;
 }
 
+/* Not one of the kernel's own sources and sinks, /dev/null and the like. */
+static bool leads_outside(enum fd_kind kind, const struct stat *s)
+{
+    enum { MEMORY_DEVICES = 1, KERNEL_LOG = 11 };
+    return kind == FD_DEVICE && S_ISCHR(s->st_mode) &&
+           (major(s->st_rdev) != MEMORY_DEVICES || minor(s->st_rdev) == KERNEL_LOG);
+}
+
+void fd_tell_device(int fd, enum fd_kind kind, const struct stat *s)
+{
+    char name[128];
+    if (!leads_outside(kind, s))
+        return;
+    fd_link(fd, name, sizeof name);
+    say("%s is a device that libken knows nothing of: what is written there leaves at once, and a restart opens it without "
+        "what ioctl() set", name);
+}
+
 /* A description that another slot shares already: fd 1 and 2 of a terminal, for instance. kcmp(2) tells,
  * but it may be forbidden, and nothing depends on it for inherited ones: they are adopted by number. */
 struct description *fd_adopt(int fd, uint16_t bits)
@@ -116,6 +132,7 @@ struct description *fd_adopt(int fd, uint16_t bits)
         fd_enter(fd, kind, (uint32_t)flags | (closing & FD_CLOEXEC ? O_CLOEXEC : 0));
     if (!d)
         return NULL;
+    fd_tell_device(fd, kind, &s);
     d->bits |= bits;
     if (bits & FD_INHERITED)
         d->origin = fd;
@@ -148,7 +165,7 @@ static long visit_named(void *context, const char *name)
 
 void fd_each_open(void (*visit)(int fd, void *context), void *context)
 {
-    long directory = trouble_none(sys_fd(SYS_open, "/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0), "list descriptors");
+    long directory = trouble_none(proc_open("self/fd", O_RDONLY | O_DIRECTORY), "list descriptors");
     if (directory < 0) {
         for (int fd = 0; fd < 1024; fd++)
             if (sys(SYS_fcntl, fd, F_GETFD, 0) >= 0)

@@ -12,6 +12,9 @@ bool session_owns_fd(int fd);
 /* The store's directory, or -1 when there is none. The callee keeps ownership. */
 int session_store_dirfd(void);
 
+/* The program's root directory, as it is called in the one it began with; "": the same one. */
+const char *session_root(void);
+
 /* Who this process is to its peers, through all incarnations of a run: 16 bytes; NULL without a store. */
 const uint8_t *session_identity(void);
 

@@ -8,6 +8,7 @@
 #include "heap/entries.h"
 #include "heap/fault.h"
 #include "heap/layout.h"
+#include "heap/proc.h"
 #include "heap/room.h"
 #include "heap/sys.h"
 
@@ -34,6 +35,21 @@ static void make_name(char name[NAME_BYTES], uint64_t inode)
     say_format(name, NAME_BYTES, STORE_KEPT "%lx", inode);
 }
 
+/* A new root directory hides where it is. What was opened before it was changed is called as it always was. */
+static long from_first_root(int fd, char *path, long length, size_t size)
+{
+    struct stat here, it;
+    const char *root = session_root();
+    size_t more = strlen(root);
+    if (!more || sys_failed(sys(SYS_fstat, fd, &it)) || sys_failed(sys(SYS_stat, path, &here)))
+        return length;
+    if (here.st_ino != it.st_ino || here.st_dev != it.st_dev || more + (size_t)length >= size)
+        return length;
+    memmove(path + more, path, (size_t)length + 1);
+    memcpy(path, root, more);
+    return length + (long)more;
+}
+
 /* Where the descriptor's file is now; a lost name counts as one, and is told apart. */
 static long look_up(int fd, char *path, size_t size, bool *lost)
 {
@@ -42,7 +58,7 @@ static long look_up(int fd, char *path, size_t size, bool *lost)
     *lost = n > length && !memcmp(path + n - length, mark, (size_t)length);
     if (*lost)
         path[n -= length] = '\0';
-    return n;
+    return n > 0 && !*lost ? from_first_root(fd, path, n, size) : n;
 }
 
 void file_learn(int fd, struct description *d)
@@ -174,14 +190,13 @@ void nameless_after(const struct loss *loss, long result)
 
 void nameless_born(int fd, struct description *d)
 {
-    char self[64], name[NAME_BYTES];
+    char name[NAME_BYTES];
     int store = session_store_dirfd();
     file_learn(fd, d);
     if (store < 0 || !d->file)
         return;
     make_name(name, d->file->inode);
-    say_format(self, sizeof self, "/proc/self/fd/%d", fd);
-    trouble_none(sys(SYS_linkat, AT_FDCWD, self, store, name, AT_SYMLINK_FOLLOW), "keep a file without a name");
+    trouble_none(proc_fd_link(fd, store, name), "keep a file without a name");
     FAULT("nameless.born");
     d->file->deleted = 1;
 }

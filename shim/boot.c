@@ -2,6 +2,7 @@
 #include "heap/commit.h"
 #include "heap/disk.h"
 #include "heap/fault.h"
+#include "heap/proc.h"
 #include "heap/region.h"
 #include "heap/restore.h"
 #include "heap/room.h"
@@ -90,15 +91,19 @@ static struct remote *open_remote(void)
     return r;
 }
 
-static int open_own(const char *path)
+static int owned(long fd, const char *name)
 {
-    long fd = sys_fd(SYS_open, path, O_RDONLY | O_CLOEXEC, 0);
     if (sys_failed(fd))
-        say_die_of(fd, "cannot read %s (%s); mount /proc", path, say_error(fd));
+        say_die_of(fd, "cannot read /proc/%s (%s); mount /proc", name, say_error(fd));
     long high = disk_high_fd(fd);
     if (sys_failed(high))
         say_die_of(high, "no room for descriptors (%s); raise the limit (ulimit -n)", say_error(high));
     return (int)high;
+}
+
+static int open_own(const char *name)
+{
+    return owned(proc_open(name, O_RDONLY), name);
 }
 
 /* The window and the session in it: the same for a fresh run and a resumed one. */
@@ -113,13 +118,15 @@ static struct session *open_session(const struct store *store, uint64_t base)
     fault_move(&s->fault);
     FAULT("boot.window");
     s->patch_vdso = config.patch_vdso;
+    s->proc_fd = owned(proc_find(), "");
+    proc_use(s->proc_fd);
     int r = tracker_open(&s->tracker, config.tracker);
     if (sys_in_trouble(r))
         say_die_of(r, "cannot track dirty pages: %s", say_error(r));
     if (r < 0)
         say_die("this kernel cannot track dirty pages as asked (%s); unset KEN_TRACKER", say_error(r));
-    s->maps_fd = open_own("/proc/self/maps");
-    s->memory_fd = open_own("/proc/self/mem");
+    s->maps_fd = open_own("self/maps");
+    s->memory_fd = open_own("self/mem");
     if (areas_open(&s->areas))
         say_die_of(-ENOMEM, "out of memory");
     FAULT("boot.tracker");
@@ -298,8 +305,8 @@ static void open_tracker(struct session *s)
     sys(SYS_prctl, PR_SET_DUMPABLE, 1, 0, 0, 0);
     int r = tracker_open(&s->tracker, config.tracker);
     disk_close(&s->memory_fd); /* the parent's */
-    s->memory_fd = open_own("/proc/self/mem");
-    long maps = s->maps_fd >= 0 ? s->maps_fd : disk_high_fd(sys_fd(SYS_open, "/proc/self/maps", O_RDONLY | O_CLOEXEC, 0));
+    s->memory_fd = open_own("self/mem");
+    long maps = s->maps_fd >= 0 ? s->maps_fd : disk_high_fd(proc_open("self/maps", O_RDONLY));
     sys(SYS_prctl, PR_SET_DUMPABLE, dumpable == 1, 0, 0, 0);
     if (r < 0 || sys_failed(maps))
         say_die_of(r < 0 ? r : maps, "cannot track the pages of the daemon (%s)", say_error(r < 0 ? r : maps));

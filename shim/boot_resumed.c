@@ -2,6 +2,7 @@
 #include "heap/commit.h"
 #include "heap/disk.h"
 #include "heap/fault.h"
+#include "heap/proc.h"
 #include "heap/region.h"
 #include "heap/restore.h"
 #include "heap/say.h"
@@ -54,6 +55,7 @@ void boot_resumed(void)
     struct session *s = session;
     const struct meta *m = s->image.meta;
     FAULT("resume.begin");
+    proc_use(s->proc_fd);
     heir_boot();
     disk_stay_above(m->highest_fd, false); /* the program's numbers are not taken yet */
     s->error_fd = (int)disk_high_fd(sys(SYS_fcntl, 2, F_DUPFD_CLOEXEC, m->highest_fd + 1));

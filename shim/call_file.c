@@ -43,6 +43,7 @@ static long entered(long fd, uint64_t flags)
     if (!d)
         return fd;
     fd_touch(d);
+    fd_tell_device((int)fd, d->kind, &s);
     if ((flags & O_TMPFILE) == O_TMPFILE)
         nameless_born((int)fd, d);
     if (d->kind == FD_FIFO || d->kind == FD_TTY)

@@ -18,6 +18,8 @@
 #define PR_SET_SYSCALL_USER_DISPATCH 59
 #endif
 
+#define OUTSIDE "(unreachable)" /* before a directory outside of the root directory: proc(5), getcwd(2) */
+
 /* All of it is image. */
 static char directory[PATH_MAX];
 static bool directory_changed;
@@ -71,13 +73,18 @@ void limits_capture(void)
     if (!directory_changed)
         return;
     directory_changed = false;
-    /* Longer than PATH_MAX, or out of reach: then the start directory has to do. */
-    long r = sys(SYS_getcwd, directory, sizeof directory);
+    char now[PATH_MAX];
+    long r = sys(SYS_getcwd, now, sizeof now);
     if (sys_in_trouble(r))
         say_die_of(r, "cannot learn the working directory: %s; what was committed before is safe, start the same command again",
                    say_error(r));
-    if (sys_failed(r) || directory[0] != '/')
+    /* Longer than PATH_MAX, or gone: then the start directory has to do. */
+    size_t beyond = strncmp(now, OUTSIDE, sizeof OUTSIDE - 1) ? 0 : sizeof OUTSIDE - 1;
+    const char *from = beyond ? "" : credentials_root();
+    if (sys_failed(r) || now[beyond] != '/' || strlen(from) + (size_t)r >= sizeof directory)
         directory[0] = 0;
+    else
+        say_format(directory, sizeof directory, "%s%s", from, now + beyond);
 }
 
 /* What the program did not change is what this process was started with; the program goes on with what it was told. */
@@ -118,6 +125,11 @@ void limits_resume(uint64_t files)
         if (sys_failed(result))
             say("cannot go back to directory %s: %s", directory, say_error(result));
     }
+}
+
+void limits_moved(void)
+{
+    directory_changed = true;
 }
 
 long call_umask(struct call *c)

@@ -8,6 +8,9 @@
 /* Notes the directory and the umask that the program starts with, and leaves room for libken's descriptors (heap/room.h). */
 void limits_boot(void);
 
+/* The working directory may be called otherwise now. */
+void limits_moved(void);
+
 void limits_capture(void); /* before each commit; costs nothing unless the directory changed */
 
 /* In the new process, after descriptors are restored (a limit on their number may be low). `files`: that limit, as the process

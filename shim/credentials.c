@@ -1,13 +1,20 @@
+#define _GNU_SOURCE
 #include "shim/credentials.h"
+#include "heap/fault.h"
+#include "heap/proc.h"
 #include "heap/room.h"
 #include "heap/say.h"
 #include "heap/session.h"
+#include "shim/call_limits.h"
 #include "shim/heir.h"
 #include "shim/turn.h"
 
-#include <linux/capability.h>
+#include <fcntl.h>
 #include <limits.h>
+#include <linux/capability.h>
+#include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #define GROUPS_MAX 256
@@ -73,25 +80,43 @@ long call_capset(struct call *c)
     return change(c);
 }
 
-/* The path is kept as it is called from outside; a second change goes on from the first. */
+const char *credentials_root(void)
+{
+    return root;
+}
+
+/* Where the new root directory is, as it is called in the first one; not told for one outside of the present one, which a
+ * process may still be in or hold open. */
+static bool learn_root(const char *path, char *where, size_t size)
+{
+    struct stat it, there;
+    char within[PATH_MAX];
+    long fd = sys_fd(SYS_open, path, O_PATH | O_CLOEXEC, 0);
+    if (sys_failed(fd))
+        return false;
+    long n = proc_fd_path((int)fd, within, sizeof within);
+    bool inside = n > 0 && !sys_failed(sys(SYS_fstat, fd, &it)) && !sys_failed(sys(SYS_stat, within, &there)) &&
+                  it.st_ino == there.st_ino && it.st_dev == there.st_dev;
+    sys(SYS_close, fd);
+    if (!inside || strlen(root) + (size_t)n >= size)
+        return false;
+    say_format(where, size, "%s%s", root, within);
+    return true;
+}
+
 long call_chroot(struct call *c)
 {
-    char link[64], where[PATH_MAX];
+    char where[PATH_MAX];
     before_change();
-    long fd = sys_fd(SYS_open, c->arg[0], 010000000 /* O_PATH */ | 02000000 /* O_CLOEXEC */, 0);
-    long n = -1;
-    if (fd >= 0) {
-        say_format(link, sizeof link, "/proc/self/fd/%ld", fd);
-        n = sys(SYS_readlink, link, where, sizeof where - 1);
-        sys(SYS_close, fd);
-    }
+    bool known = learn_root((const char *)c->arg[0], where, sizeof where);
     long r = call_raw(c);
     if (sys_failed(r))
         return r;
-    if (n <= 0 || root[0])
-        say("the second change of the root directory cannot be kept; a restart will be in the first");
+    if (known)
+        say_format(root, sizeof root, "%s", strcmp(where, "/") ? where : "");
     else
-        say_format(root, sizeof root, "%s", (where[n] = '\0', where));
+        say("where the new root directory is cannot be told; a restart will be in the one before");
+    limits_moved();
     credentials_note();
     return r;
 }
@@ -105,11 +130,16 @@ static void failed(const char *what, long error)
 
 void credentials_resume(void)
 {
+    if (root[0])
+        failed("change the root directory", sys(SYS_chroot, MUTANT("credentials.root_lost", "/", root)));
+    credentials_resume_thread();
+}
+
+void credentials_resume_thread(void)
+{
     struct __user_cap_header_struct header = capability_header();
     if (!changed)
         return;
-    if (root[0])
-        failed("change the root directory", sys(SYS_chroot, root));
     bool was_root = sys(SYS_geteuid) == 0;
     if (was_root && supplementary_count >= 0)
         failed("set the groups", sys(SYS_setgroups, supplementary_count, supplementary));

@@ -16,7 +16,12 @@ call_handler call_set_user, call_set_group, call_capset, call_chroot;
 /* After PR_SET_NO_NEW_PRIVS. */
 void credentials_note(void);
 
-/* In a new incarnation, in every thread of it, as its last privileged step. */
+/* The root directory, as it is called in the one the program began with; "": that one. */
+const char *credentials_root(void);
+
+/* In a new incarnation, as its last privileged step: for the process, and then in every other thread of it, which shares the
+ * root directory and has users and capabilities of its own. */
 void credentials_resume(void);
+void credentials_resume_thread(void);
 
 #endif

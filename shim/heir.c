@@ -1,7 +1,7 @@
 #include "shim/heir.h"
 #include "heap/disk.h"
 #include "heap/fault.h"
-#include "heap/room.h"
+#include "heap/proc.h"
 #include "heap/say.h"
 #include "heap/session.h"
 #include "heap/tracker.h"
@@ -145,7 +145,7 @@ void heir_begin(void)
     fault_apart(true);
     tracker_close(&s->tracker);
     sys(SYS_close, s->maps_fd);
-    long maps = sys_fd(SYS_open, "/proc/self/maps", O_RDONLY | O_CLOEXEC, 0);
+    long maps = proc_open("self/maps", O_RDONLY);
     s->maps_fd = sys_failed(maps) ? -1 : (int)disk_high_fd(maps);
     process_boot();
     threads_forked();

@@ -1,7 +1,7 @@
 #include "shim/pending.h"
 #include "heap/fault.h"
 #include "heap/digits.h"
-#include "heap/room.h"
+#include "heap/proc.h"
 #include "heap/sys.h"
 #include "shim/call_time.h"
 #include "shim/process.h"
@@ -120,7 +120,7 @@ static void note_timers(uint64_t bits, uint32_t whom, long tid)
 static uint64_t own_only(void)
 {
     char text[2048];
-    long fd = sys_fd(SYS_open, "/proc/thread-self/status", O_RDONLY | O_CLOEXEC, 0);
+    long fd = proc_open("thread-self/status", O_RDONLY);
     long n = sys_failed(fd) ? fd : sys(SYS_read, fd, text, sizeof text - 1);
     if (!sys_failed(fd))
         sys(SYS_close, fd);

@@ -2,6 +2,7 @@
 #include "heap/session.h"
 #include "net/host.h"
 #include "shim/call_time.h"
+#include "shim/credentials.h"
 
 #include <time.h>
 
@@ -22,8 +23,13 @@ bool session_owns_fd(int fd)
 {
     const struct session *s = session;
     return s && (fd == s->store.directory_fd || fd == s->store.lock_fd || fd == s->store.image_fd ||
-                 fd == s->maps_fd || fd == s->memory_fd || fd == s->error_fd || fd == s->chaos.fd || fd == s->life[0] || fd == s->life[1] ||
+                 fd == s->maps_fd || fd == s->proc_fd || fd == s->memory_fd || fd == s->error_fd || fd == s->chaos.fd || fd == s->life[0] || fd == s->life[1] ||
                  is_log_fd(&s->log, fd) || is_tracker_fd(&s->tracker, fd));
+}
+
+const char *session_root(void)
+{
+    return credentials_root();
 }
 
 int session_store_dirfd(void)

@@ -81,7 +81,7 @@ static void come_back(int depth)
 {
     struct peer *me = threads_self();
     wait_for_go();
-    credentials_resume();
+    credentials_resume_thread();
     thread_self()->inside = depth;
     signal_thread_resume(me->mask);
     sleep_for_lock();
@@ -147,7 +147,7 @@ static void stand_still(int signal, siginfo_t *info, void *frame)
     }
     wait_for_go();
     if (again)
-        credentials_resume();
+        credentials_resume_thread();
 }
 
 void threads_install_signal(void)

@@ -66,6 +66,7 @@ CAUGHT_BY = {
     "verify.no_meta": [unit("verify", "*/metadata*")],
     "image.drop_forgotten": [crash("remap")],
     "image.not_present": [crash("counter", "turn.applied:5")],
+    "credentials.root_lost": [system("privileges", "is_jailed")],
     "tracker.page_missed": [crash("counter", "turn.applied:8")],
     "tracker.hot_forgotten": [unit("tracker", "*/hot_pages*")],
     "tracker.untouched_forgotten": [unit("tracker", "*/what_holds_nothing*")],

@@ -53,4 +53,31 @@ def changes_its_root(t):
     drops_root(t, root)
 
 
+@case
+def is_jailed(t):
+    """Files, directories and what only /proc tells are found again in a root directory within a root directory, by two threads."""
+    need_root()
+    root, port = os.path.join(t.dir, "root"), free_port()
+    os.makedirs(os.path.join(root, "cell", "corner"))
+    for place, letter in ((t.dir, "a"), (root, "b"), (os.path.join(root, "cell"), "c")):
+        with open(os.path.join(place, "file"), "w") as file:
+            file.write(letter * 100000)
+    open(os.path.join(root, "cell", "here"), "w").close()
+    program = t.program([subject("jailed"), str(port), root], cwd=t.dir)
+    dialog = UdpDialog(program, port)
+    t.at_end(dialog.close)
+    count = 0
+
+    def model(command):
+        nonlocal count
+        count += command == "count"
+        return str(count) if command == "count" else f"/corner inside {count} {count}:a {count}:b {count}:c"
+
+    def commands():
+        while True:
+            yield t.random.choice(("where", "count"))
+
+    t.killed_while(program, Traffic(dialog, commands(), model), kills=10)
+
+
 main()

@@ -386,4 +386,19 @@ def terminal(t):
     check("\n" not in screen, "the terminal was not raw")
 
 
+@case
+def a_device_is_told_of(t):
+    """What libken does not know to make again is said when it is used; the kernel's own sources and sinks are not."""
+    try:
+        os.close(os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK))
+    except OSError as error:
+        raise Skip(f"/dev/kmsg: {error}")
+    script = ("import os\nfor name in ('null', 'zero', 'full', 'urandom', 'kmsg'):\n"
+              "    device = os.open('/dev/' + name, os.O_RDONLY | os.O_NONBLOCK)\n"
+              "    try: os.read(device, 4096)\n    except OSError: pass")
+    program = t.program(["/usr/bin/python3", "-c", script], bare=False)
+    check(program.process.wait(PATIENCE) == 0, "the program failed: " + program.tail())
+    check(len(program.messages()) == 1 and "/dev/kmsg is a device" in program.messages()[0], f"{program.messages()}")
+
+
 main()

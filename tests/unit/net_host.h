@@ -33,6 +33,11 @@ bool session_owns_fd(int fd)
     return fd >= 0 && fd < 2048 && host_spared[fd];
 }
 
+const char *session_root(void)
+{
+    return "";
+}
+
 int session_store_dirfd(void)
 {
     return host_directory;

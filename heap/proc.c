@@ -1,0 +1,56 @@
+#define _GNU_SOURCE
+#include "heap/proc.h"
+#include "heap/room.h"
+#include "heap/say.h"
+#include "heap/sys.h"
+
+#include <fcntl.h>
+
+static int proc = -1;
+
+long proc_find(void)
+{
+    return sys_fd(SYS_open, "/proc", O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+}
+
+void proc_use(int directory)
+{
+    proc = directory;
+}
+
+/* What the *at calls are to begin with, and the name for them. */
+static int begin(const char *name, char *path, size_t size)
+{
+    say_format(path, size, proc >= 0 ? "%s" : "/proc/%s", name);
+    return proc >= 0 ? proc : AT_FDCWD;
+}
+
+static int begin_at(int fd, char *path, size_t size)
+{
+    char name[32];
+    say_format(name, sizeof name, "self/fd/%d", fd);
+    return begin(name, path, size);
+}
+
+long proc_open(const char *name, int flags)
+{
+    char path[64];
+    int from = begin(name, path, sizeof path);
+    return sys_fd(SYS_openat, from, path, flags | O_CLOEXEC, 0);
+}
+
+long proc_fd_path(int fd, char *text, size_t size)
+{
+    char path[64];
+    int from = begin_at(fd, path, sizeof path);
+    long n = sys(SYS_readlinkat, from, path, text, size - 1);
+    text[n < 0 ? 0 : n] = '\0';
+    return n;
+}
+
+long proc_fd_link(int fd, int directory, const char *name)
+{
+    char path[64];
+    int from = begin_at(fd, path, sizeof path);
+    return sys(SYS_linkat, from, path, directory, name, AT_SYMLINK_FOLLOW);
+}
