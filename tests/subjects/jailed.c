@@ -1,4 +1,4 @@
-/* A UDP service that shuts itself in, in a root directory within another one, with two threads: jailed PORT ROOT
+/* A UDP service that shuts itself in, in a root directory within another one, and gives up root, with two threads: jailed PORT ROOT
  * One file was opened before, one between and one inside; nothing of /proc can be seen. `count` reads a byte of each and adds to a
  * counter in the kernel; `where` answers with directories, files and counts. */
 #include "service.h"
@@ -27,8 +27,8 @@ static void *count_up(void *fd)
     for (;;) {
         while (counted == wanted)
             pthread_cond_wait(&asked, &lock);
-        if (eventfd_write(*(int *)fd, 1))
-            err(1, "eventfd");
+        if (eventfd_write(*(int *)fd, 1) || getuid() == 0)
+            err(1, "counting");
         counted++;
         pthread_cond_signal(&done);
     }
@@ -55,6 +55,8 @@ int main(int argc, char **argv)
     files[1] = must_open("file");
     move_in("cell", "/corner");
     files[2] = must_open("/file");
+    if (setgid(65534) || setuid(65534))
+        err(1, "giving up root");
     for (;;) {
         char *command = service_next(), directory[256], byte;
         if (!strcmp(command, "count")) {
@@ -73,7 +75,7 @@ int main(int argc, char **argv)
         eventfd_t sum = 0;
         if (eventfd_read(tally, &sum) == 0)
             eventfd_write(tally, sum);
-        int used = sprintf(service.answer, "%s %s %lu", getcwd(directory, sizeof directory) ? directory : "nowhere",
+        int used = sprintf(service.answer, "%d %s %s %lu", (int)getuid(), getcwd(directory, sizeof directory) ? directory : "nowhere",
                            access("../here", F_OK) || !access("/proc/self", F_OK) ? "outside" : "inside", (unsigned long)sum);
         for (int i = 0; i < 3; i++)
             used += sprintf(service.answer + used, " %ld:%c", (long)lseek(files[i], 0, SEEK_CUR),

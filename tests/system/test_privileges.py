@@ -71,7 +71,7 @@ def is_jailed(t):
     def model(command):
         nonlocal count
         count += command == "count"
-        return str(count) if command == "count" else f"/corner inside {count} {count}:a {count}:b {count}:c"
+        return str(count) if command == "count" else f"65534 /corner inside {count} {count}:a {count}:b {count}:c"
 
     def commands():
         while True:
