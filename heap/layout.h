@@ -20,7 +20,7 @@
 
 #define STORE_VERSION 2u /* 2: sums of the image's pages */
 #define STORE_DISTRUST "distrust"
-#define STORE_KEPT "kept-" /* and an inode's number in hex: links to files that lost their names while in use (net/nameless.h) */
+#define STORE_KEPT "kept" /* a directory of links to files that lost their names while in use, by inode in hex (net/nameless.h) */
 #define STORE_JOURNAL "inbox-" /* begins the names of the journals of input (net/inbox.h) */
 #define BLOCK_BYTES 4096u /* everything durable starts and ends at a multiple of this */
 #define LINE_BYTES 64u

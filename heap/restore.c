@@ -147,8 +147,8 @@ static long open_shared(struct builder *b, const struct file *file, int flags)
     long fd = sys_fd(SYS_open, file->path, flags | O_CLOEXEC, 0);
     if (fd >= 0 ? sys(SYS_fstat, fd, &s) == 0 && s.st_ino == file->inode : fd != -ENOENT)
         return fd;
-    say_format(name, sizeof name, STORE_KEPT "%lx", file->inode);
-    long kept = sys_fd(SYS_openat, b->session->store.directory_fd, name, flags | O_CLOEXEC, 0);
+    say_format(name, sizeof name, "%lx", file->inode);
+    long kept = sys_fd(SYS_openat, b->session->store.kept_fd, name, flags | O_CLOEXEC, 0);
     if (kept < 0)
         return fd;
     if (fd >= 0)

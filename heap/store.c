@@ -104,6 +104,19 @@ static int open_directory(struct store *s)
     return 0;
 }
 
+/* Whoever the program becomes may make links here and remove them, through the descriptor: nobody else gets as far. */
+static int open_kept(struct store *s)
+{
+    int r = disk_mkdir(s->directory_fd, STORE_KEPT, 0700);
+    if (r && r != -EEXIST)
+        return r;
+    long fd = disk_open(s->directory_fd, STORE_KEPT, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+    if (fd < 0)
+        return (int)fd;
+    s->kept_fd = (int)fd;
+    return (int)sys(SYS_fchmod, fd, 0733);
+}
+
 static int take_lock(struct store *s, unsigned wait_ms)
 {
     long fd = disk_open(s->directory_fd, "lock", O_RDWR | O_CREAT | O_NOFOLLOW, 0600);
@@ -221,13 +234,15 @@ static int read_super(struct store *s)
 static int open_any(struct store *s, const char *directory, bool read_only, unsigned wait_ms)
 {
     memset(s, 0, sizeof *s);
-    s->directory_fd = s->lock_fd = s->image_fd = -1;
+    s->directory_fd = s->lock_fd = s->image_fd = s->kept_fd = -1;
     s->read_only = read_only;
     int r = absolute_path(s, directory);
     if (!r)
         r = open_directory(s);
     if (!r && !read_only)
         FAULT("store.directory"),         r = take_lock(s, wait_ms);
+    if (!r && !read_only)
+        r = open_kept(s);
     if (!r)
         FAULT("store.locked"),         r = read_super(s);
     if (r < 0)
@@ -249,6 +264,7 @@ int store_open_read_only(struct store *s, const char *directory)
 void store_close(struct store *s)
 {
     disk_close(&s->image_fd);
+    disk_close(&s->kept_fd);
     disk_close(&s->lock_fd); /* which gives the lock back */
     disk_close(&s->directory_fd);
 }

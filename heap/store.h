@@ -35,6 +35,7 @@ enum store_fault {
 
 struct store {
     int directory_fd, lock_fd, image_fd; /* image_fd: O_RDWR, or O_RDONLY when inspecting */
+    int kept_fd;                         /* STORE_KEPT; -1 when inspecting */
     pid_t holder_pid;                    /* after -EBUSY; 0 when it cannot be told */
     uint32_t found_version;              /* after STORE_NEWER, STORE_OLDER */
     bool read_only;

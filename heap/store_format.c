@@ -64,10 +64,8 @@ int store_drop_journals(const struct store *s)
     if (fd < 0)
         return fd;
     int r = remove_files(fd, STORE_JOURNAL);
-    if (!r)
-        r = remove_files(fd, STORE_KEPT);
     disk_close(&fd);
-    return r;
+    return r ? r : remove_files(s->kept_fd, "");
 }
 
 static int empty_pins(struct store *s)

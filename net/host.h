@@ -15,6 +15,9 @@ int session_store_dirfd(void);
 /* The program's root directory, as it is called in the one it began with; "": the same one. */
 const char *session_root(void);
 
+/* The store's directory of links to files without names (STORE_KEPT), or -1. The callee keeps ownership. */
+int session_kept_dirfd(void);
+
 /* Who this process is to its peers, through all incarnations of a run: 16 bytes; NULL without a store. */
 const uint8_t *session_identity(void);
 

@@ -32,7 +32,7 @@ static struct closed {
 
 static void make_name(char name[NAME_BYTES], uint64_t inode)
 {
-    say_format(name, NAME_BYTES, STORE_KEPT "%lx", inode);
+    say_format(name, NAME_BYTES, "%lx", inode);
 }
 
 /* A new root directory hides where it is. What was opened before it was changed is called as it always was. */
@@ -105,7 +105,7 @@ struct loss nameless_before(int directory, const char *path)
     struct stat s;
     char name[NAME_BYTES];
     struct loss loss = {0};
-    int store = session_store_dirfd();
+    int store = session_kept_dirfd();
     if (store < 0 || trouble_none(sys(SYS_newfstatat, directory, path, &s, AT_SYMLINK_NOFOLLOW), "look at a file that goes") < 0 ||
         !S_ISREG(s.st_mode))
         return loss;
@@ -177,7 +177,7 @@ void nameless_after(const struct loss *loss, long result)
     if (sys_failed(result)) {
         make_name(name, loss->inode);
         if (loss->kept)
-            sys(SYS_unlinkat, session_store_dirfd(), name, 0);
+            sys(SYS_unlinkat, session_kept_dirfd(), name, 0);
         return;
     }
     for (int fd = 0; fd <= fd_highest; fd++) {
@@ -191,7 +191,7 @@ void nameless_after(const struct loss *loss, long result)
 void nameless_born(int fd, struct description *d)
 {
     char name[NAME_BYTES];
-    int store = session_store_dirfd();
+    int store = session_kept_dirfd();
     file_learn(fd, d);
     if (store < 0 || !d->file)
         return;
@@ -206,7 +206,7 @@ static bool is_kept(uint64_t inode)
     struct stat s;
     char name[NAME_BYTES];
     make_name(name, inode);
-    return session_store_dirfd() >= 0 && sys(SYS_newfstatat, session_store_dirfd(), name, &s, AT_SYMLINK_NOFOLLOW) == 0;
+    return session_kept_dirfd() >= 0 && sys(SYS_newfstatat, session_kept_dirfd(), name, &s, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
 static bool is_it(long fd, const struct fd_file *f)
@@ -219,7 +219,7 @@ long nameless_open(const struct fd_file *f, uint32_t flags)
 {
     char name[NAME_BYTES];
     make_name(name, f->inode);
-    long fd = session_store_dirfd() < 0 ? -ENOENT : sys(SYS_openat, session_store_dirfd(), name, flags, 0);
+    long fd = session_kept_dirfd() < 0 ? -ENOENT : sys(SYS_openat, session_kept_dirfd(), name, flags, 0);
     if (fd < 0 || is_it(fd, f))
         return fd;
     sys(SYS_close, fd);
@@ -230,7 +230,7 @@ long nameless_open(const struct fd_file *f, uint32_t flags)
 static void give_back_name(struct fd_file *f)
 {
     char name[NAME_BYTES], beside[4200];
-    int store = session_store_dirfd();
+    int store = session_kept_dirfd();
     make_name(name, f->inode);
     long r = sys(SYS_linkat, store, name, AT_FDCWD, f->path, 0);
     if (r == -EEXIST) {
@@ -292,19 +292,16 @@ static bool is_needed(uint64_t inode)
 
 static long remove_unneeded(void *context, const char *name)
 {
-    size_t length = sizeof STORE_KEPT - 1;
+    const char *inode = name;
     (void)context;
-    if (strncmp(name, STORE_KEPT, length) != 0)
-        return 0;
-    const char *inode = name + length;
-    if (!is_needed(digits_hex(&inode, 16)))
-        sys(SYS_unlinkat, session_store_dirfd(), name, 0);
+    if (name[0] != '.' && !is_needed(digits_hex(&inode, 16)))
+        sys(SYS_unlinkat, session_kept_dirfd(), name, 0);
     return 0;
 }
 
 void nameless_reopened(void)
 {
-    int store = session_store_dirfd();
+    int store = session_kept_dirfd();
     long fd = store < 0 ? store : sys_fd(SYS_openat, store, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     if (fd < 0)
         return;
@@ -320,7 +317,7 @@ void nameless_committed(void)
         doomed = one->next;
         make_name(name, one->inode);
         if (!is_needed(one->inode))
-            sys(SYS_unlinkat, session_store_dirfd(), name, 0);
+            sys(SYS_unlinkat, session_kept_dirfd(), name, 0);
         FAULT("nameless.removed");
         pool_give(one);
     }

@@ -2,8 +2,8 @@
  * what was just made), logs that are moved aside, a file that another one is renamed over.
  *
  * A restart finds an open file by its path. One whose path goes gets a link in the store first, named after its inode
- * (STORE_KEPT in layout.h); it is removed when, durably, nobody needs it: no description has it open, no mapping shows it, or its name
- * is known again. Without a link (another file system than the store's, a user that may not write there, hard links forbidden) the
+ * (in STORE_KEPT, layout.h); it is removed when, durably, nobody needs it: no description has it open, no mapping shows it, or its name
+ * is known again. Without a link (another file system than the store's, hard links forbidden) the
  * descriptor reads as closed after a restart, and a line says so.
  *
  * Like every change to files these are not rolled back; but a name that was taken away in a turn that is lost is given back, so

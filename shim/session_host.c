@@ -22,7 +22,7 @@ static bool is_log_fd(const struct log *l, int fd)
 bool session_owns_fd(int fd)
 {
     const struct session *s = session;
-    return s && (fd == s->store.directory_fd || fd == s->store.lock_fd || fd == s->store.image_fd ||
+    return s && (fd == s->store.directory_fd || fd == s->store.lock_fd || fd == s->store.kept_fd || fd == s->store.image_fd ||
                  fd == s->maps_fd || fd == s->proc_fd || fd == s->memory_fd || fd == s->error_fd || fd == s->chaos.fd || fd == s->life[0] || fd == s->life[1] ||
                  is_log_fd(&s->log, fd) || is_tracker_fd(&s->tracker, fd));
 }
@@ -35,6 +35,11 @@ const char *session_root(void)
 int session_store_dirfd(void)
 {
     return session && !session->apart ? session->store.directory_fd : -1;
+}
+
+int session_kept_dirfd(void)
+{
+    return session && !session->apart ? session->store.kept_fd : -1;
 }
 
 const uint8_t *session_identity(void)

@@ -1,4 +1,4 @@
-/* Files that lose their names while they are open: nameless DIRECTORY PORT
+/* Files that lose their names while they are open: nameless DIRECTORY PORT [USER]
  *
  *     tmp      one more line in a file by tmpfile(); its lines are counted
  *     gone     the same in one that was made, and unlinked a turn later
@@ -6,7 +6,7 @@
  *     over     the same in one that another file is renamed over; then the new one is read by its name
  *     mapped   a counter in a file that is mapped shared, closed and unlinked
  *     anew     all are closed
- * Lines are written at the place where the last one ended, not appended. */
+ * Lines are written at the place where the last one ended, not appended. With USER, a number, it becomes that one first. */
 #define _GNU_SOURCE
 #include "service.h"
 
@@ -147,8 +147,10 @@ static void close_all(void)
 int main(int argc, char **argv)
 {
     if (argc < 3 || chdir(argv[1]))
-        err(1, "usage: nameless DIRECTORY PORT");
+        err(1, "usage: nameless DIRECTORY PORT [USER]");
     service_open(atoi(argv[2]));
+    if (argc > 3 && (setgid(atoi(argv[3])) || setuid(atoi(argv[3]))))
+        err(1, "becoming %s", argv[3]);
     for (;;) {
         char *command = service_next();
         if (!strcmp(command, "tmp")) {

@@ -46,20 +46,34 @@ def files(t):
     check(list(dict.fromkeys(logs[1]))[:len(logs[0])] == logs[0], "the log has lost lines, or their order")
 
 
-@case
-def nameless(t):
-    """Files that lose their names while they are open; and names that lost turns took away."""
+def loses_names(t, *user):
     def argv(port, who):
         place = os.path.join(t.dir, f"files-{who}")
         os.makedirs(place, exist_ok=True)
-        return [subject("nameless"), place, str(port)]
+        if user:
+            os.chown(place, int(user[0]), -1)
+        return [subject("nameless"), place, str(port), *user]
 
     def one():
         return t.random.choice(("tmp", "tmp", "gone", "moved", "moved", "over", "mapped", "anew"))
 
     killed_with_twin(t, argv, endless(one), kills=2 * KILLS)
-    links = [name for name in os.listdir(os.path.join(t.dir, "1", "store")) if name.startswith("kept-")] if not BARE else []
+    links = os.listdir(os.path.join(t.dir, "1", "store", "kept")) if not BARE else []
     check(len(links) <= 4, f"the store keeps {links}, and four files are open")
+
+
+@case
+def nameless(t):
+    """Files that lose their names while they are open; and names that lost turns took away."""
+    loses_names(t)
+
+
+@case
+def nameless_of_others(t):
+    """The same of a program that was root and is somebody else."""
+    if os.geteuid():
+        raise Skip("not root")
+    loses_names(t, "65534")
 
 
 @case

@@ -48,6 +48,11 @@ struct remote *session_remote(void)
     return NULL;
 }
 
+int session_kept_dirfd(void)
+{
+    return -1;
+}
+
 const uint8_t *session_identity(void)
 {
     return NULL;
