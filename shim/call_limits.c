@@ -10,6 +10,7 @@
 #include "heap/say.h"
 
 #include <limits.h>
+#include <linux/capability.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -26,22 +27,33 @@ static bool directory_changed;
 static long mask_of_files;
 static struct rlimit limits[RLIM_NLIMITS];
 static bool limit_changed[RLIM_NLIMITS];
-static uint64_t files_told; /* the soft limit on descriptors that the program knows, if it is not the kernel's; or 0 */
+static struct rlimit files_told; /* the limit on descriptors that the program knows, where it is not the kernel's */
+static bool files_differ;
 
-/* The limit as the kernel is to have it. */
+/* The limit as the kernel is to have it. A hard one that the program lowers stays what it was: what lies beyond is libken's,
+ * and the program cannot come there, for its soft one counts. */
 static struct rlimit with_room(int which, const struct rlimit *wanted)
 {
-    struct rlimit kernels = *wanted;
-    if (which == RLIMIT_NOFILE)
-        kernels.rlim_cur = room_leave(wanted);
+    struct rlimit kernels = *wanted, now;
+    if (which != RLIMIT_NOFILE)
+        return kernels;
+    if (!sys_failed(sys(SYS_prlimit64, 0, RLIMIT_NOFILE, NULL, &now)) && now.rlim_max > kernels.rlim_max)
+        kernels.rlim_max = now.rlim_max;
+    kernels.rlim_cur = room_leave(&kernels);
     return kernels;
+}
+
+static void tell_files(const struct rlimit *told, const struct rlimit *kernels)
+{
+    files_differ = told->rlim_cur != kernels->rlim_cur || told->rlim_max != kernels->rlim_max;
+    files_told = *told;
 }
 
 static void set_files(const struct rlimit *wanted)
 {
     struct rlimit kernels = with_room(RLIMIT_NOFILE, wanted);
     if (!sys_failed(sys(SYS_prlimit64, 0, RLIMIT_NOFILE, &kernels, NULL)))
-        files_told = kernels.rlim_cur != wanted->rlim_cur ? wanted->rlim_cur : 0;
+        tell_files(wanted, &kernels);
 }
 
 void limits_take_back(void)
@@ -54,9 +66,10 @@ void limits_take_back(void)
 void limits_give_back(void)
 {
     struct rlimit now;
-    if (!files_told || sys_failed(sys(SYS_prlimit64, 0, RLIMIT_NOFILE, NULL, &now)))
+    if (!files_differ || sys_failed(sys(SYS_prlimit64, 0, RLIMIT_NOFILE, NULL, &now)))
         return;
-    now.rlim_cur = files_told < now.rlim_max ? files_told : now.rlim_max;
+    now.rlim_max = files_told.rlim_max < now.rlim_max ? files_told.rlim_max : now.rlim_max;
+    now.rlim_cur = files_told.rlim_cur < now.rlim_max ? files_told.rlim_cur : now.rlim_max;
     sys(SYS_prlimit64, 0, RLIMIT_NOFILE, &now, NULL);
 }
 
@@ -93,11 +106,15 @@ static void resume_files(uint64_t files)
     struct rlimit now;
     if (limit_changed[RLIMIT_NOFILE] || sys_failed(sys(SYS_prlimit64, 0, RLIMIT_NOFILE, NULL, &now)))
         return;
-    uint64_t told = files_told;
+    struct rlimit told = files_told;
+    bool differed = files_differ;
     if (files)
         now.rlim_cur = files;
     set_files(&now);
-    files_told = files_told ? files_told : told;
+    if (!files_differ && differed) {
+        files_told = told;
+        files_differ = true;
+    }
 }
 
 void limits_resume(uint64_t files)
@@ -147,59 +164,65 @@ long call_chdir(struct call *c)
     return result;
 }
 
-static void note_limit(long which, const struct rlimit *limit)
+/* As the kernel asks, which does not know the limit that the program would pass. */
+static bool may_raise_files(const struct rlimit *wanted)
 {
-    limits[which] = *limit;
-    limit_changed[which] = true;
-    if (which == RLIMIT_NOFILE)
-        files_told = with_room(RLIMIT_NOFILE, limit).rlim_cur != limit->rlim_cur ? limit->rlim_cur : 0;
+    return !files_differ || wanted->rlim_max <= files_told.rlim_max || credentials_has(CAP_SYS_RESOURCE);
 }
 
-/* To the program, as it knows it. */
-static long tell_limit(long which, struct rlimit *limit, long to)
+/* `wanted` may be NULL; `old` is as the program knows it. */
+static long change_limit(int which, const struct rlimit *wanted, struct rlimit *old)
 {
-    if (which == RLIMIT_NOFILE && files_told)
-        limit->rlim_cur = files_told;
-    return fault_copy((void *)to, limit, sizeof *limit) ? 0 : -EFAULT;
+    struct rlimit kernels;
+    if (wanted) {
+        bool sound = wanted->rlim_cur <= wanted->rlim_max; /* else the kernel says what is wrong */
+        if (sound && which == RLIMIT_NOFILE && !may_raise_files(wanted))
+            return -EPERM;
+        kernels = sound ? with_room(which, wanted) : *wanted;
+    }
+    long result = sys(SYS_prlimit64, 0, which, wanted ? &kernels : NULL, old);
+    if (sys_failed(result))
+        return result;
+    if (which == RLIMIT_NOFILE && files_differ)
+        *old = files_told;
+    if (wanted) {
+        limits[which] = *wanted;
+        limit_changed[which] = true;
+        if (which == RLIMIT_NOFILE)
+            tell_files(wanted, &kernels);
+    }
+    return result;
+}
+
+/* Of the program itself. */
+static long limit_call(long which, long wanted_at, long old_at)
+{
+    struct rlimit wanted, old;
+    if (wanted_at && !fault_copy(&wanted, (void *)wanted_at, sizeof wanted))
+        return -EFAULT;
+    long result = change_limit((int)which, wanted_at ? &wanted : NULL, &old);
+    if (!sys_failed(result) && old_at && !fault_copy((void *)old_at, &old, sizeof old))
+        return -EFAULT;
+    return result;
 }
 
 long call_getrlimit(struct call *c)
 {
-    struct rlimit now;
-    long result = sys(SYS_prlimit64, 0, (int)c->arg[0], NULL, &now);
-    return sys_failed(result) ? result : tell_limit(c->arg[0], &now, c->arg[1]);
+    long result = limit_call(c->arg[0], 0, c->arg[1]);
+    return sys_failed(result) || c->arg[1] ? result : -EFAULT;
 }
 
 long call_setrlimit(struct call *c)
 {
-    struct rlimit wanted;
-    if (!fault_copy(&wanted, (void *)c->arg[1], sizeof wanted))
-        return -EFAULT;
-    struct rlimit kernels = with_room((int)c->arg[0], &wanted);
-    long result = sys(SYS_setrlimit, c->arg[0], wanted.rlim_cur > wanted.rlim_max ? &wanted : &kernels);
-    if (!sys_failed(result))
-        note_limit(c->arg[0], &wanted);
-    return result;
+    return c->arg[1] ? limit_call(c->arg[0], c->arg[1], 0) : -EFAULT;
 }
 
 long call_prlimit64(struct call *c)
 {
-    struct rlimit wanted, kernels, old;
-    int which = (int)c->arg[1];
-    if (c->arg[0] != 0 && c->arg[0] != process_virtual_pid()) {
-        c->arg[0] = process_real_pid(c->arg[0]);
-        return call_raw(c);
-    }
-    if (c->arg[2] && !fault_copy(&wanted, (void *)c->arg[2], sizeof wanted))
-        return -EFAULT;
-    if (c->arg[2])
-        kernels = wanted.rlim_cur > wanted.rlim_max ? wanted : with_room(which, &wanted);
-    long result = sys(SYS_prlimit64, 0, which, c->arg[2] ? &kernels : NULL, &old);
-    if (!sys_failed(result) && c->arg[3])
-        result = tell_limit(which, &old, c->arg[3]);
-    if (!sys_failed(result) && c->arg[2])
-        note_limit(which, &wanted);
-    return result;
+    if (c->arg[0] == 0 || c->arg[0] == process_virtual_pid())
+        return limit_call(c->arg[1], c->arg[2], c->arg[3]);
+    c->arg[0] = process_real_pid(c->arg[0]);
+    return call_raw(c);
 }
 
 long call_prctl(struct call *c)

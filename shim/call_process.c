@@ -48,6 +48,13 @@ long clone_thread(unsigned long flags, unsigned long stack, long parent_tid, lon
     return clone_raw_thread(flags, push_registers(stack, frame), parent_tid, child_tid, tls);
 }
 
+void process_spawned(void);
+void process_spawned(void)
+{
+    stream_spawned();
+    limits_give_back();
+}
+
 /* posix_spawn(): the child borrows the memory while its parent waits, and is another program soon. It takes the connections
  * that it is lent into its own descriptors, and changes nothing else. */
 static long clone_spawn(struct call *c, unsigned long flags, unsigned long stack)

@@ -46,7 +46,7 @@ clone_raw_thread:
     jmp 1b
     .size clone_raw_thread, . - clone_raw_thread
 
-/* long clone_raw_spawn(...): the same for a process with descriptors of its own, which calls stream_spawned() first. */
+/* long clone_raw_spawn(...): the same for a process with descriptors of its own, which calls process_spawned() first. */
     .globl clone_raw_spawn
     .hidden clone_raw_spawn
     .type clone_raw_spawn, @function
@@ -60,7 +60,7 @@ clone_raw_spawn:
 4:  movq %rsp, %rbx
     andq $-16, %rsp
     xorl %ebp, %ebp
-    call stream_spawned
+    call process_spawned
     movq %rbx, %rsp
     jmp 1b
     .size clone_raw_spawn, . - clone_raw_spawn

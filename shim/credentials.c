@@ -45,6 +45,14 @@ void credentials_note(void)
         say("more than %d groups cannot be kept; a restart has those it begins with", GROUPS_MAX);
 }
 
+bool credentials_has(int capability)
+{
+    struct __user_cap_header_struct header = capability_header();
+    struct __user_cap_data_struct now[2] = {{0}};
+    sys(SYS_capget, &header, now);
+    return now[CAP_TO_INDEX(capability)].effective & CAP_TO_MASK(capability);
+}
+
 /* What only the first user may do to the store, above all pinning what is mapped, is done while it is that one. It goes in steps:
  * group, groups, user; and looking up the groups may map another library. */
 static void before_change(void)

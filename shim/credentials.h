@@ -13,6 +13,9 @@
 
 call_handler call_set_user, call_set_group, call_capset, call_chroot;
 
+/* Whether the calling thread may now do what CAP_... is for (linux/capability.h). */
+bool credentials_has(int capability);
+
 /* After PR_SET_NO_NEW_PRIVS. */
 void credentials_note(void);
 

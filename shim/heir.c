@@ -10,6 +10,7 @@
 #include "net/outbox.h"
 #include "net/peers.h"
 #include "shim/boot.h"
+#include "shim/call_limits.h"
 #include "shim/call_memory.h"
 #include "shim/call_signal.h"
 #include "shim/call_time.h"
@@ -198,6 +199,7 @@ static void become_plain(struct heir *h, struct tie *s)
     outbox_release();
     outbox_drain();
     call_passive = true;
+    limits_give_back();
     sigsys_thread_off();
 }
 
