@@ -2,7 +2,7 @@
  *
  * RLIMIT_NOFILE's soft limit is the program's. libken's own descriptors, and those that it needs for a moment, may lie
  * between that and the hard limit: for them the soft one is raised while they are made. Where the two are one, the program's is
- * lowered by ROOM_OWN; it is told what it had (shim/call_limits.h).
+ * lowered by ROOM_OWN; it is told what it had. A hard limit that it lowers itself is lowered for its eyes only (shim/call_limits.c).
  *
  * Other threads of the program may see the raised limit for a moment: a descriptor of theirs may then lie beyond it.
  */

@@ -41,6 +41,47 @@ Test(call_limits, what_the_program_set_comes_back)
     cr_expect_str_eq(name, "worker");
 }
 
+/* The kernel's limit is not lowered, what the program sees is what it set, also in a new process; a
+ * child has that one. */
+Test(call_limits, a_hard_limit_on_descriptors_leaves_room_beyond_it)
+{
+    struct rlimit first = {.rlim_cur = 500, .rlim_max = 900},
+                  low = {.rlim_cur = 300, .rlim_max = 300}, now,
+                  high = {.rlim_cur = 300, .rlim_max = 301};
+    getrlimit(RLIMIT_NOFILE, &now);
+    now.rlim_max++;
+    bool may_raise = !setrlimit(RLIMIT_NOFILE, &now); /* root, unless a container took that from it */
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &first), 0);
+    process_boot();
+    limits_boot();
+    cr_assert_eq(RUN(call_setrlimit, SYS_setrlimit, RLIMIT_NOFILE, (long)&low), 0);
+    for (int twice = 0; twice < 2; twice++) {
+        getrlimit(RLIMIT_NOFILE, &now);
+        cr_expect(now.rlim_cur == 300 && now.rlim_max == 900, "the kernel's: %lu %lu", now.rlim_cur,
+                  now.rlim_max);
+        cr_assert_eq(RUN(call_getrlimit, SYS_getrlimit, RLIMIT_NOFILE, (long)&now), 0);
+        cr_expect(now.rlim_cur == 300 && now.rlim_max == 300, "the program's: %lu %lu",
+                  now.rlim_cur, now.rlim_max);
+        setrlimit(RLIMIT_NOFILE, &first);
+        limits_resume(0);
+    }
+    cr_expect_eq(RUN(call_getrlimit, SYS_getrlimit, RLIMIT_NOFILE, 0), -EFAULT);
+    cr_expect_eq(RUN(call_setrlimit, SYS_setrlimit, RLIMIT_NOFILE, 0), -EFAULT);
+    cr_expect_eq(RUN(call_getrlimit, SYS_getrlimit, RLIM_NLIMITS, (long)&now), -EINVAL);
+    if (may_raise) {
+        cr_expect_eq(RUN(call_setrlimit, SYS_setrlimit, RLIMIT_NOFILE, (long)&high), 0);
+        cr_assert_eq(RUN(call_prlimit64, SYS_prlimit64, 0, RLIMIT_NOFILE, (long)&low, (long)&now),
+                     0);
+        cr_expect_eq(now.rlim_max, 301, "what it was before, as it was told");
+        cr_assert_eq(setresuid(65534, 65534, 65534), 0);
+    }
+    cr_expect_eq(RUN(call_setrlimit, SYS_setrlimit, RLIMIT_NOFILE, (long)&high), -EPERM);
+    limits_give_back();
+    getrlimit(RLIMIT_NOFILE, &now);
+    cr_expect(now.rlim_cur == 300 && now.rlim_max == 300, "a child's: %lu %lu", now.rlim_cur,
+              now.rlim_max);
+}
+
 Test(call_limits, what_it_started_with_comes_back_too)
 {
     char where[256];
