@@ -114,6 +114,21 @@ def waits(program):
     return sum("waiting for room" in line for line in program.messages())
 
 
+def fill(path):
+    """A file takes all the room there is, to the last block. What the file system holds back for blocks that it has yet to
+    choose, and blocks of files that are gone, become free with the next fsync(): others would find them."""
+    with open(path, "wb", buffering=0) as f:
+        took = True
+        while took:
+            took = False
+            for piece in (1 << 20, 4096):
+                with contextlib.suppress(OSError):
+                    while f.write(b"x" * piece):
+                        took = True
+            with contextlib.suppress(OSError):
+                os.fsync(f.fileno())
+
+
 @case
 def fills_up(t):
     """Others fill the disk: it waits, says so once, and goes on when they make room. Killed while it waits, too."""
@@ -125,9 +140,7 @@ def fills_up(t):
     dialog.ask("fill 4 1")
     for kills in (False, True):
         other = os.path.join(disk.place, "other")
-        with contextlib.suppress(OSError), open(other, "wb", buffering=0) as f:
-            while True:
-                f.write(b"x" * (1 << 20))
+        fill(other)
         big.expected_messages = ["waiting for room", "has room again"]
         dialog.socket.send(f"{dialog.seq + 1} fill {20 + kills} 2".encode())
         deadline = time.monotonic() + PATIENCE
