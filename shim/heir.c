@@ -203,6 +203,12 @@ static void become_plain(struct heir *h, struct tie *s)
     sigsys_thread_off();
 }
 
+/* The parent was killed before it gave the lock up. One that is slow is between giving it up and saying so. */
+static bool parent_failed(const struct heir *h, const struct tie *s)
+{
+    return guard_is_gone(h) && MUTANT("heir.lock_tells_all", true, tie_ended(h->page->guard)) && tie_look(&s->parent) == LEAVES;
+}
+
 /* The parent has committed, and waits: it gives the lock up as soon as it sees that this one is ready. */
 static bool take(struct heir *h, struct tie *s)
 {
@@ -210,7 +216,7 @@ static bool take(struct heir *h, struct tie *s)
         return false;
     FAULT("heir.taking");
     while (!tie_await(&s->parent, LEAVES, SOON_MS))
-        if (guard_is_gone(h) && tie_look(&s->parent) == LEAVES)
+        if (parent_failed(h, s))
             die_with_parent();
     life_leave();
     if (h->mourns)
@@ -340,6 +346,8 @@ static _Noreturn void leave(struct tie *s, int status)
     session->apart = true;
     transport_forked();
     disk_close(&session->store.lock_fd);
+    if (VARIANT("heir.parts_slowly", true, false))
+        disk_pause(10 * SOON_MS);
     tie_put(&s->parent, RELEASED);
     FAULT("heir.released");
     while (!tie_await(&s->state, TAKING, SOON_MS))

@@ -65,16 +65,21 @@ void tie_decline(struct tie *s)
         tie_change(s, LEADER, DECLINED);
 }
 
-/* One that exits for a child of its own has written that one's pid before. */
-bool tie_is_dead(const struct tie *s)
+bool tie_ended(int32_t pid)
 {
-    int32_t pid = (int32_t)tie_look((const uint32_t *)&s->pid);
     long fd = sys_fd(SYS_pidfd_open, pid, 0);
     struct pollfd p = {(int)fd, POLLIN, 0};
     bool dead = fd == -ESRCH || (fd >= 0 && sys(SYS_poll, &p, 1, 0) == 1);
     if (fd >= 0)
         sys(SYS_close, fd);
-    return dead && (int32_t)tie_look((const uint32_t *)&s->pid) == pid;
+    return dead;
+}
+
+/* One that exits for a child of its own has written that one's pid before. */
+bool tie_is_dead(const struct tie *s)
+{
+    int32_t pid = (int32_t)tie_look((const uint32_t *)&s->pid);
+    return tie_ended(pid) && (int32_t)tie_look((const uint32_t *)&s->pid) == pid;
 }
 
 /* The end of the protected process closes the pipe, which sends its reader a signal: also a child's child, which

@@ -53,6 +53,9 @@ bool tie_await(const uint32_t *word, uint32_t value, long ms);
 bool tie_is_open(const struct tie *);
 void tie_decline(struct tie *);
 
+/* Whether a process is dead: it has exited, or was killed. */
+bool tie_ended(int32_t pid);
+
 /* True when the child has died without another in its place. */
 bool tie_is_dead(const struct tie *);
 

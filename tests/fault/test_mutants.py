@@ -96,6 +96,7 @@ CAUGHT_BY = {
     "signals.pending_lost": [system("process", "signals", 40)],
     "signals.deferred_lost": [unit("signal_wrapper", "*/what_comes_while_busy*")],
     "time.itimer_lost": [system("process", "alarm")],
+    "heir.lock_tells_all": [system("daemons", "parts_slowly")],
     "limits.umask_lost": [system("process", "signals")],
 }
 

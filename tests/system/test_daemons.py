@@ -110,6 +110,17 @@ for name in ("libc", "single", "double", "waits", "ready", "slow", "signal", "bi
 
 
 @case
+def parts_slowly(t):
+    """The parent has given up the store and is slow to say so: the daemon does not take it for killed."""
+    with open(LIB, "rb") as f:
+        if b"heir.parts_slowly" not in f.read():
+            raise Skip("needs a build with -Dfaults=true")
+    port, mutants = free_port(), filter(None, (os.environ.get("KEN_MUTANT"), "heir.parts_slowly"))
+    program = daemon(t, [subject("daemon"), "ready", str(port), os.path.join(t.dir, "pid")], env={"KEN_MUTANT": ",".join(mutants)})
+    t.killed_while(program, counting(t, program, port), 1)
+
+
+@case
 def killed_on_the_way(t):
     """All of its processes are killed at once, at any time from the start on: it begins again, or goes on."""
     for way in ("libc", "double", "waits", "ready"):
