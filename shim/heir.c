@@ -35,6 +35,7 @@
 struct heir {
     struct lineage *page;
     uint64_t above, below; /* tickets: as whose child, and which child; 0: none */
+    uint64_t last;         /* of the last child, whatever became of it */
     bool leads, taking, hurried, mourns;
     uint32_t outputs;
     int64_t since_ns; /* when it was forked; in a protected process, when its candidate was */
@@ -115,7 +116,7 @@ bool heir_before_fork(void)
     s->of_protected = !heir_candidate;
     s->inherited = leads;
     s->state = leads ? LEADER : CANDIDATE;
-    h->below = ticket;
+    h->below = h->last = ticket;
     h->outputs = 0;
     if (!heir_candidate)
         life_open();
@@ -391,6 +392,19 @@ void heir_exit(int status)
         urge(s);
         tie_await(&s->state, state, SIGNAL_AGAIN_MS);
     }
+}
+
+bool heir_went_on(void)
+{
+    struct heir *h = session->heir;
+    long own = sys(SYS_getsid, 0);
+    for (int i = 0; i < TIES && h && h->last; i++) {
+        const struct tie *s = &h->page->ties[i];
+        long theirs = s->ticket >= h->last && s->pid > 0 ? sys(SYS_getsid, s->pid) : 0;
+        if (theirs > 0 && theirs != own && !tie_ended(s->pid))
+            return true;
+    }
+    return false;
 }
 
 /* While a candidate may become the daemon the store keeps the program as it was before the fork. */

@@ -71,6 +71,9 @@ void heir_mourns_itself(void);
 /* exit_group(status). Returns when this process is the last of the program: finish the run. */
 void heir_exit(int status);
 
+/* Whether the last child, or a child of that, lives in a session of its own: a daemon that was declined. */
+bool heir_went_on(void);
+
 /* THREADS_SIGNAL, from another process. */
 void heir_signalled(ucontext_t *);
 

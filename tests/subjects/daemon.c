@@ -6,6 +6,7 @@
  *     waits    the same, and the parent waits for the first child's exit before its own
  *     ready    the same, and the parent waits for a byte that the service sends when it is up
  *     slow     the same, half a second late
+ *     talks    both, and the parent says several times that it waits
  *     signal   fork, setsid; the parent sleeps until the child sends it SIGUSR1
  *     bind     the socket is made and bound before daemon(3); a child of the parent before that, too
  *     stays    fork, setsid in the child: the parent, which is the service, goes on (and the child sleeps)
@@ -36,10 +37,15 @@ static void parent(pid_t child)
 {
     char byte;
     int status;
-    if (is("waits") && (waitpid(child, &status, 0) != child || status))
+    if ((is("waits") || is("talks")) && (waitpid(child, &status, 0) != child || status))
         errx(1, "the first child ended with %d", status);
-    if (is("ready") || is("slow")) {
+    if (is("ready") || is("slow") || is("talks")) {
         close(ready[1]);
+        for (int n = 0; is("talks") && n < 5; n++) {
+            printf("waiting\n");
+            fflush(stdout);
+            usleep(20000);
+        }
         if (read(ready[0], &byte, 1) != 1)
             errx(1, "no service");
     }
@@ -121,11 +127,11 @@ int main(int argc, char **argv)
     if (is("libc") || is("bind") ? daemon(0, 0) : (into_background(), 0))
         err(1, "daemon");
     write_pid();
-    if (is("slow"))
+    if (is("slow") || is("talks"))
         usleep(500000);
     if (!is("bind"))
         service_open(atoi(argv[2]));
-    if ((is("ready") || is("slow")) && write(ready[1], "!", 1) != 1)
+    if ((is("ready") || is("slow") || is("talks")) && write(ready[1], "!", 1) != 1)
         _exit(1);
     for (;;) {
         char *command = service_next();

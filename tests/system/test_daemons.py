@@ -31,7 +31,13 @@ class Daemon(Program):
     def wait_background(self):
         status = self.wait_gone()
         check(status == 0, f"it did not go into the background: status {status}, {self.tail()}")
-        check(self.bare or self.holder(), f"nobody has the store: {self.tail()}")
+        check(self.bare or self.holder(), f"nobody has the store: {self.tail()}; {self.who_runs()}")
+
+    def who_runs(self):
+        """For a failure that is hard to see twice."""
+        shown = subprocess.run([KENCTL, "show", self.store], capture_output=True, text=True)
+        state = next((line for line in shown.stdout.splitlines() if line.startswith("state")), shown.stderr.strip())
+        return f"{state}; of that command line run {processes(self.argv)}"
 
     def holder(self):
         text = subprocess.run([KENCTL, "holder", self.store], capture_output=True, text=True).stdout
@@ -161,6 +167,23 @@ def a_killed_parent(t):
     Program.start(program)
     program.wait_background()
     t.killed_while(program, counting(t, program, port), 1)
+
+
+@case
+def a_parent_that_talks(t):
+    """It has no heir, and says so; the daemon is a plain program."""
+    port = free_port()
+    program = t.program([subject("daemon"), "talks", str(port), os.path.join(t.dir, "pid")], stdout=subprocess.PIPE)
+    t.at_end(lambda: [os.kill(pid, signal.SIGKILL) for pid in processes(program.argv)])
+    out = program.process.stdout
+    program.expected_messages.append("went on as a daemon, in a child, which is not protected")
+    check(program.wait_gone() == 0, f"it ended with {program.status}")
+    check(out.read().split() == [b"beginning"] + [b"waiting"] * 5 + [b"in", b"the", b"background"], "its output is another")
+    check(program.bare or program.messages(), "it said nothing of the daemon")
+    dialog = UdpDialog(program, port)
+    t.at_end(dialog.close)
+    program.process = None
+    check([dialog.ask("inc") for _ in range(3)] == ["1", "2", "3"], "the daemon does not count")
 
 
 @case
