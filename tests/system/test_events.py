@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """Servers with an event loop (select, poll, epoll level and edge triggered), many TCP clients and UDP; every way to wait; a
 loop that waits for room while output is held."""
+import contextlib
 import itertools
 import os
 import socket
@@ -49,6 +50,70 @@ def waits(t):
         return f"{count} by {WAYS[(count - 1) % len(WAYS)]}"
 
     t.killed_while(program, Traffic(dialog, (t.random.choice(("next", "next", "sweep")) for _ in iter(int, 1)), model), kills=2 * KILLS)
+
+
+class UnixDialog(Dialog):
+    """Asks over a UNIX socket, each time over another kind: stream, packets or datagrams, at a path or an abstract name."""
+
+    KINDS = {"stream": socket.SOCK_STREAM, "packet": socket.SOCK_SEQPACKET, "datagram": socket.SOCK_DGRAM}
+
+    def __init__(self, program, abstract):
+        super().__init__(program)
+        self.places = list(itertools.product(self.KINDS, ("path", abstract)))
+        self.at, self.kind, self.socket = -1, None, None
+
+    def send(self, seq, text):
+        self.close()
+        self.at += 1
+        self.kind, name = self.places[self.at % len(self.places)]
+        self.socket = socket.socket(socket.AF_UNIX, self.KINDS[self.kind])
+        self.socket.settimeout(self.retry)
+        try:
+            if self.kind == "datagram":
+                self.socket.bind("")  # a name of the kernel's choice, to be answered at
+            self.socket.connect(os.path.join(self.program.cwd, self.kind) if name == "path" else f"\0{name}-{self.kind}")
+            self.socket.send(text.encode() + (b"\n" if self.kind == "stream" else b""))
+        except OSError:
+            time.sleep(0.005)
+
+    def receive(self, seconds):
+        try:
+            text = self.socket.recv(1000).decode()
+        except OSError:
+            return time.sleep(0.002)
+        if text:
+            self.judge_line(text.rstrip("\n"))
+
+    def close(self):
+        if self.socket:
+            self.socket.close()
+
+
+@case
+def unix_sockets(t):
+    """A server on UNIX sockets of every kind, whose clients, and the one that it reports to, are plain programs: no count is lost
+    or reported twice."""
+    program = t.program([PYTHON, subject("unix_server.py")], start=False)
+    log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    t.at_end(log.close)
+    log.bind(os.path.join(program.cwd, "log"))
+    abstract = f"ken-test-{os.getpid()}-{t.random.randrange(1 << 30)}"
+    with open(os.path.join(program.cwd, "abstract"), "w") as f:
+        f.write(abstract)
+    program.start()
+    dialog, counts, reported = UnixDialog(program, abstract), itertools.count(1), []
+    t.at_end(dialog.close)
+
+    def model(command):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                reported.append(int(log.recv(100, socket.MSG_DONTWAIT)))
+        return f"{next(counts)} {command}"
+
+    traffic = Traffic(dialog, (f"text-{t.random.randrange(1000)}" for _ in iter(int, 1)), model)
+    t.killed_while(program, traffic)
+    model("")
+    check(reported == list(range(1, traffic.count + 1)), f"of {traffic.count} counts it reported {reported}")
 
 
 class Line:
