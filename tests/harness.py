@@ -151,6 +151,7 @@ class Program:
     """One program with one store, started any number of times by the same command."""
 
     alive = set()
+    killed = 0  # how often a program of this script died of SIGKILL, before its case was over
 
     def __init__(self, argv, store, cwd, env=None, stdin=None, stdout=None, bare=BARE, before_exec=None):
         self.argv, self.store, self.cwd, self.bare = list(argv), store, cwd, bare
@@ -210,6 +211,7 @@ class Program:
             raise Failure(f"it did not end within {timeout} s") from None
         self.process = None
         Program.alive.discard(self)
+        Program.killed += self.status == -signal.SIGKILL
         self.check_messages(answered=False)
         return self.status
 
@@ -675,5 +677,7 @@ def main():
     passed, failed, skipped = (verdicts.count(v) for v in ("ok", "FAIL", "SKIP"))
     if failed:
         print(f"seed {SEED}")
+    if Program.killed:
+        print(f"KILLS {Program.killed}")
     print(f"{passed} passed, {failed} failed, {skipped} skipped", flush=True)
     sys.exit(1 if failed else 0 if passed else 77)

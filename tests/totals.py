@@ -6,7 +6,8 @@ N skipped`, a Criterion test by its synthesis line. A test that says nothing cou
 one that failed without telling of a failed case (a crash, a time limit) counts as one failed case.
 
 Lines that begin with MUTANT (who caught which), NOTE (what a test counts besides), ONCE (a failure that did not come again) or SKIP are
-shown, whether their test passed or not: what a run has tried, and what it has not, is in its log.
+shown, whether their test passed or not: what a run has tried, and what it has not, is in its log. KILLS, how often programs of a
+script died of SIGKILL, is added up.
 """
 import json
 import re
@@ -40,7 +41,7 @@ def read(log):
 
 
 def main():
-    totals, failed, shown = [0, 0, 0], [], []
+    totals, failed, shown, kills = [0, 0, 0], [], [], {}
     for log, status in zip(sys.argv[1::2], map(int, sys.argv[2::2])):
         tests = read(log)
         failed_before = len(failed)
@@ -52,11 +53,16 @@ def main():
             name = test["name"].split(" / ")[-1]
             shown += [(kind, f"{kind} {name}: {text}")
                       for kind, text in re.findall(r"^(MUTANT|NOTE|ONCE|SKIP) +(.*)$", test.get("stdout", ""), re.M)]
+            killed = sum(map(int, re.findall(r"^KILLS (\d+)$", test.get("stdout", ""), re.M)))
+            if killed:
+                kills[name] = kills.get(name, 0) + killed
         if not tests or (status and len(failed) == failed_before):
             failed.append("meson test")
             totals[1] += 1
     for _, line in sorted(shown, key=lambda entry: ("MUTANT", "NOTE", "ONCE", "SKIP").index(entry[0])):
         print(line)
+    if kills:
+        print(f"{sum(kills.values())} kills in all:", ", ".join(f"{name} {n}" for name, n in sorted(kills.items(), key=lambda k: -k[1])))
     if failed:
         print("failed:", ", ".join(failed))
     print("%d passed, %d failed, %d skipped" % tuple(totals))

@@ -53,6 +53,7 @@ class Daemon(Program):
         check(pid, f"the daemon is gone: {self.tail()}")
         os.kill(pid, signal.SIGKILL)
         self.kills += 1
+        Program.killed += 1
         self.wait_free()
 
     def wait_free(self):
