@@ -31,5 +31,6 @@ void peers_listen(void);
 
 /* Nothing leads to that channel any more. */
 void peers_forget(const struct channel *);
+void peers_forget_address(enum protocol, const struct wire_address *, const struct channel *); /* if it led there */
 
 #endif

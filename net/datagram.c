@@ -2,9 +2,14 @@
 #include "net/datagram.h"
 #include "net/address.h"
 #include "net/landing.h"
+#include "net/outbox.h"
+#include "net/peers_inner.h"
 #include "net/pool.h"
+#include "net/stream_bell.h"
 
 #include <fcntl.h>
+
+#define RETURNED_MOST 256 /* of what is on its way: as the kernel's, such answers may be lost */
 
 /* A datagram that waits. */
 struct letter {
@@ -92,13 +97,44 @@ static struct mail *mail_for(const struct wire_route *route)
     int best_fit = 0;
     for (struct mail *m = mails; m; m = m->next) {
         const struct description *d = fd_description(m->of);
-        int f = d && d->kind == FD_SOCKET && d->socket && !(d->socket->shut & 1) ? fit(d->socket, route) : 0;
+        int f = d && d->kind == FD_SOCKET && d->socket ? fit(d->socket, route) : 0;
         if (f > best_fit) {
             best = m;
             best_fit = f;
         }
     }
     return best;
+}
+
+static bool is_deaf(const struct mail *m)
+{
+    return fd_description(m->of)->socket->shut & 1;
+}
+
+static void give_back(struct channel *c, const struct wire_head *h, const unsigned char *body)
+{
+    struct wire_head head = {.kind = WIRE_RETURN};
+    struct iovec v = {(void *)body, h->body};
+    if (c->produced - c->acked < RETURNED_MOST)
+        peers_produce(c, head, NULL, 0, &v, 1, 0, h->body);
+}
+
+void datagram_returned(struct channel *c, const struct wire_head *h, const unsigned char *body)
+{
+    struct wire_route route;
+    memcpy(&route, body, sizeof route);
+    struct wire_route back = {.from = route.to, .to = route.from};
+    peers_forget_address(PROTOCOL_UDP, &route.to, c);
+    const struct mail *m = peers_is_far(&route.to) ? NULL : mail_for(&back);
+    int fd = m ? bell_number(m->of) : -1;
+    if (fd < 0)
+        return;
+    struct description *d = fd_description(m->of);
+    struct sockaddr_storage to;
+    struct iovec v = {(void *)(body + sizeof route), h->body - sizeof route};
+    bool connected = d->socket->state == SOCK_CONNECTED;
+    size_t length = connected ? 0 : address_write(&route.to, d->socket->domain, &to, sizeof to);
+    outbox_hold(fd, d, OUTPUT_DATAGRAM, 0, connected ? NULL : &to, length, &v, 1, 0, v.iov_len);
 }
 
 bool datagram_deliver(struct channel *c, const struct wire_head *h, const unsigned char *body)
@@ -108,8 +144,10 @@ bool datagram_deliver(struct channel *c, const struct wire_head *h, const unsign
     uint32_t length = h->body - (uint32_t)sizeof route;
     peers_learn(PROTOCOL_UDP, &route.from, c);
     struct mail *m = mail_for(&route);
-    if (!m) { /* nobody has the address any more */
+    if (!m || is_deaf(m)) {
         c->datagrams_taken += h->body;
+        if (!m)
+            give_back(c, h, body);
         return true;
     }
     struct letter *l = pool_take(sizeof *l);

@@ -77,6 +77,15 @@ void peers_forget(const struct channel *c)
     }
 }
 
+void peers_forget_address(enum protocol p, const struct wire_address *a, const struct channel *c)
+{
+    struct known **link = find_known(p, a), *k = *link;
+    if (!k || k->channel != c)
+        return;
+    *link = k->next;
+    pool_give(k);
+}
+
 unsigned peers_addresses(const struct channel *c, struct unsent_address *to, unsigned most)
 {
     unsigned n = 0;

@@ -19,6 +19,9 @@ bool peers_deliver(struct channel *c, const struct wire_head *h, const unsigned 
     switch (h->kind) {
     case WIRE_DATAGRAM:
         return datagram_deliver(c, h, body);
+    case WIRE_RETURN:
+        datagram_returned(c, h, body);
+        return true;
     case WIRE_BYE:
         peers_retire(c);
         return true;

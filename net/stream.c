@@ -391,7 +391,7 @@ bool stream_deliver(struct channel *c, const struct wire_head *h, const unsigned
         bell_drain(s);
         break;
     case WIRE_REFUSE:
-        stream_fail(s, ECONNREFUSED);
+        stream_refused(s);
         break;
     case WIRE_DATA:
         return s->failed || arrived(s, h, body);

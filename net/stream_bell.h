@@ -33,6 +33,7 @@ struct stream {
     uint32_t rang;   /* at which look at what came in: once at each is enough */
     bool full;       /* the program's end takes nothing more */
     bool awaited;    /* connect() has not told yet that it is open */
+    bool moved;      /* the first who was asked listens there no more: another one is */
     bool uncalled;   /* the peer does not know of it yet: nobody knows who that is (stream_call.c) */
     struct wire_address local, remote;
     struct loan *loans; /* to children of fork (stream_loan.c) */
@@ -49,6 +50,7 @@ struct stream *stream_of(const struct description *);
 struct stream *stream_make(struct channel *, uint32_t id, bool opened_here);
 void stream_destroy(struct stream *);
 void stream_called(struct stream *); /* or given up */
+void stream_refused(struct stream *);
 int stream_tell(struct stream *, enum wire_kind, uint64_t value); /* 0 or -errno: the channel is full */
 void stream_fail(struct stream *, int error);
 

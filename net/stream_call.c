@@ -116,6 +116,20 @@ static void call_again(struct stream *s)
         stream_fail(s, ECONNREFUSED);
 }
 
+/* The peer does not listen there any more. On this host somebody else may have taken the address. */
+void stream_refused(struct stream *s)
+{
+    peers_forget_address(PROTOCOL_TCP, &s->remote, s->channel);
+    if (s->moved || s->state != STREAM_CONNECTING || peers_is_far(&s->remote) || !address_is_held(PROTOCOL_TCP, &s->remote)) {
+        stream_fail(s, ECONNREFUSED);
+        return;
+    }
+    s->moved = s->uncalled = true;
+    s->channel = NULL;
+    uncalled++;
+    transport_alarm(RETRY_MS);
+}
+
 bool stream_any_uncalled(void)
 {
     return uncalled;

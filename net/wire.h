@@ -15,7 +15,7 @@
 #include <string.h>
 
 #define WIRE_MAGIC 0x315249574e454bUL /* "KENWIR1" */
-#define WIRE_VERSION 2u          /* 2: WIRE_WINDOW tells the end of the window */
+#define WIRE_VERSION 3u          /* 2: WIRE_WINDOW tells the end of the window; 3: WIRE_RETURN */
 #define WIRE_DATA_MAX 65536u          /* bytes of the program in one frame */
 
 enum wire_kind {
@@ -33,6 +33,7 @@ enum wire_kind {
     WIRE_RESET,    /* the stream was torn down */
     WIRE_CLOSE,    /* the sender neither writes nor reads any more */
     WIRE_BYE,      /* the sender's run has finished; nothing follows */
+    WIRE_RETURN,   /* a datagram that came, as it came: nobody has that address here */
     WIRE_KINDS
 };
 
@@ -102,6 +103,7 @@ static inline void wire_limits(unsigned kind, uint32_t *least, uint32_t *most)
         *least = *most = sizeof(uint64_t);
         break;
     case WIRE_DATAGRAM:
+    case WIRE_RETURN:
         *least = sizeof(struct wire_route);
         *most = WIRE_BODY_MAX;
         break;

@@ -126,6 +126,15 @@ static long bind_early(int fd, struct description *d)
     return 0;
 }
 
+/* What became of an earlier datagram is told to the sender of the next one: also here, where that one leaves later. */
+static long take_refusal(int fd)
+{
+    int error = 0;
+    socklen_t length = sizeof error;
+    sys(SYS_getsockopt, fd, SOL_SOCKET, SO_ERROR, &error, &length);
+    return -error;
+}
+
 static long hold_datagram(struct call *c, int fd, struct description *d, const struct iovec *v,
                           int count, size_t total, long flags, const void *address,
                           size_t address_length)
@@ -141,6 +150,9 @@ static long hold_datagram(struct call *c, int fd, struct description *d, const s
         return wait_flushed(c);
     if (!inet && total > (1 << 18))
         return wait_flushed(c);
+    long refused = inet && s->state == SOCK_CONNECTED ? take_refusal(fd) : 0;
+    if (refused)
+        return refused;
     long bound = !s->bound && s->state != SOCK_CONNECTED ? bind_early(fd, d) : 0;
     if (bound < 0)
         return bound;

@@ -121,6 +121,59 @@ def serve():
     s.close()
     say()
     hear()
+    # nobody had the port for a while; then somebody has it again
+    s = socket.socket(family, socket.SOCK_DGRAM)
+    s.bind((host, port))
+    say()
+    show("there again", s.recv(100))
+    hear()
+
+
+def told(s):
+    """What poll() tells of a socket whose peer's port is closed, when it does."""
+    p = select.poll()
+    p.register(s, select.POLLIN)
+    return [bits for _, bits in p.poll(5000)]
+
+
+def from_error_queue(s):
+    p = select.poll()
+    p.register(s, 0)
+    p.poll(5000)
+    data, control_data, flags, _ = s.recvmsg(100, 500, socket.MSG_ERRQUEUE)
+    error, origin, kind, code = struct.unpack("IBBB", control_data[0][2][:7])
+    return data, [c[:2] for c in control_data], os.strerror(error), origin, kind, code, bool(flags & socket.MSG_ERRQUEUE)
+
+
+def refused(connected, bound, server):
+    """A port that was closed by a process that lives."""
+    attempt("a stranger is told", lambda: connected.recv(9))
+    connected.send(b"lost")
+    show("poll", told(connected))
+    attempt("recv at once", lambda: connected.recv(9, socket.MSG_DONTWAIT))
+    attempt("recv again", lambda: connected.recv(9, socket.MSG_DONTWAIT))
+    connected.send(b"lost")
+    attempt("recv", lambda: connected.recv(9))
+    for word in ("SO_ERROR", "and then"):
+        if word == "SO_ERROR":
+            connected.send(b"lost")
+            told(connected)
+        show(word, connected.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+    connected.send(b"lost")
+    told(connected)
+    attempt("the next send", lambda: connected.send(b"lost"))
+    attempt("the next", lambda: connected.send(b"lost"))
+    told(connected)
+    attempt("the next by sendmsg", lambda: connected.sendmsg([b"lo", b"st"]))
+    bound.sendto(b"lost", server)
+    bound.settimeout(0.2)
+    attempt("without a peer", lambda: bound.recv(9))
+    for s, send in ((connected, connected.send), (bound, lambda text: bound.sendto(text, server))):
+        s.settimeout(None)
+        s.setsockopt(*((socket.IPPROTO_IP, 11) if family == socket.AF_INET else (socket.IPPROTO_IPV6, 25)), 1)  # IP_RECVERR
+        send(b"lost and found")
+        attempt("error queue", lambda: from_error_queue(s))
+        attempt("and the error", lambda: s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
 
 def ask():
@@ -160,6 +213,10 @@ def ask():
     show("answer", bound.recv(100))
     hear()
     attempt("nobody is told", lambda: bound.sendto(b"x", server))
+    refused(connected, bound, server)
+    say()
+    hear()
+    attempt("there again", lambda: connected.send(b"here"))
     say()
 
 

@@ -239,6 +239,8 @@ def forking_daemon(t, rounds, kills, *words):
         if not kill:
             program.kill9()
             Program.start(program)
+            # its workers had the port as well, and have it for a moment yet
+            wait_until(lambda: program.messages() and program.holder(), "the daemon's next life")
 
 
 @case

@@ -260,7 +260,8 @@ def socat_pipe(t):
 
 @case(limit=LIMIT)
 def netcat_both_ways(t):
-    port, there, back = free_port(), data(t, "there", more(12, 100)), data(t, "back", more(12, 100))
+    """The one that listens ends when the other one has said everything, even if it has something left to say: so that is less."""
+    port, there, back = free_port(), data(t, "there", more(12, 100)), data(t, "back", more(3, 20))
     nc = need("nc.openbsd")
     with open(there) as f, open(back) as g:
         left = Output(t, "left", [nc, "-N", "-l", "127.0.0.1", str(port)], stdin=g)

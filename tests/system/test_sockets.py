@@ -149,10 +149,9 @@ def pair(t, program, *words):
 @case(limit=320)
 def thousands_of_connections(t):
     """A thousand between one pair, through kills of both; KEN_LONG=1: four thousand."""
-    long = os.environ.get("KEN_LONG") == "1"
-    server, o = pair(t, "many.py", *(("4000", "5") if long else ("1000", "2")))
+    server, o = pair(t, "many.py", *(("4000", "5") if LONG else ("1000", "2")))
     wait_until(o.lines, "the first connection")
-    kill_until(t, [o], [server], 6, 0.5, 300 if long else 110)
+    kill_until(t, [o], [server], 6, 0.5, 300 if LONG else 110)
     check(set(o.lines()) == {"begun", "open", "done"}, f"it says {o.lines()}")
 
 
@@ -214,6 +213,85 @@ def who_is_down_is_waited_for(t):
     kept = o.lines()[-1].split(",")
     check([k for k in kept if k.isdigit()] == [str(n) for n in range(50)] and "[late]" in kept and "[first]" in kept,
           f"the collector has {kept}")
+
+
+@case(limit=120)
+def a_port_that_comes_and_goes(t):
+    """A peer closes its port and opens it again, and both are killed: closed it refuses, open it does not, and who is down is only late."""
+    steady, port = free_port(), free_port()
+    script = ("import socket\ndef opened(port):\n s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n s.bind(('127.0.0.1', port))\n return s\n"
+              "s, other = opened(STEADY), None\nwhile True:\n word, peer = s.recvfrom(100)\n if word == b'open': other = opened(PORT)\n"
+              " elif word == b'close': other.close()\n else:\n  text, whom = other.recvfrom(100)\n  other.sendto(text, whom)\n s.sendto(word, peer)\n")
+    server = t.program([PYTHON, "-c", script.replace("STEADY", str(steady)).replace("PORT", str(port))])
+    wait_until(lambda: is_open(steady), "the server's port")
+    script = """
+import socket
+def connected(port):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.connect(('127.0.0.1', port))
+    return s
+def order(word):
+    a.send(word)
+    assert a.recv(100) == word
+def refused():
+    b.settimeout(0.3) # an error that the kernel had for a process that was killed is gone
+    for attempt in range(100):
+        try:
+            b.send(b'nobody')
+            b.recv(100)
+        except ConnectionRefusedError:
+            return attempt
+        except TimeoutError:
+            pass
+    return -1
+a, b = connected(STEADY), connected(PORT)
+for n in range(ROUNDS):
+    order(b'open')
+    b.settimeout(None)
+    b.send(b'%d' % n)
+    order(b'echo')
+    assert b.recv(100) == b'%d' % n
+    order(b'close')
+    again = refused()
+    print(n, again >= 0, flush=True)
+    if again: # the second one may come late
+        b = connected(PORT)
+print('done')
+"""
+    rounds = 2000 if LONG else 100
+    for word, value in (("STEADY", steady), ("PORT", port), ("ROUNDS", rounds)):
+        script = script.replace(word, str(value))
+    o = Output(t, "client", [PYTHON, "-c", script])
+    wait_until(lambda: o.lines() or o.ended(), "the first refusal")
+    kill_until(t, [o], [server], KILLS, 0.1)
+    check(o.lines() == [f"{n} True" for n in range(rounds)] + ["done"], f"it says {o.lines()[-3:]}")
+
+
+@case
+def a_port_that_another_takes(t):
+    """A peer has closed its port, and lives; the next who takes it is heard there, whether it is a peer or a plain process."""
+    port = free_port()
+    script = ("import socket, sys, time\nl = socket.create_server(('127.0.0.1', PORT))\nu = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+              "u.bind(('127.0.0.1', PORT))\nfor _ in range(int(sys.argv[2])):\n"
+              " text, peer = u.recvfrom(9)\n u.sendto(sys.argv[1].encode(), peer)\n s = l.accept()[0]\n s.sendall(sys.argv[1].encode())\n s.close()\n"
+              "l.close()\nu.close()\nprint('gone', flush=True)\ntime.sleep(60)\n").replace("PORT", str(port))
+    client = ("import select, socket, sys\na = ('127.0.0.1', PORT)\nu = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\nu.connect(a)\n"
+              "def both():\n while True:\n  try:\n   u.send(b'?')\n   if select.select([u], [], [], 0.5)[0]:\n    first = u.recv(9).decode()\n    break\n"
+              "  except ConnectionRefusedError: pass\n"
+              " for n in range(2):\n  try: return first, socket.create_connection(a).recv(9).decode(), n\n  except ConnectionRefusedError: pass\n"
+              "for line in sys.stdin: print(*both(), flush=True)\n").replace("PORT", str(port))
+    asked, words = os.pipe()
+    o = Output(t, "client", [PYTHON, "-c", client], stdin=asked)
+    t.at_end(lambda: (os.close(asked), os.close(words)))
+    for n, (name, bare) in enumerate((("a", False), ("b", False), ("c", True), ("d", False))):
+        holder = Output(t, name, [PYTHON, "-c", script, name, "1"], bare=bare)
+        wait_until(lambda: is_open(port) and is_open(port, "tcp"), f"{name}'s port")
+        os.write(words, b"\n")
+        wait_until(lambda: len(o.lines()) > n or o.ended(), f"{name}'s answer {o.program.tail()}")
+        got = o.lines()[n].split()
+        # a connection that is on its way to a peer cannot become a plain one
+        check(got[:2] == [name, name] and (got[2] == "0" or bare), f"{name} is asked: {got}")
+        wait_until(holder.lines, "the end of its sockets")
 
 
 # --- connections that a child of fork uses ---------------------------------------------------------------------------
