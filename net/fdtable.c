@@ -245,6 +245,11 @@ bool fd_is_external(const struct description *d)
     }
 }
 
+bool fd_may_meet_peers(const struct description *d)
+{
+    return d->kind == FD_SOCKET && d->socket && (d->socket->domain == AF_INET || d->socket->domain == AF_INET6);
+}
+
 bool fd_is_stream(const struct description *d)
 {
     return d->kind != FD_SOCKET || !d->socket || d->socket->type == SOCK_STREAM;
@@ -268,6 +273,7 @@ struct epoll_watch **fd_watch(int epoll, int fd)
 void fd_stand_by(void)
 {
     peers_stand_by(true);
+    stream_stand_by();
     outbox_forked();
     inbox_forked();
     for (int i = 0; i < used; i++) {
@@ -290,7 +296,8 @@ void fd_take_over(void)
         if (d->kind == FD_SOCKET && d->socket)
             peers_publish(fd, d);
     }
-    peers_resume();
+    stream_take_over();
+    peers_inherit_all();
 }
 
 static bool shared; /* some description is FD_SHARED */

@@ -217,6 +217,9 @@ void fd_note_lock(int fd, struct description *, long operation);
 /* True when bytes written to it leave the process. */
 bool fd_is_external(const struct description *);
 
+/* A socket of the internet's: what is said there may be for a peer. */
+bool fd_may_meet_peers(const struct description *);
+
 /* A byte stream (writes may be partial), as opposed to one that keeps message boundaries. */
 bool fd_is_stream(const struct description *);
 

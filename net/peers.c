@@ -144,7 +144,8 @@ static void replace_old(const struct wire_hello *h)
     for (struct channel *c = peers.channels; c; c = c->next) {
         if (c->finished || !h->place || c->place != h->place || wire_same_id(&c->peer, &h->id))
             continue;
-        say("a peer began anew with a fresh store; connections with its former run read as reset");
+        if (c->produced > 1 || c->expected > 1) /* else it was killed before it said a word */
+            say("a peer began anew with a fresh store; connections with its former run read as reset");
         peers_retire(c);
         c->gone = true;
         channel_abandon(c, c->produced);
@@ -403,7 +404,7 @@ static void publish_all(void)
     }
 }
 
-void peers_resume(void)
+static void resume(bool committed)
 {
     transport_inherit(true);
     publish_all();
@@ -417,10 +418,21 @@ void peers_resume(void)
     peers_listen();
     far_follow();
     for (struct channel *c = peers.channels; c; c = c->next) {
-        channel_committed(c); /* what came back with the image is durable */
+        if (committed)
+            channel_committed(c); /* what came back with the image is durable */
         if (!c->finished)
             peers_reach(c);
     }
+}
+
+void peers_resume(void)
+{
+    resume(true);
+}
+
+void peers_inherit_all(void)
+{
+    resume(false);
 }
 
 bool peers_any(void)

@@ -19,6 +19,9 @@ enum protocol { PROTOCOL_UDP, PROTOCOL_TCP };
 /* A new process, its descriptors made again, at the last commit: names are listened at again, peers are told. */
 void peers_resume(void);
 
+/* The same in a child that is the program now: what it has to say is in no commit yet. */
+void peers_inherit_all(void);
+
 /* True when there is any, or was lately. */
 bool peers_any(void);
 
@@ -46,6 +49,9 @@ int peers_inherit(const void *unsent);
 
 /* True when frames were taken in that no commit covers yet. */
 bool peers_owe(void);
+
+/* The turn has said something to peers, heard of them, or taken what had come. */
+bool peers_spoke(void);
 
 /* The turn carries so much that it is to be ended: whoever it came from, or goes to, need not wait for the program to come to
  * rest, and while the one side commits the other one has something to do. */

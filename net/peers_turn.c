@@ -80,6 +80,11 @@ void peers_committed(void)
         peers_remove_finished();
 }
 
+bool peers_spoke(void)
+{
+    return outbox.frames || peers.said || peers.taken || peers.heard || peers_owe();
+}
+
 bool peers_owe(void)
 {
     for (const struct channel *c = former_first(); c; c = c->next)

@@ -68,6 +68,11 @@ void stream_forked(void);
 void stream_spawned(void); /* in one that borrows its parent's memory: nothing is written but the stack */
 void stream_lent(bool child);
 
+/* In a child that may become the program: what its parent lent to others is not its own. When it is, its connections, which were
+ * lent to it, are doorbells again. */
+void stream_stand_by(void);
+void stream_take_over(void);
+
 /* At each tick, and when somebody was introduced: connections to peers that had not answered are opened. True: some still wait. */
 bool stream_call_again(void);
 bool stream_any_uncalled(void);

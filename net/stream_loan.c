@@ -123,8 +123,22 @@ void stream_forked(void)
         take_over(s);
     }
     for (struct loan *l = loans; l; l = l->next)
-        sys(SYS_close, l->fd);
-    loans = NULL;
+        bell_close(l->fd);
+}
+
+void stream_stand_by(void)
+{
+    stream_loans_lost();
+}
+
+void stream_take_over(void)
+{
+    for (struct stream *s = stream_first; s; s = s->next) {
+        struct description *d = fd_description(s->of);
+        long made = d ? trouble_none(stream_reopen(d), "take over a stream") : -1;
+        if (made >= 0)
+            trouble_none(bell_replace(d, (int)made), "take over a stream");
+    }
 }
 
 /* --- carrying ------------------------------------------------------------------------------------ */

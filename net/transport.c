@@ -11,6 +11,7 @@
 
 #define LOOK_EVERY 64
 #define SEND_BUFFER (1 << 20)
+#define UNDECIDED_MS 2
 
 struct table *transport_table;
 
@@ -29,6 +30,12 @@ void transport_watch_loan(int operation, int fd, uint32_t events)
 {
     if (transport_table)
         transport_watch(operation, fd, events, TAG_LOAN, 0);
+}
+
+void transport_watch_one(const struct transport *t, int operation)
+{
+    if (!transport_table->undecided)
+        transport_watch(operation, t->fd, EPOLLIN | (t->wants_out ? EPOLLOUT : 0), TAG_TRANSPORT, (uint32_t)(t - transport_table->transports));
 }
 
 bool transport_open_table(void)
@@ -117,7 +124,7 @@ void transport_start(struct transport *t)
     t->state = STATE_GREETING;
     if (!t->far) /* TCP finds its own; as much as the system lets us have */
         sys(SYS_setsockopt, t->fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
-    transport_watch(EPOLL_CTL_ADD, t->fd, EPOLLIN, TAG_TRANSPORT, (uint32_t)(t - transport_table->transports));
+    transport_watch_one(t, EPOLL_CTL_ADD);
     transport_table->open++;
 }
 
@@ -238,9 +245,35 @@ static void ring_timer(void)
     uint64_t ticks;
     sys(SYS_read, transport_table->timer, &ticks, sizeof ticks);
     transport_table->alarm_ms = 0;
-    transport_hold(0);
+    if (transport_table->undecided && transport_table->undecided()) {
+        transport_alarm(UNDECIDED_MS);
+        return;
+    }
+    transport_hold_while(NULL);
     transport_hang_up_overdue();
     peers_tick();
+}
+
+/* Not watched at all: of a peer that hangs up epoll would tell again and again. */
+void transport_hold_while(bool (*undecided)(void))
+{
+    struct table *t = transport_table;
+    if (!t)
+        return;
+    bool rested = t->undecided;
+    t->undecided = NULL;
+    for (unsigned i = 0; rested != !!undecided && i < t->used; i++) {
+        if (t->transports[i].state == STATE_FREE)
+            continue;
+        if (undecided)
+            transport_watch(EPOLL_CTL_DEL, t->transports[i].fd, 0, TAG_TRANSPORT, i);
+        else
+            transport_watch_one(&t->transports[i], EPOLL_CTL_ADD);
+    }
+    t->undecided = undecided;
+    transport_hold(undecided ? UNDECIDED_MS : 0);
+    if (undecided)
+        transport_alarm(UNDECIDED_MS);
 }
 
 void transport_wake(void)

@@ -39,6 +39,10 @@ void transport_unlisten(const char *name);
  * 0: no longer. */
 void transport_hold(unsigned ms);
 
+/* The same as long as `undecided` says so, which is asked every few milliseconds; and who is connected waits, too: nothing is taken in
+ * that the child would not know of. NULL: no longer. */
+void transport_hold_while(bool (*undecided)(void));
+
 /* A connection to who listens there: descriptor or -errno (-ECONNREFUSED: nobody; -EPERM: another user). */
 long transport_dial(const char *name);
 

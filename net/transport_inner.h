@@ -53,6 +53,7 @@ struct table {
     uint32_t looks;  /* and those that did */
     bool awake;
     bool held; /* the listeners are not watched */
+    bool (*undecided)(void); /* nor are the transports, until this says no; NULL: they are */
     bool leaving; /* the run is over */
     uint64_t epoch;
     unsigned used, listeners; /* high-water marks */
@@ -85,6 +86,9 @@ void transport_put_hello(struct transport *);
 
 /* Sends what may be sent. The transport may be free afterwards. */
 void transport_send(struct transport *);
+
+/* Has it watched (EPOLL_CTL_ADD, EPOLL_CTL_MOD) for what it wants, unless all transports rest. */
+void transport_watch_one(const struct transport *, int operation);
 
 /* Whether transport_send() is to be called when there is room. */
 void transport_want_out(struct transport *, bool on);

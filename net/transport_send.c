@@ -85,7 +85,7 @@ void transport_want_out(struct transport *t, bool on)
     if (t->wants_out == on)
         return;
     t->wants_out = on;
-    transport_watch(EPOLL_CTL_MOD, t->fd, EPOLLIN | (on ? EPOLLOUT : 0), TAG_TRANSPORT, (uint32_t)(t - transport_table->transports));
+    transport_watch_one(t, EPOLL_CTL_MOD);
 }
 
 /* Nothing more can be sent now. A link that waits for the other side's part of the handshake needs no room. */

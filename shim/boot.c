@@ -322,6 +322,9 @@ void boot_inherit(void)
     fault_apart(false);
     FAULT("heir.locked");
     log_inherit(&s->log);
+    /* All that the parent logged is in the page cache. To apply it from the beginning would take the image back to what it was, and a
+     * kill in between would leave it there for a restart that trusts it. */
+    s->log.trust_cache = !store_distrusts_cache(&s->store);
     recover(s);
     FAULT("heir.recovered");
     if ((r = image_inherit(&s->image, s->log.sequence > 0)))

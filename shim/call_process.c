@@ -4,6 +4,7 @@
 #include "heap/session.h"
 #include "net/fdtable.h"
 #include "net/outbox.h"
+#include "net/peers.h"
 #include "net/stream.h"
 #include "shim/call_memory.h"
 #include "shim/call_limits.h"
@@ -70,7 +71,7 @@ static long clone_spawn(struct call *c, unsigned long flags, unsigned long stack
 static void before_child(void)
 {
     verify_all(&session->image);
-    if (outbox_held())
+    if (outbox_held() || peers_spoke())
         turn_end(TURN_FLUSH);
 }
 
@@ -93,16 +94,19 @@ static long fork_copy(struct call *c, unsigned long flags, unsigned long stack)
 {
     before_child();
     bool followed = !stack && is_plain_fork(flags) && heir_before_fork();
+    bool lends = !heir_candidate; /* what a candidate has was lent to it */
     if (!(flags & CLONE_VFORK))
         memory_unshare();
-    stream_lend();
+    if (lends)
+        stream_lend();
     alloc_fork_prepare();
     long pid = sys(SYS_clone, flags, 0, c->arg[2], c->arg[3], c->arg[4]);
     if (pid != 0) {
         alloc_fork_parent();
         if (followed)
             heir_after_fork(pid);
-        stream_lent(pid > 0);
+        if (lends)
+            stream_lent(pid > 0);
         return after_child(pid);
     }
     call_passive = !followed;
@@ -110,7 +114,8 @@ static long fork_copy(struct call *c, unsigned long flags, unsigned long stack)
         limits_give_back();
     alloc_fork_child();
     transport_forked();
-    stream_forked();
+    if (lends)
+        stream_forked();
     signal_forked();
     if (followed)
         heir_begin();

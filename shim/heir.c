@@ -103,7 +103,7 @@ void heir_not(void)
 bool heir_before_fork(void)
 {
     struct heir *h = session->heir;
-    if (!h || !session->sigsys || peers_any())
+    if (!h || !session->sigsys)
         return false;
     struct tie *b = tie_find(h->page, h->below);
     if (tie_is_open(b) && tie_look(&b->leads))
@@ -125,6 +125,16 @@ bool heir_before_fork(void)
     return true;
 }
 
+/* Peers are not heard meanwhile: what this process takes in after the fork its child would not know. */
+static bool undecided(void)
+{
+    struct heir *h = session->heir;
+    struct tie *s = tie_find(h->page, h->below);
+    bool soon = peers_any() && s && tie_look(&s->state) == CANDIDATE;
+    int64_t age = time_monotonic_ns() - h->since_ns;
+    return tie_is_open(s) && age < (soon ? HEIR_SETSID_MS : HEIR_PEERS_MS) * 1000000L;
+}
+
 void heir_after_fork(long pid)
 {
     struct heir *h = session->heir;
@@ -135,7 +145,7 @@ void heir_after_fork(long pid)
         __atomic_compare_exchange_n(&s->pid, &(int32_t){0}, (int32_t)pid, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
     heir_concerned = true;
     if (!heir_candidate && tie_is_open(s))
-        transport_hold(HEIR_PEERS_MS); /* whom it met, its child would not know */
+        transport_hold_while(undecided);
 }
 
 /* What belongs to the parent, in the kernel or by number, is not this process's. */
@@ -278,6 +288,42 @@ bool heir_due(void)
     return !s || (tie_look(&s->state) == LEADER && s->of_protected && tie_look(&s->parent) == LEAVES);
 }
 
+/* Calls that may say something to a peer, or take what one said. */
+static bool speaks(const struct call *c)
+{
+    switch (c->nr) {
+    case SYS_read: case SYS_readv: case SYS_write: case SYS_writev: case SYS_recvfrom: case SYS_recvmsg: case SYS_recvmmsg:
+    case SYS_sendto: case SYS_sendmsg: case SYS_sendmmsg: case SYS_sendfile: case SYS_splice: case SYS_shutdown: case SYS_connect:
+    case SYS_accept: case SYS_accept4: case SYS_getsockopt: case SYS_ioctl:
+        break;
+    default:
+        return false;
+    }
+    const struct description *d = fd_peek((int)c->arg[0]);
+    const struct description *to = c->nr == SYS_splice ? fd_peek((int)c->arg[2]) : c->nr == SYS_sendfile ? fd_peek((int)c->arg[1]) : NULL;
+    return (d && fd_may_meet_peers(d)) || (to && fd_may_meet_peers(to));
+}
+
+/* A candidate has no peers. One that leads waits for its parent's end, so as to have them; another one is plain, and its parent
+ * carries what it says. */
+bool heir_settle(const struct call *c)
+{
+    struct heir *h = session->heir;
+    if (!peers_any() || !speaks(c))
+        return false;
+    int64_t began = time_monotonic_ns();
+    turn_end(TURN_FLUSH);
+    while (heir_candidate && time_monotonic_ns() - began < HEIR_PEERS_MS * 1000000L) {
+        struct tie *s = above(h);
+        if (s)
+            tie_await(&s->parent, LIVES, SIGNAL_AGAIN_MS);
+        turn_end(TURN_FLUSH);
+    }
+    if (heir_candidate)
+        become_plain(h, above(h));
+    return call_passive;
+}
+
 void heir_decline(void)
 {
     struct heir *h = session->heir;
@@ -369,9 +415,9 @@ void heir_exit(int status)
     if (heir_candidate)
         candidate_exit(h, status);
     struct tie *s = tie_find(h->page, h->below);
-    if (!tie_is_open(s) || (status & 0xff) || peers_any()) {
+    if (!tie_is_open(s) || (status & 0xff) || peers_spoke()) {
         tie_decline(s);
-        transport_hold(0);
+        transport_hold_while(NULL);
         return;
     }
     FAULT("heir.offered");
@@ -411,10 +457,12 @@ bool heir_went_on(void)
 static bool parent_turn(struct heir *h, enum turn_reason reason)
 {
     struct tie *s = tie_find(h->page, h->below);
+    if (peers_spoke())
+        tie_decline(s);
     if (!tie_is_open(s)) {
         h->below = 0;
         heir_concerned = h->taking;
-        transport_hold(0);
+        transport_hold_while(NULL);
         return true;
     }
     if (s->inherited && !tie_look(&s->leads)) {

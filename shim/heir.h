@@ -17,6 +17,8 @@
  * Exact rules, for parents that wait for their daemon (for its exit, a byte in a pipe, a signal):
  *   - a leader that is about to wait lets go what it holds after HEIR_HOLD_MS, uncommitted;
  *   - who comes to its parent from a program under libken for the first time waits for HEIR_PEERS_MS, for the daemon;
+ *   - connections with peers go over with the channels, which are as the fork left them: so the parent rests (transport_hold_while()),
+ *     a candidate that would talk to a peer waits for its parent's end if it leads, and is plain if not;
  *   - a parent that goes about its own business (HEIR_OUTPUTS turns that emitted something), or lives for HEIR_YEARS_MS,
  *     has no heir; nor has one that exits with another status than 0, or talks to peers.
  *
@@ -25,10 +27,12 @@
 #ifndef KEN_SHIM_HEIR_H
 #define KEN_SHIM_HEIR_H
 
+#include "shim/call.h"
 #include "shim/turn.h"
 
 #define HEIR_HOLD_MS 100
 #define HEIR_PEERS_MS 1000
+#define HEIR_SETSID_MS 50 /* who has peers does not hear them for so long after a fork, unless its child calls setsid() */
 #define HEIR_OUTPUTS 3
 #define HEIR_YEARS_MS 60000
 #define HEIR_UNCOMMITTED_MS 10000 /* the parent's turns without outputs are not committed for at most so long */
@@ -61,6 +65,9 @@ void heir_turned(void);
 
 /* A candidate that waits is to end its turn at once, and begin its wait anew. */
 bool heir_due(void);
+
+/* In a candidate, before a call. True: it was for peers, and the process is plain now; the call is the kernel's. */
+bool heir_settle(const struct call *);
 
 /* Before an exec: a candidate is plain from now on, and so is that of this process. */
 void heir_decline(void);

@@ -7,6 +7,7 @@
 #include "shim/call_signal.h"
 #include "shim/call_time.h"
 #include "shim/credentials.h"
+#include "shim/heir.h"
 #include "shim/process.h"
 #include "shim/thread.h"
 #include "shim/threads.h"
@@ -32,7 +33,7 @@ long call_dispatch(struct call *c)
     struct thread *self = thread_self();
     if (self->inside++ == 0)
         threads_lock();
-    long result = handler(c);
+    long result = heir_candidate && heir_settle(c) ? call_raw(c) : handler(c);
     if (self->inside == 1)
         threads_unlock();
     if (--self->inside == 0 && signal_waiting())

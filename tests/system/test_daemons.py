@@ -59,11 +59,23 @@ class Daemon(Program):
     def wait_free(self):
         deadline = time.monotonic() + PATIENCE
         while self.holder():
-            check(time.monotonic() < deadline, "the store is not given up")
+            check(time.monotonic() < deadline, f"the store is not given up by {self.who_is(self.holder())}")
             time.sleep(0.002)
 
+    def who_is(self, pid):
+        try:
+            words = [open(f"/proc/{pid}/{name}").read() for name in ("cmdline", "wchan", "status")]
+        except OSError:
+            words = ["gone"]
+        return f"{pid}: " + " ".join(words).replace("\0", " ")[:400]
+
     def kill_everybody(self):
-        while pids := processes(self.argv):
+        """One that is being restored has no command line for a moment: who holds the store, or is our child, is one of them."""
+        def living():
+            ours = [self.process.pid] if self.process and self.process.poll() is None else []
+            return set(processes(self.argv) + ours) | {self.holder()} - {0}
+
+        while pids := living():
             for pid in pids:
                 try:
                     os.kill(pid, signal.SIGKILL)
@@ -315,6 +327,47 @@ def peers_on_the_way(t):
     wait_until(o.ended, f"the end, after {o.lines()[-1:]}")
     o.finish()
     check(o.lines() == [str(n) for n in range(600)], f"it says {o.lines()[-3:]}")
+
+
+def late_daemon(t, way, kills, on_the_way=0):
+    """It connects first, and becomes a daemon then: connection and bound socket go with it, through kills of both."""
+    port, path, count = free_port(), os.path.join(t.dir, f"heard-{way}"), 3000 if LONG else 300
+    server = t.program([PYTHON, subject("late_daemon.py"), "serve", str(port)])
+    wait_until(lambda: is_open(port, "tcp") and is_open(port), "the server's ports")
+    program = daemon(t, [PYTHON, subject("late_daemon.py"), way, str(port), str(count), path], start=False)
+    Program.start(program)
+    for _ in range(on_the_way):
+        time.sleep(t.random.uniform(0, 0.3))
+        program.kill_everybody()
+        program.kills += 1
+        Program.start(program)
+
+    def heard():
+        if not os.path.exists(path):
+            return []
+        with open(path) as f:
+            return f.read().split()
+    wait_until(lambda: len(heard()) > 25, f"the daemon's first words, after {heard()[-1:]} {program.tail()}")
+    if program.process.poll() is not None:
+        program.wait_background()
+    for _ in range(kills):
+        time.sleep(t.random.uniform(0, 0.1))
+        for p in t.random.choice(((program,), (server,), (program, server))):
+            p.kill9()
+            Program.start(p)
+    wait_until(lambda: "done" in heard(), f"the end, after {heard()[-1:]} {program.tail()}")
+    check(heard() == [str(n) for n in range(count)] + ["done"], f"it heard {heard()[-3:]}; {program.tail()}")
+    check(not plain_connections(port), "the connection is a plain one")
+
+
+for way in ("single", "double", "waits"):
+    add_case(f"peers_from_before_{way}", lambda t, way=way: late_daemon(t, way, KILLS))
+
+
+@case
+def peers_from_before_killed_on_the_way(t):
+    for way in ("single", "double", "waits"):
+        late_daemon(t, way, 2, 4)
 
 
 @case

@@ -217,11 +217,12 @@ def who_is_down_is_waited_for(t):
 
 @case(limit=120)
 def a_port_that_comes_and_goes(t):
-    """A peer closes its port and opens it again, and both are killed: closed it refuses, open it does not, and who is down is only late."""
+    """A peer closes its port and opens it again, and both are killed: closed it refuses, open it does not, and who is down is only late.
+    What a client said twice, since it was killed meanwhile, may come when the port is open again."""
     steady, port = free_port(), free_port()
     script = ("import socket\ndef opened(port):\n s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n s.bind(('127.0.0.1', port))\n return s\n"
               "s, other = opened(STEADY), None\nwhile True:\n word, peer = s.recvfrom(100)\n if word == b'open': other = opened(PORT)\n"
-              " elif word == b'close': other.close()\n else:\n  text, whom = other.recvfrom(100)\n  other.sendto(text, whom)\n s.sendto(word, peer)\n")
+              " elif word == b'close': other.close()\n else:\n  text = b'nobody'\n  while text == b'nobody': text, whom = other.recvfrom(100)\n  other.sendto(text, whom)\n s.sendto(word, peer)\n")
     server = t.program([PYTHON, "-c", script.replace("STEADY", str(steady)).replace("PORT", str(port))])
     wait_until(lambda: is_open(steady), "the server's port")
     script = """
