@@ -367,7 +367,7 @@ for way in ("single", "double", "waits"):
 @case
 def peers_from_before_killed_on_the_way(t):
     for way in ("single", "double", "waits"):
-        late_daemon(t, way, 2, 4)
+        late_daemon(t, way, 2, 3)
 
 
 @case

@@ -50,6 +50,18 @@ def the_same_datagrams_over_ipv6(t):
 
 
 @case
+def the_same_alone(t):
+    """Calls to oneself, IPv4 at IPv6 sockets, several sockets at one port."""
+    seen = []
+    for bare in (True, False):
+        o = Output(t, f"alone-{bare}", [PYTHON, subject("alone.py"), str(free_port())], bare=bare)
+        wait_until(o.ended, f"the end: {o.lines()[-1:]}")
+        o.finish()
+        seen.append(o.lines())
+    check(seen[0] == seen[1], f"{[(a, b) for a, b in zip(*seen) if a != b]} of {len(seen[0])} and {len(seen[1])}")
+
+
+@case
 def groups_stay_plain(t):
     """Multicast and broadcast reach everybody who listens, once: programs under libken, the sender's peers too, and plain ones."""
     port = free_port()
