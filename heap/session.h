@@ -38,6 +38,7 @@ struct session {
     bool sigsys;            /* the net is spread */
     bool patch_vdso;        /* never move the vdso: for tests */
     bool resumed;       /* this process continues an earlier one */
+    bool succeeds;      /* so it does, or one that was killed before it had a state to go on from */
     bool unshared;      /* and no page of it is the image file's any more */
     bool apart;         /* a child of fork that may become the program (shim/heir.h), or has not: the store is another's */
 #ifdef KEN_FAULTS

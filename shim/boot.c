@@ -185,6 +185,7 @@ static bool goes_on(const struct meta *m)
 /* What a finished run had read is no input of the next one. */
 static void forget_input(struct session *s)
 {
+    s->succeeds = false;
     int r = store_drop_journals(&s->store);
     if (r)
         refuse(&s->store, r);
@@ -225,6 +226,7 @@ static bool is_resumable(struct session *s)
 {
     char line[512];
     struct meta m = {0};
+    s->succeeds = true;
     bool here = identity_matches(&s->store.super, line, sizeof line);
     bool sound = !image_examine_file(s->store.image_fd);
     s->log.trust_cache &= sound;

@@ -9,11 +9,18 @@
 #include "shim/call_wait.h"
 #include "shim/turn.h"
 
+#include "heap/fault.h"
+#include "heap/session.h"
+#include "heap/sys.h"
+
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+
+#define BIND_WAIT_MS 2000 /* from the start of this process */
+#define BIND_AGAIN_MS 10
 
 static uint32_t status_flags(long type)
 {
@@ -61,6 +68,19 @@ static struct description *socket_of(struct call *c)
     return d && d->kind == FD_SOCKET && fd_socket(d) ? d : NULL;
 }
 
+/* Who was killed may hold its port still when its store is free: a child that was to become the program sees its parent's end a
+ * moment later, and the kernel closes sockets last. */
+static long bind_after(struct call *c)
+{
+    const int64_t until = (int64_t)session->started_ns + BIND_WAIT_MS * 1000000L;
+    long r = call_raw(c);
+    while (r == -EADDRINUSE && MUTANT("bind.impatient", false, session->succeeds) && sys_clock_ns(CLOCK_MONOTONIC) < until) {
+        sys(SYS_poll, NULL, 0, BIND_AGAIN_MS);
+        r = call_raw(c);
+    }
+    return r;
+}
+
 long call_bind(struct call *c)
 {
     struct description *d = socket_of(c);
@@ -76,7 +96,7 @@ long call_bind(struct call *c)
         far_prepare((int)c->arg[0], d->socket, &at, length);
     if (names)
         peers_announce((int)c->arg[0], d, &a);
-    long r = call_raw(c);
+    long r = bind_after(c);
     if (names && r < 0)
         peers_renounce((int)c->arg[0], d, &a);
     if (inet && r < 0)

@@ -23,6 +23,7 @@ KEN_KEEP=1|failed (leaves the scratch directories), KEN_TRACKER, KEN_SYNC (passe
 Arguments choose cases by name. Exit status: 0 passed, 1 failed, 77 nothing but skips.
 """
 import atexit
+import collections
 import ctypes
 import os
 import random
@@ -83,12 +84,13 @@ def need(program):
     return path
 
 
-reserved = []  # ports that this process has given out
+# Ports that this process has given out: so many that no test needs more at a time, and no long sweep runs out of descriptors.
+reserved = collections.deque(maxlen=200)
 
 
 def free_port():
     """A port below the ephemeral range on which neither TCP nor UDP is in use, and that no other test was given: whoever gets
-    it binds it a moment later, or again after a kill. The name of a socket reserves it until this process ends."""
+    it binds it a moment later, or again after a kill. The name of a socket reserves it until this process ends, or has given out many more."""
     while True:
         port = random.SystemRandom().randrange(15000, 32000)
         try:

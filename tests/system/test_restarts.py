@@ -6,6 +6,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 from harness import *
+from pairs import wait_until
 
 
 def disk_bytes(directory):
@@ -114,6 +115,37 @@ def without_the_net(t):
             check(len(said) == 1, f"what it said: {program.messages()}")
         program.kill9()
         program.restart()
+
+
+LATE_SERVER = """
+import socket, sys
+sys.stdin.readline()
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("127.0.0.1", int(sys.argv[1])))
+while True:
+    s.sendto(*s.recvfrom(100))
+"""
+
+
+@case
+def a_port_that_is_not_free_yet(t):
+    """What was killed may hold its port for a moment longer than its store: a restart waits for it."""
+    if BARE:
+        raise Skip("without libken nobody waits")
+    port = free_port()
+    stdin, writer = os.pipe()
+    t.at_end(lambda: [os.close(fd) for fd in (stdin, writer)])
+    program = t.program([PYTHON, "-c", LATE_SERVER, str(port)], stdin=stdin)
+    wait_until(lambda: os.path.exists(os.path.join(program.store, "super")), "the store")
+    program.kill9()
+    held = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    held.bind(("127.0.0.1", port))
+    threading.Timer(0.6, held.close).start()
+    program.restart()
+    os.write(writer, b"\n")
+    dialog = UdpDialog(program, port)
+    t.at_end(dialog.close)
+    check(dialog.ask("hello") == "hello", "it answers something else")
 
 
 @case(limit=90)
