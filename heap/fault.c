@@ -64,6 +64,11 @@ void fault_move(struct fault *to)
     state = to;
 }
 
+void fault_only_mine(bool on)
+{
+    fault_state()->only = on ? (uintptr_t)__builtin_thread_pointer() : 0;
+}
+
 void fault_apart(bool on)
 {
     state->apart = on;

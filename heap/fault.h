@@ -34,6 +34,7 @@
 struct fault {
     bool ready; /* the environment was read */
     bool armed; /* it chose something */
+    uintptr_t only; /* the thread, by its pointer, whose calls count; 0: all of them */
     bool apart; /* a child of fork: what it dies of is not the program's death, but for the points of heir.c */
     uint32_t occurrence, seen;
     char point[64], mutant[128], log[256];
@@ -50,6 +51,10 @@ void fault_boot(char **environment);
 
 /* A child of fork that may become the program stands apart until it does. */
 void fault_apart(bool);
+
+/* From here on only this thread's calls are listed, or fail: a list is a file that is opened for each line, at a number which the
+ * process that resumes may be about to give back to the program. */
+void fault_only_mine(bool);
 
 /* Goes on with the state in the window, which the process's next memory shares. */
 void fault_move(struct fault *);
@@ -93,6 +98,7 @@ const char *fault_word(char *to, size_t room, const char *from);
 #define fault_boot(environment) ((void)0)
 #define fault_move(to) ((void)0)
 #define fault_apart(on) ((void)0)
+#define fault_only_mine(on) ((void)0)
 #define fault_plan(plan) ((void)0)
 #define fault_plan_done() ((void)0)
 

@@ -151,7 +151,7 @@ static bool is_due(struct fault *f)
 static long decide(const char *site, uintptr_t frame, long nr, long command)
 {
     struct fault *f = fault_state();
-    if (!f->ready || (!f->call_site[0] && !f->calls_log[0]))
+    if (!f->ready || (!f->call_site[0] && !f->calls_log[0]) || (f->only && f->only != (uintptr_t)__builtin_thread_pointer()))
         return 0;
     bool is_asked = f->call_site[0] && (f->call == nr || !strcmp(f->call_site, plain(site)));
     if (f->call_site[0] && !is_asked)

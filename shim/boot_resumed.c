@@ -72,6 +72,7 @@ void boot_resumed(void)
     s->sigsys = !boot_by_plt_only() && sigsys_on();
     tracker_allow_apart(&s->tracker, s->sigsys);
     FAULT("resume.net");
+    fault_only_mine(true);
     threads_resume();
     FAULT("resume.threads");
     time_resume(); /* timers may name threads */
@@ -80,6 +81,7 @@ void boot_resumed(void)
     if (r) /* without it the program would take its loss for the truth, and that would be committed */
         say_die_of(r, "cannot go on from %s (%s); the store is as it was, start the same command again", s->store.path,
                    say_error(r));
+    fault_only_mine(false);
     FAULT("resume.descriptors");
     chaos_at(&s->chaos, CHAOS_RESUMING, m->turn);
     limits_resume(s->files_limit); /* a low limit on descriptors comes last */
