@@ -122,11 +122,12 @@ static int take_existing(struct session *s, uintptr_t start, uintptr_t end,
     return 0;
 }
 
-static bool is_populated(struct session *s, uintptr_t start, uintptr_t end)
+/* Positive: something lies there; 0; or -errno. */
+static long is_populated(struct session *s, uintptr_t start, uintptr_t end)
 {
     struct page_range range;
     uintptr_t walked = end;
-    return tracker_populated(&s->tracker, start, end, &range, 1, &walked) > 0;
+    return tracker_populated(&s->tracker, start, end, &range, 1, &walked);
 }
 
 /* Those parts of a private mapping that are not known yet. `whole`: not only what was written to, but all that it shows. */
@@ -139,8 +140,9 @@ static int track_new(struct session *s, const struct mapping_line *line, bool wh
     /* What the region has in reserve was never touched: looking there takes seconds before Linux 6.7. */
     if (closed && region_holds(at) && (at = region.base + region.bytes) >= line->end)
         return 0;
-    if (closed && line->end - at > SPARSE_BYTES && !is_populated(s, at, line->end))
-        return 0;
+    long there = closed && line->end - at > SPARSE_BYTES ? is_populated(s, at, line->end) : 1;
+    if (there <= 0)
+        return (int)there;
     if (line->end - at > SPARSE_BYTES && a->sparse_count < SPAN_MAX && known_from(a, at) == known_from(a, line->end)) {
         a->sparse[a->sparse_count++] = (struct span){at, line->end};
         return 0;
@@ -154,7 +156,9 @@ static int track_new(struct session *s, const struct mapping_line *line, bool wh
         }
         uintptr_t stop = have && a->known[next].start < line->end ? a->known[next].start : line->end;
         /* An inaccessible reservation is left alone until something lies in it. */
-        if (closed && !is_populated(s, at, stop)) {
+        if ((there = closed ? is_populated(s, at, stop) : 1) < 0)
+            return (int)there;
+        if (!there) {
             at = stop;
             continue;
         }

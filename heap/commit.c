@@ -17,7 +17,7 @@ static const void *look_at(struct session *s, uintptr_t address)
     if (!pages_hold(&s->areas.closed, address))
         return (const void *)address;
     long n = sys(SYS_pread64, s->memory_fd, s->closed_page, PAGE_BYTES, address);
-    return n == PAGE_BYTES ? s->closed_page : NULL;
+    return MUTANT("commit.closed_missed", false, n == PAGE_BYTES) ? s->closed_page : NULL;
 }
 
 /* Puts what changed in one page into the record. */
@@ -112,12 +112,16 @@ static int take_sparse(struct session *s)
 static int take_shared(struct session *s)
 {
     unsigned char resident[1024];
-    for (size_t k = 0; k < s->areas.shared_count; k++) {
+    for (size_t k = MUTANT("commit.shared_missed", s->areas.shared_count, 0); k < s->areas.shared_count; k++) {
         uintptr_t at = s->areas.shared[k].start, end = s->areas.shared[k].end;
         while (at < end) {
             size_t pages = (end - at) / PAGE_BYTES < sizeof resident ? (end - at) / PAGE_BYTES : sizeof resident;
-            if (sys_failed(sys(SYS_mincore, at, pages * PAGE_BYTES, resident)))
-                break;
+            long known;
+            do
+                known = sys(SYS_mincore, at, pages * PAGE_BYTES, resident);
+            while (known == -EAGAIN);
+            if (sys_failed(known))
+                return (int)known;
             for (size_t p = 0; p < pages; p++) {
                 int r = resident[p] & 1 ? take_page(s, at + p * PAGE_BYTES) : 0;
                 if (r)

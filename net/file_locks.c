@@ -2,6 +2,7 @@
 #include "net/file_locks.h"
 #include "net/adopt.h"
 #include "net/pool.h"
+#include "heap/fault.h"
 #include "heap/say.h"
 #include "heap/sys.h"
 
@@ -103,7 +104,7 @@ void file_locks_reopen(int fd, const struct description *d)
     struct lock lock;
     for (uint32_t at = 0; (d->bits & FD_LOCKED) && at < d->content_bytes; at += sizeof lock) {
         memcpy(&lock, d->content + at, sizeof lock);
-        long r = take(fd, &lock);
+        long r = MUTANT("locks.lost", 0, take(fd, &lock));
         if (r < 0)
             say("%s cannot be locked again at byte %ld: %s", d->file ? d->file->path : "a file", lock.start, say_error(r));
     }

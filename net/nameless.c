@@ -206,13 +206,14 @@ static bool is_kept(uint64_t inode)
     struct stat s;
     char name[NAME_BYTES];
     make_name(name, inode);
-    return session_kept_dirfd() >= 0 && sys(SYS_newfstatat, session_kept_dirfd(), name, &s, AT_SYMLINK_NOFOLLOW) == 0;
+    return session_kept_dirfd() >= 0 &&
+           trouble_none(sys(SYS_newfstatat, session_kept_dirfd(), name, &s, AT_SYMLINK_NOFOLLOW), "look for a kept file") == 0;
 }
 
 static bool is_it(long fd, const struct fd_file *f)
 {
     struct stat s;
-    return sys(SYS_fstat, fd, &s) == 0 && s.st_ino == f->inode;
+    return trouble_none(sys(SYS_fstat, fd, &s), "look at an open file") == 0 && s.st_ino == f->inode;
 }
 
 long nameless_open(const struct fd_file *f, uint32_t flags)
@@ -232,7 +233,7 @@ static void give_back_name(struct fd_file *f)
     char name[NAME_BYTES], beside[4200];
     int store = session_kept_dirfd();
     make_name(name, f->inode);
-    long r = sys(SYS_linkat, store, name, AT_FDCWD, f->path, 0);
+    long r = MUTANT("nameless.not_given_back", -ENOENT, sys(SYS_linkat, store, name, AT_FDCWD, f->path, 0));
     if (r == -EEXIST) {
         say_format(beside, sizeof beside, "%s.ken-%lx", f->path, f->inode);
         r = sys(SYS_linkat, store, name, AT_FDCWD, beside, 0);
@@ -252,7 +253,7 @@ long nameless_find(struct fd_file *f, uint32_t flags)
     }
     if (fd < 0 && fd != -ENOENT)
         return fd;
-    long kept = nameless_open(f, flags);
+    long kept = MUTANT("nameless.not_found", -ENOENT, nameless_open(f, flags));
     if (kept < 0)
         return trouble_none(kept, "open a file that is kept"), fd;
     if (fd >= 0)
@@ -316,7 +317,7 @@ void nameless_committed(void)
         struct doomed *one = doomed;
         doomed = one->next;
         make_name(name, one->inode);
-        if (!is_needed(one->inode))
+        if (MUTANT("nameless.dropped", true, !is_needed(one->inode)))
             sys(SYS_unlinkat, session_kept_dirfd(), name, 0);
         FAULT("nameless.removed");
         pool_give(one);

@@ -3,6 +3,7 @@
 #include "net/reopen.h"
 #include "net/host.h"
 #include "net/trouble.h"
+#include "heap/fault.h"
 #include "heap/say.h"
 #include "heap/sys.h"
 
@@ -28,7 +29,7 @@ static long reopen_eventfd(struct description *d)
     long fd = sys(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK | (d->event->option & EFD_SEMAPHORE));
     if (fd < 0)
         return fd;
-    long r = d->event->count ? sys(SYS_write, fd, &d->event->count, sizeof d->event->count) : 0;
+    long r = MUTANT("reopen.count_lost", false, d->event->count) ? sys(SYS_write, fd, &d->event->count, sizeof d->event->count) : 0;
     if (!nonblocking(d))
         sys(SYS_fcntl, fd, F_SETFL, O_RDWR);
     return reopen_whole((int)fd, r);
@@ -39,7 +40,7 @@ static long reopen_timer(struct description *d)
 {
     struct fd_event *e = d->event;
     long fd = sys(SYS_timerfd_create, e->option, TFD_CLOEXEC | nonblocking(d));
-    if (fd < 0 || (!e->due_ns && !e->count))
+    if (fd < 0 || MUTANT("reopen.deadline_lost", true, !e->due_ns && !e->count))
         return fd;
     int64_t left = e->due_ns - fd_timer_now(d);
     if (e->count || left < 1)
@@ -131,7 +132,7 @@ static int number_of(int index)
 int reopen_watches(void)
 {
     for (int fd = 0; fd <= fd_highest; fd++) {
-        for (struct epoll_watch *w = fd_slots[fd].watches; w; w = w->next) {
+        for (struct epoll_watch *w = MUTANT("reopen.watches_lost", NULL, fd_slots[fd].watches); w; w = w->next) {
             struct epoll_event e = {.events = w->events, .data.u64 = w->data};
             int epoll = number_of(w->epoll);
             long r = epoll < 0 ? 0 : sys(SYS_epoll_ctl, epoll, EPOLL_CTL_ADD, fd, &e);

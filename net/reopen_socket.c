@@ -4,6 +4,7 @@
 #include "net/reopen.h"
 #include "net/pool.h"
 #include "net/trouble.h"
+#include "heap/fault.h"
 #include "heap/say.h"
 #include "heap/sys.h"
 
@@ -224,7 +225,7 @@ long reopen_pipe(struct description *d, int ends[2])
         return r;
     if (d->offset)
         r = sys(SYS_fcntl, both[1], F_SETPIPE_SZ, d->offset);
-    if (!trouble_is(r) && !cut(d) && reader && reader->content)
+    if (!trouble_is(r) && !cut(d) && MUTANT("reopen.pipe_empty", false, reader && reader->content))
         r = fill_pipe(both[1], reader);
     if (trouble_is(r)) {
         sys(SYS_close, both[0]);

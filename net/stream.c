@@ -6,6 +6,7 @@
 #include "net/pool.h"
 #include "net/stream_bell.h"
 #include "net/trouble.h"
+#include "heap/fault.h"
 #include "heap/sys.h"
 
 #include <netinet/tcp.h>
@@ -181,7 +182,7 @@ static void widen(struct stream *s)
 /* When half of the window was read. A full channel may refuse it: then it is tried again at the next look. */
 static void grant(struct stream *s)
 {
-    if (s->ended || s->taken + s->window - s->granted < s->window / 2)
+    if (s->ended || MUTANT("stream.window_shut", true, s->taken + s->window - s->granted < s->window / 2))
         return;
     widen(s);
     if (stream_tell(s, WIRE_WINDOW, s->taken + s->window) == 0)

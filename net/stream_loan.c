@@ -10,6 +10,7 @@
 #include "net/stream_bell.h"
 #include "net/trouble.h"
 #include "heap/room.h"
+#include "heap/fault.h"
 #include "heap/sys.h"
 
 #include <poll.h>
@@ -284,7 +285,7 @@ void stream_loans_lost(void)
         s->loans = NULL;
         if (!childs)
             continue;
-        stream_tell(s, WIRE_RESET, 0);
+        MUTANT("loan.loss_untold", 0, stream_tell(s, WIRE_RESET, 0));
         stream_destroy(s);
     }
     while (loans) {

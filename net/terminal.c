@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "net/terminal.h"
 #include "net/pool.h"
+#include "heap/fault.h"
 #include "heap/sys.h"
 
 #include <asm/ioctls.h>
@@ -56,7 +57,7 @@ void terminal_reopen(int fd, const struct description *d)
 {
     if (d->kind != FD_TTY || d->content_bytes != sizeof(struct termios2) || !is_foreground(fd))
         return;
-    reopened |= sys(SYS_ioctl, fd, TCSETS2, d->content) == 0;
+    reopened |= MUTANT("terminal.modes_lost", 0, sys(SYS_ioctl, fd, TCSETS2, d->content)) == 0;
 }
 
 bool terminal_reopened(void)

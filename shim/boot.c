@@ -367,7 +367,7 @@ static void begin(struct session *s, char **argv)
     struct store_birth birth = {.window_base = window_base(), .segment_bytes = VARIANT("small.segments", 64 << 10, 0)};
     char command[2048];
     const void *unsent;
-    size_t unsent_bytes = find_unsent(s, &unsent);
+    size_t unsent_bytes = MUTANT("unsent.forgotten", 0, find_unsent(s, &unsent));
     FAULT("boot.unsent");
     identity_birth(&birth, argv, command, sizeof command);
     int r = store_format(&s->store, &birth);

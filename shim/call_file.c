@@ -4,6 +4,7 @@
 #include "heap/say.h"
 #include "net/inbox.h"
 #include "net/nameless.h"
+#include "net/trouble.h"
 #include "net/stream.h"
 #include "net/terminal.h"
 #include "shim/call_net.h"
@@ -37,7 +38,7 @@ static bool opens_fifo(long directory, const char *path, uint64_t flags)
 static long entered(long fd, uint64_t flags)
 {
     struct stat s;
-    if (fd < 0 || sys(SYS_fstat, fd, &s) < 0)
+    if (fd < 0 || trouble_none(sys(SYS_fstat, fd, &s), "look at what was opened") < 0)
         return fd;
     struct description *d = fd_enter((int)fd, fd_kind_of((int)fd, &s), (uint32_t)flags);
     if (!d)

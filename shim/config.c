@@ -2,6 +2,7 @@
 #include "heap/mapping.h"
 #include "heap/sys.h"
 #include "shim/config_path.h"
+#include "heap/say.h"
 
 #include <fcntl.h>
 #include <string.h>
@@ -31,8 +32,12 @@ static void choose_store(struct config *c, char **argv, const char *wanted)
             c->error = "KEN_STORE is too long";
         else
             strcpy(c->store, wanted);
-    } else if (config_store_path(c->store, sizeof c->store, NULL, argv) < 0) {
-        c->error = "the current directory's path is too long for a store; set KEN_STORE";
+    } else {
+        long r = config_store_path(c->store, sizeof c->store, NULL, argv);
+        if (r < 0 && r != -ENAMETOOLONG)
+            say_die_of(r, "cannot learn where the store is to be (%s); set KEN_STORE", say_error(r));
+        if (r < 0)
+            c->error = "the current directory's path is too long for a store; set KEN_STORE";
     }
 }
 

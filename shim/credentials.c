@@ -3,6 +3,7 @@
 #include "heap/fault.h"
 #include "heap/proc.h"
 #include "heap/room.h"
+#include "heap/fault.h"
 #include "heap/say.h"
 #include "heap/session.h"
 #include "shim/call_limits.h"
@@ -146,7 +147,7 @@ void credentials_resume(void)
 void credentials_resume_thread(void)
 {
     struct __user_cap_header_struct header = capability_header();
-    if (!changed)
+    if (MUTANT("credentials.lost", true, !changed))
         return;
     bool was_root = sys(SYS_geteuid) == 0;
     if (was_root && supplementary_count >= 0)

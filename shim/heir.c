@@ -82,7 +82,7 @@ static bool guard_is_gone(const struct heir *h)
 /* A parent that exits, or wants no heir, has said so before it went. */
 static bool killed_over(const struct heir *h, const struct tie *s)
 {
-    return guard_is_gone(h) && tie_look(&s->parent) == LIVES && tie_look(&s->state) == LEADER;
+    return MUTANT("heir.outlives", false, guard_is_gone(h)) && tie_look(&s->parent) == LIVES && tie_look(&s->state) == LEADER;
 }
 
 /* The restart of the parent begins this child again: two must not be. */

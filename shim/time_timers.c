@@ -5,6 +5,7 @@
 #include "shim/pending.h"
 #include "shim/threads.h"
 
+#include "heap/fault.h"
 #include "heap/say.h"
 
 #include <string.h>
@@ -194,7 +195,7 @@ void timers_resume(int64_t down, int64_t wall_down)
         left.it_value = time_spec(time_left_ns(time_ns(&left.it_value), passed(t->clock, down, wall_down)));
         long result = create_in_kernel(t);
         if (!sys_failed(result) && t->armed)
-            result = sys(SYS_timer_settime, t->kernel_id, 0, &left, NULL);
+            result = MUTANT("time.timer_lost", 0, sys(SYS_timer_settime, t->kernel_id, 0, &left, NULL));
         if (sys_in_trouble(result) || result == -EAGAIN)
             say_die_of(result, "cannot make a timer again: %s; the store is as it was, start the same command again",
                        say_error(result));
