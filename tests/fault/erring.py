@@ -13,6 +13,7 @@ import tty
 
 import mortal  # knows where the next ones are
 import hosts
+import places
 from harness import LIB, PYTHON, RESUME, ROOT, Case, Failure, Program, TcpDialog, UdpDialog, check, free_port, subject
 from mortal import KENCTL, Mortal, ask, udp_dialog
 
@@ -161,33 +162,43 @@ def command_line(name, port, arguments, place):
     return start + [str(port)] + [a.format(dir=place) for a in arguments]
 
 
-def answers(name, commands, arguments):
+def lay(files, place):
+    for name, text in files.items():
+        path = os.path.join(place, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w") as f:
+            f.write(text)
+
+
+def answers(name, commands, arguments, files):
     """What the program answers that runs alone: asked once, before the cases."""
-    if name not in known_answers:
+    if (name, commands, arguments) not in known_answers:
         t, port = Case(name), free_port()
+        lay(files, t.dir)
         p = Program(command_line(name, port, arguments, t.dir), t.dir, t.dir, bare=True).start()
         dialog = UdpDialog(p, port)
-        known_answers[name] = [dialog.ask(command) for command in commands]
+        known_answers[name, commands, arguments] = [dialog.ask(command) for command in commands]
         dialog.close()
         p.stop()
         t.finish(False)
-    return known_answers[name]
+    return known_answers[name, commands, arguments]
 
 
-def service(name, text, *arguments):
+def service(name, text, *arguments, files={}):
     """A workload of a subject that answers datagrams, with the answers that a run of it alone gives."""
-    commands = text.split(", ")
+    commands = tuple(text.split(", "))
 
     def run(t, p):
-        port = free_port()
+        port, right_ones = free_port(), answers(name, commands, arguments, files)
+        lay(files, t.dir)
         p.argv = command_line(name, port, arguments, t.dir)
         p.dialog = dialog = UdpDialog(p, port)
         dialog.retry = 0.04
         t.at_end(dialog.close)
         p.start()
-        for command, right in zip(commands, answers(name, commands, arguments)):
+        for command, right in zip(commands, right_ones):
             ask(p, dialog, command, right)
-    run.prepare = lambda: answers(name, commands, arguments)
+    run.prepare = lambda: answers(name, commands, arguments, files)
     return run
 
 
@@ -372,6 +383,13 @@ SIGNALS = ("cd /usr, handle 10, handle 12, stack, itimer 50, block 10, raise 10,
 KINDS = ", ".join("eventfd signal timer inotify pair message memfd unix epoll dup option pipe move lock".split() * 3)
 PTHREADS = ("mutex 0, mutex 2, robust, timer, rwlock, worker, pipe, mutex 3, robust, timer, clock, worker, timeout, cancel, timer, "
             "mutex 1, barrier, robust, pipe, detach, timer")
+# What the first eight have made, the next ones change in another process.
+MEMORY = ("vault 1, arena 3, arena 4, grow 900, block 5, vault 2, arena 6, grow 901, hole 3, arena 36, vault 9, grow 90000, hole 6, stack 8, "
+          "vault 4, hole 4, arena 3")
+WAITING = ", ".join("a" * 26)
+QUEUED = ("queue sleeper 100 1, kill sleeper 10, queue process 101 2, queue main 102 3, show, kill process 10, queue sleeper 100 4, "
+          "queue process 100 5, kill main 10, hit sleeper, show, queue process 102 6, queue sleeper 101 7, show")
+HALF = ", ".join("pair message unix dup pipe epoll lock memfd timer".split() * 3)
 EARLY, LATER = "turn.applied:5", "turn.applied:4"
 
 # name: (function, environment, where its first start dies when the second is looked at, where the one looked at dies)
@@ -406,6 +424,20 @@ WORKLOADS = {name: (function, env, mortal_death, LATER) for name, function, env,
     ("far_client", far("udp", 20, "client"), {}, "turn.applied:10"),
     ("children", children, {}, EARLY),
     ("wrapper", wrapper, {}, EARLY),
+    ("nameless", mortal.nameless, {}, "commit.captured:7"),
+    ("in_memory", places.in_memory, {}, EARLY),
+    ("relative", places.relative, {}, EARLY),
+    ("by_default", places.by_default, {}, EARLY),
+    ("older_kernel", places.older_kernel, {}, EARLY),
+    ("memory", service("kitchen", MEMORY), {}, "turn.applied:9"),
+    ("shared", service("shared_memory", WAITING), {}, EARLY),
+    ("waits", service("waits", WAITING), {}, "turn.applied:9"),
+    ("queued", service("pending", QUEUED), {}, "turn.applied:9"),
+    ("half_done", service("descriptor_kinds", HALF), {}, "turn.applied:10"),
+    ("spliced", service("spliced", "pump 900, file, pump 5000, pump 70, file, pump 12345, file, pump 1, pump 8000", "{dir}/text",
+                        files={"text": "f" * 300000}), {}, EARLY),
+    ("inside", service("drops_root", "who, count, count, who, count, who, count, who", "{dir}/root", files={"root/here": ""}), {}, EARLY),
+    ("allocations", service("malloc_kinds", ", ".join(f"step {n * 7919}" for n in range(1, 21))), {}, "turn.applied:9"),
 )}
 
 

@@ -387,6 +387,10 @@ def daemon(t, p):
     p.start()
     for n in range(1, 9):
         ask(p, dialog, "inc", str(n))
+    # Whoever answered must be the one that has the store, not a child that a killed parent has left.
+    wait_until(lambda: len(harness.processes(p.argv)) == 1, "there is one daemon")
+    p.judge()
+    check(p.ended is None, f"a start ended with {p.ended}: {p.tail()}")
 
 
 def has_open(p, port, table):
