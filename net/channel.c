@@ -141,6 +141,7 @@ static int take_ack(struct channel *c, uint64_t durable, uint64_t datagrams)
     if (durable > c->ready || datagrams > c->datagrams_sent)
         return -EPROTO;
     trim(c, durable);
+    FAULT("channel.acknowledged");
     if (datagrams > c->datagrams_acked)
         c->datagrams_acked = datagrams;
     return CHANNEL_DROP;
@@ -158,6 +159,7 @@ int channel_receive(struct channel *c, const struct wire_head *head, const void 
     if (MUTANT("channel.no_deduplication", false, head->sequence < c->expected))
         return CHANNEL_DROP;
     c->expected++;
+    FAULT("channel.received");
     if (head->kind == WIRE_BYE)
         c->finished = true;
     return CHANNEL_DELIVER;

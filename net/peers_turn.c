@@ -5,6 +5,7 @@
 #include "net/peers_inner.h"
 #include "net/stream.h"
 #include "net/transport.h"
+#include "heap/fault.h"
 
 #define HEAVY_SAID (1UL << 20)
 #define HEAVY_TAKEN (1UL << 20) /* half of STREAM_WINDOW_MOST, less of CHANNEL_DATAGRAMS */
@@ -75,7 +76,9 @@ void peers_committed(void)
         if (!transport_alarmed() && !transport_pending(c) && peers_wants_transport(c))
             peers_reach(c);
     }
+    FAULT("channel.committed");
     transport_flush();
+    FAULT("channel.sent");
     if (finished)
         peers_remove_finished();
 }

@@ -64,12 +64,6 @@ class Erring(Mortal):
     def error(self):
         return self.call.split(":")[2]
 
-    def stderr(self, start=None):
-        try:
-            return super().stderr(start)
-        except FileNotFoundError:  # it is just being started
-            return ""
-
     def own_words(self):
         return [line for line in self.stderr().splitlines() if not line.startswith("ken: ")]
 
@@ -240,10 +234,10 @@ def converse(t, p, ours, server_argv, client_argv, port, table, right, within=No
         other.judge()
         check(time.monotonic() < deadline, f"no progress: {client.tail()}; {server.tail()}")
         time.sleep(0.002)
-    if client.ended and ours == "server":  # perhaps because the server was told, and left
-        await_judgement(p)
     if ours == "server" and server.starts > 1 and "Connection refused" in client.stderr():
         return  # it came just between two incarnations
+    if client.ended and ours == "server":  # perhaps because the server was told, and left
+        await_judgement(p)
     check(client.ended == 0, f"the client ended with {client.ended}: {client.tail()}")
     with open(path) as f:
         lines = f.read().splitlines()
@@ -276,7 +270,7 @@ def far(kind, count, ours):
 
 def await_judgement(p):
     deadline = time.monotonic() + 1
-    while time.monotonic() < deadline and p.ended is None:
+    while isinstance(p, Erring) and time.monotonic() < deadline and p.ended is None:
         p.judge()
         if p.did_fail() and p.own_words():  # it lingers, for a peer that is gone
             p.outcome = "told"

@@ -123,6 +123,12 @@ class Mortal(Program):
         self.judge()
         return self.ended
 
+    def stderr(self, start=None):
+        try:
+            return super().stderr(start)
+        except FileNotFoundError:  # it is just being started
+            return ""
+
     def judge(self):
         if self.trouble:
             raise self.trouble

@@ -20,6 +20,7 @@ import tempfile
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import erring
 import mortal
 import points
 from harness import BUILD, LIB, SEED, require_aslr
@@ -33,6 +34,11 @@ JOBS = int(os.environ.get("KEN_JOBS", "2"))
 FIRST_DEATH = {"nameless": "commit.captured:7", "leave": "release.noted:20", "leave_again": "turn.released:1", "told": "turn.released:1", "copy": "release.noted:40",
                "lines": "turn.applied:3", "fresh": None, "unsent": "turn.applied:1", "unsent_heard": "turn.applied:1", "threads": "release.noted:6"}
 ONLY = {"fresh": ("aside.",)}
+# One of two that talk dies, the other one never.
+mortal.WORKLOADS.update({
+    "stream_server": (erring.talk("stream", 30, "server"), {}, {}),
+    "stream_client": (erring.talk("stream", 30, "client"), {}, {}),
+})
 
 
 def reached(name):
