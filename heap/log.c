@@ -1,6 +1,6 @@
 #define _GNU_SOURCE
-#define XXH_INLINE_ALL
 #include "heap/log.h"
+#include "heap/checksum.h"
 #include "heap/disk.h"
 #include "heap/fault.h"
 #include "heap/log_inner.h"
@@ -10,7 +10,6 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <xxhash.h>
 
 #define KEEP_BYTES (1UL << 20) /* of the buffer, after a record that was much longer */
 #define TRIM_BYTES (4UL << 20)
@@ -25,7 +24,7 @@ static uint64_t this_boot(void)
     int fd = (int)disk_open(AT_FDCWD, "/proc/sys/kernel/random/boot_id", O_RDONLY, 0);
     long n = fd < 0 ? 0 : disk_read(fd, id, sizeof id, 0);
     disk_close(&fd);
-    return n > 0 ? XXH3_64bits(id, (size_t)n) : 0;
+    return n > 0 ? checksum_of(id, (size_t)n) : 0;
 }
 
 static int open_segment(struct log *log, unsigned number)
@@ -204,7 +203,7 @@ void log_write_record(struct log *log, struct record *r, uint64_t bytes, uint64_
         .boot = log->boot,
         .mount = log->mount,
     };
-    r->checksum = XXH3_64bits((const uint8_t *)r + 16, bytes - 16);
+    r->checksum = checksum_of((const uint8_t *)r + 16, bytes - 16);
     FAULT("log.write");
     for (int error; (error = write_segment(log, s, r, bytes));)
         log_trouble(log, "writing the log of", error);

@@ -2,7 +2,7 @@
  * only then applied. A record that `synced` covers is in the image already and is passed over.
  */
 #define _GNU_SOURCE
-#define XXH_INLINE_ALL
+#include "heap/checksum.h"
 #include "heap/disk.h"
 #include "heap/fault.h"
 #include "heap/log_inner.h"
@@ -13,7 +13,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
-#include <xxhash.h>
 
 #define IMAGE_LIMIT (1UL << 46) /* no image is longer; a run beyond is not believed */
 
@@ -75,7 +74,7 @@ static int load(struct log *log, unsigned number, struct chain *c)
 static int check_head(struct log *log, const struct chain *c)
 {
     const struct segment_head *head = (const struct segment_head *)c->data;
-    bool sound = head->checksum == XXH3_64bits(c->data + 16, BLOCK_BYTES - 16);
+    bool sound = head->checksum == checksum_of(c->data + 16, BLOCK_BYTES - 16);
     if (head->magic != SEGMENT_MAGIC)
         return refuse(log, c->segment, 0, STORE_DAMAGED, "this is no log segment");
     if (head->version > STORE_VERSION) {
@@ -134,7 +133,7 @@ static const struct record *valid(const struct log *log, const struct chain *c, 
     const struct record *r = look(log, c, at);
     uint64_t end = 0;
     if (!r || r->version != STORE_VERSION ||
-        MUTANT("recover.no_checksum", false, r->checksum != XXH3_64bits((const uint8_t *)r + 16, r->bytes - 16)) ||
+        MUTANT("recover.no_checksum", false, r->checksum != checksum_of((const uint8_t *)r + 16, r->bytes - 16)) ||
         !runs_are_sound(r, &end))
         return NULL;
     if (image_end && *image_end < end)

@@ -1,13 +1,11 @@
 #include "heap/sums.h"
+#include "heap/checksum.h"
 #include "heap/diff.h"
 #include "heap/sys.h"
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 uint32_t sums_page(const void *page)
 {
-    uint32_t sum = (uint32_t)XXH3_64bits(page, PAGE_BYTES);
+    uint32_t sum = (uint32_t)checksum_of(page, PAGE_BYTES);
     return sum ? sum : 1;
 }
 
