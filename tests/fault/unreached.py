@@ -27,7 +27,7 @@ REASONS = {
     "net/address_interface.c": ((r"SYS_read", NOT_TRIED),),
     "net/address_resolve.c": ((r"SYS_(clone|dup2|execve|poll|read|wait4)", NOT_TRIED),),  # hosts by name
     "net/inbox.c": ((r"SYS_ftruncate", NOT_TRIED), (r"FALLOC_FL_PUNCH_HOLE", SELDOM)),
-    "net/nameless.c": ((r"beside", NOT_TRIED),),
+    "net/nameless.c": ((r"beside", NOT_TRIED), (r"stat, fd, &it", NOT_TRIED)),
     "net/peers_end.c": ((r"SYS_poll", PAUSE),),
     "net/progress.c": ((r"FALLOC_FL_PUNCH_HOLE", SELDOM),),
     "net/release.c": ((r"SYS_poll", PAUSE),),
