@@ -1,0 +1,276 @@
+/* A child of fork that may become the program, until it does or is plain. */
+#include "heap/disk.h"
+#include "heap/fault.h"
+#include "heap/proc.h"
+#include "heap/session.h"
+#include "heap/tracker.h"
+#include "net/fdtable.h"
+#include "net/outbox.h"
+#include "net/peers.h"
+#include "shim/boot.h"
+#include "shim/call_limits.h"
+#include "shim/call_memory.h"
+#include "shim/call_signal.h"
+#include "shim/call_time.h"
+#include "shim/children.h"
+#include "shim/heir_inner.h"
+#include "shim/process.h"
+#include "shim/sigsys.h"
+#include "shim/threads.h"
+
+#include <fcntl.h>
+#include <sys/prctl.h>
+
+#define SECOND_FORK_MS 1000
+
+struct tie *heir_above(struct heir *h)
+{
+    for (;;) {
+        struct tie *s = tie_find(h->page, h->above);
+        uint64_t next = s ? __atomic_load_n(&s->promoted, __ATOMIC_SEQ_CST) : 0;
+        if (!next)
+            return s;
+        h->above = next;
+        if (h->leads && tie_find(h->page, next))
+            tie_put(&tie_find(h->page, next)->leads, 1);
+    }
+}
+
+/* The one that holds the lock was killed. One that exits says so first. */
+static bool guard_is_gone(const struct heir *h)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    if (sys_failed(sys(SYS_fcntl, session->store.lock_fd, F_GETLK, &lock)))
+        return false;
+    return lock.l_type == F_UNLCK || lock.l_pid != h->page->guard;
+}
+
+/* A parent that exits, or wants no heir, has said so before it went. */
+static bool killed_over(const struct heir *h, const struct tie *s)
+{
+    return MUTANT("heir.outlives", false, guard_is_gone(h)) && tie_look(&s->parent) == LIVES && tie_look(&s->state) == LEADER;
+}
+
+/* The restart of the parent begins this child again: two must not be. */
+_Noreturn void heir_die_with_parent(void)
+{
+    for (;;)
+        sys(SYS_kill, sys(SYS_getpid), SIGKILL);
+}
+
+/* What belongs to the parent, in the kernel or by number, is not this process's. */
+void heir_begin(void)
+{
+    struct session *s = session;
+    struct heir *h = s->heir;
+    s->apart = true;
+    fault_apart(true);
+    tracker_close(&s->tracker);
+    sys(SYS_close, s->maps_fd);
+    long maps = proc_open("self/maps", O_RDONLY);
+    s->maps_fd = sys_failed(maps) ? -1 : (int)disk_high_fd(maps);
+    process_boot();
+    threads_forked();
+    children_forked();
+    time_forked();
+    fd_stand_by();
+    h->above = h->below;
+    h->below = 0;
+    h->leads = h->hurried = false;
+    h->since_ns = time_monotonic_ns();
+    life_watch();
+    h->mourns = !sys_failed(sys(SYS_prctl, PR_SET_PDEATHSIG, THREADS_SIGNAL, 0, 0, 0));
+    struct tie *a = tie_find(h->page, h->above);
+    if (a)
+        a->pid = (int32_t)sys(SYS_getpid);
+    heir_candidate = heir_concerned = true;
+    sigsys_thread_on();
+}
+
+void heir_leads(void)
+{
+    struct heir *h = session->heir;
+    struct tie *s = heir_candidate ? heir_above(h) : NULL;
+    if (!s)
+        return;
+    h->leads = true;
+    tie_put(&s->leads, 1);
+    tie_change(s, CANDIDATE, LEADER);
+}
+
+void heir_mourns_itself(void)
+{
+    if (session->heir)
+        session->heir->mourns = false;
+}
+
+void heir_become_plain(struct heir *h, struct tie *s)
+{
+    tie_decline(s);
+    for (int n = 0; s && tie_look(&s->signalling) && n < 1000; n++)
+        sys(SYS_sched_yield);
+    life_leave();
+    if (h->mourns)
+        sys(SYS_prctl, PR_SET_PDEATHSIG, 0, 0, 0, 0);
+    tie_decline(tie_find(h->page, h->below));
+    heir_candidate = heir_concerned = false;
+    transport_forked();
+    outbox_release();
+    outbox_drain();
+    call_passive = true;
+    limits_give_back();
+    sigsys_thread_off();
+}
+
+/* The parent was killed before it gave the lock up. One that is slow is between giving it up and saying so. */
+static bool parent_failed(const struct heir *h, const struct tie *s)
+{
+    return guard_is_gone(h) && MUTANT("heir.lock_tells_all", true, tie_ended(h->page->guard)) && tie_look(&s->parent) == LEAVES;
+}
+
+/* The parent has committed, and waits: it gives the lock up as soon as it sees that this one is ready. */
+static bool take(struct heir *h, struct tie *s)
+{
+    if (!tie_change(s, LEADER, TAKING))
+        return false;
+    FAULT("heir.taking");
+    while (!tie_await(&s->parent, LEAVES, SOON_MS))
+        if (parent_failed(h, s))
+            heir_die_with_parent();
+    life_leave();
+    if (h->mourns)
+        sys(SYS_prctl, PR_SET_PDEATHSIG, 0, 0, 0, 0);
+    boot_inherit();
+    h->page->guard = (int32_t)sys(SYS_getpid);
+    fd_take_over();
+    FAULT("heir.ready");
+    h->taking = true;
+    heir_candidate = false;
+    return true;
+}
+
+/* A child of this one goes on alone if it did setsid() itself; else it is this one that goes on. */
+static void settle_below(struct heir *h)
+{
+    struct tie *b = tie_find(h->page, h->below);
+    if (tie_is_open(b) && !tie_look(&b->leads))
+        tie_decline(b);
+}
+
+bool heir_candidate_turn(struct heir *h)
+{
+    settle_below(h);
+    for (;;) {
+        struct tie *s = heir_above(h);
+        uint32_t parent = s ? tie_look(&s->parent) : 0;
+        bool old = time_monotonic_ns() - h->since_ns > HEIR_YEARS_MS * 1000000L;
+        if (!s || tie_look(&s->state) != LEADER || old) {
+            heir_become_plain(h, s);
+            return false;
+        }
+        if (s->inherited && !h->leads && parent == LIVES) {
+            /* Its parent exits now, or is the daemon itself. */
+            if (!tie_await(&s->parent, parent, SECOND_FORK_MS))
+                tie_decline(s);
+            continue;
+        }
+        if (s->of_protected && parent == LEAVES) {
+            if (take(h, s))
+                return true;
+            continue;
+        }
+        if (killed_over(h, s))
+            heir_die_with_parent();
+        if (!outbox_held() || h->hurried)
+            break;
+        h->hurried = !tie_await(&s->parent, parent, HEIR_HOLD_MS);
+    }
+    outbox_release();
+    return false;
+}
+
+bool heir_due(void)
+{
+    struct heir *h = session->heir;
+    struct tie *s = heir_above(h);
+    return !s || (tie_look(&s->state) == LEADER && s->of_protected && tie_look(&s->parent) == LEAVES);
+}
+
+/* Calls that may say something to a peer, or take what one said. */
+static bool speaks(const struct call *c)
+{
+    switch (c->nr) {
+    case SYS_read: case SYS_readv: case SYS_write: case SYS_writev: case SYS_recvfrom: case SYS_recvmsg: case SYS_recvmmsg:
+    case SYS_sendto: case SYS_sendmsg: case SYS_sendmmsg: case SYS_sendfile: case SYS_splice: case SYS_shutdown: case SYS_connect:
+    case SYS_accept: case SYS_accept4: case SYS_getsockopt: case SYS_ioctl:
+        break;
+    default:
+        return false;
+    }
+    const struct description *d = fd_peek((int)c->arg[0]);
+    const struct description *to = c->nr == SYS_splice ? fd_peek((int)c->arg[2]) : c->nr == SYS_sendfile ? fd_peek((int)c->arg[1]) : NULL;
+    return (d && fd_may_meet_peers(d)) || (to && fd_may_meet_peers(to));
+}
+
+/* A candidate has no peers. One that leads waits for its parent's end, so as to have them; another one is plain, and its parent
+ * carries what it says. */
+bool heir_settle(const struct call *c)
+{
+    struct heir *h = session->heir;
+    if (!peers_any() || !speaks(c))
+        return false;
+    int64_t began = time_monotonic_ns();
+    turn_end(TURN_FLUSH);
+    while (heir_candidate && time_monotonic_ns() - began < HEIR_PEERS_MS * 1000000L) {
+        struct tie *s = heir_above(h);
+        if (s)
+            tie_await(&s->parent, LIVES, SIGNAL_AGAIN_MS);
+        turn_end(TURN_FLUSH);
+    }
+    if (heir_candidate)
+        heir_become_plain(h, heir_above(h));
+    return call_passive;
+}
+
+/* In the program's own code, or just before a wait. Anywhere else within libken the next turn's end sees to it. */
+void heir_signalled(ucontext_t *uc)
+{
+    struct heir *h = session->heir;
+    if (!heir_candidate || call_passive)
+        return;
+    struct tie *s = heir_above(h);
+    if (s && s->of_protected && killed_over(h, s))
+        heir_die_with_parent();
+    if (!heir_due() || signal_break_wait(uc) || thread_self()->inside > 0 || sigsys_is_ours(uc))
+        return;
+    struct call c = {.frame = uc};
+    thread_self()->inside++;
+    threads_lock();
+    if (heir_candidate)
+        turn_end(TURN_FLUSH);
+    threads_unlock();
+    if (--thread_self()->inside == 0 && signal_waiting())
+        signal_leave(&c);
+}
+
+/* The second fork's parent, mostly: its child is in its place from now on. */
+_Noreturn void heir_candidate_exit(struct heir *h, int status)
+{
+    struct tie *s = heir_above(h), *b = tie_find(h->page, h->below);
+    if (s && tie_is_open(s) && tie_is_open(b) && !(status & 0xff)) {
+        __atomic_store_n(&s->pid, b->pid, __ATOMIC_SEQ_CST);
+        if (tie_look(&b->state) == LEADER)
+            tie_change(s, CANDIDATE, LEADER);
+        __atomic_store_n(&b->promoted, h->above, __ATOMIC_SEQ_CST);
+        tie_put(&b->parent, PROMOTED);
+        if (tie_look(&s->parent) == LEAVES)
+            sys(SYS_kill, s->pid, THREADS_SIGNAL);
+    } else {
+        tie_decline(b);
+        tie_decline(s);
+    }
+    outbox_release();
+    outbox_drain();
+    for (;;)
+        sys(SYS_exit_group, status);
+}
