@@ -6,6 +6,8 @@
 #include "heap/fault.h"
 #include "heap/say.h"
 #include "heap/session.h"
+#include "net/fdtable.h"
+#include "net/trouble.h"
 #include "shim/call_limits.h"
 #include "shim/heir.h"
 #include "shim/turn.h"
@@ -94,17 +96,22 @@ const char *credentials_root(void)
     return root;
 }
 
+static long sure(long result)
+{
+    return trouble_none(result, "learn where the new root directory is");
+}
+
 /* Where the new root directory is, as it is called in the first one; not told for one outside of the present one, which a
  * process may still be in or hold open. */
 static bool learn_root(const char *path, char *where, size_t size)
 {
     struct stat it, there;
     char within[PATH_MAX];
-    long fd = sys_fd(SYS_open, path, O_PATH | O_CLOEXEC, 0);
+    long fd = sure(sys_fd(SYS_open, path, O_PATH | O_CLOEXEC, 0));
     if (sys_failed(fd))
         return false;
-    long n = proc_fd_path((int)fd, within, sizeof within);
-    bool inside = n > 0 && !sys_failed(sys(SYS_fstat, fd, &it)) && !sys_failed(sys(SYS_stat, within, &there)) &&
+    long n = sure(proc_fd_path((int)fd, within, sizeof within));
+    bool inside = n > 0 && !sys_failed(sure(sys(SYS_fstat, fd, &it))) && !sys_failed(sure(sys(SYS_stat, within, &there))) &&
                   it.st_ino == there.st_ino && it.st_dev == there.st_dev;
     sys(SYS_close, fd);
     if (!inside || strlen(root) + (size_t)n >= size)
@@ -117,6 +124,7 @@ long call_chroot(struct call *c)
 {
     char where[PATH_MAX];
     before_change();
+    fd_capture(); /* what was opened in this root directory has a path in it */
     bool known = learn_root((const char *)c->arg[0], where, sizeof where);
     long r = call_raw(c);
     if (sys_failed(r))

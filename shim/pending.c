@@ -3,6 +3,7 @@
 #include "heap/digits.h"
 #include "heap/proc.h"
 #include "heap/sys.h"
+#include "net/trouble.h"
 #include "shim/call_time.h"
 #include "shim/process.h"
 #include "shim/threads.h"
@@ -120,8 +121,8 @@ static void note_timers(uint64_t bits, uint32_t whom, long tid)
 static uint64_t own_only(void)
 {
     char text[2048];
-    long fd = proc_open("thread-self/status", O_RDONLY);
-    long n = sys_failed(fd) ? fd : sys(SYS_read, fd, text, sizeof text - 1);
+    long fd = trouble_none(proc_open("thread-self/status", O_RDONLY), "learn what signals wait");
+    long n = sys_failed(fd) ? fd : trouble_none(sys(SYS_read, fd, text, sizeof text - 1), "learn what signals wait");
     if (!sys_failed(fd))
         sys(SYS_close, fd);
     text[n > 0 ? n : 0] = '\0';
