@@ -374,7 +374,7 @@ PIPES = ("put one, send two, event 3, put four, take, send five, dup, event 6, g
          "take")
 SIGNALS = ("cd /usr, handle 10, handle 12, stack, itimer 50, block 10, raise 10, umask 077, limit 500, raise 12, unblock 10, "
            "limit 900, cd /tmp, umask 022, block 12, raise 12, unblock 12")
-KINDS = ", ".join("eventfd signal timer inotify pair message memfd unix epoll dup option pipe move lock".split() * 3)
+KINDS = ", ".join("eventfd signal timer inotify pair message memfd unix epoll dup option pipe move lock vfork".split() * 3)
 PTHREADS = ("mutex 0, mutex 2, robust, timer, rwlock, worker, pipe, mutex 3, robust, timer, clock, worker, timeout, cancel, timer, "
             "mutex 1, barrier, robust, pipe, detach, timer")
 # What the first eight have made, the next ones change in another process.

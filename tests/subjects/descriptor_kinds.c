@@ -288,9 +288,10 @@ static void epoll_step(unsigned long number)
 /* Two numbers of one open file share its offset; flags of the numbers are their own. */
 static void dup_step(unsigned long number)
 {
-    static int file = -1, twin, high;
+    static int file = -1, twin, high, chosen;
     static char name[32];
-    char text[16] = "";
+    char text[16] = "", two[2][4] = {"", ""};
+    struct iovec vector[2] = {{two[0], 3}, {two[1], 3}};
     if (file < 0) {
         snprintf(name, sizeof name, "dup-%d", getpid());
         file = (int)sure(open(name, O_RDWR | O_CREAT, 0600), "open");
@@ -299,14 +300,16 @@ static void dup_step(unsigned long number)
         lseek(file, 0, SEEK_SET);
         twin = (int)sure(dup(file), "dup");
         high = (int)sure(fcntl(file, F_DUPFD_CLOEXEC, 200), "F_DUPFD_CLOEXEC");
+        chosen = (int)sure(dup3(twin, 240, O_CLOEXEC), "dup3");
     }
+    sure(preadv(chosen, vector, 2, (off_t)(number % 900) * 10 + 3), "preadv");
     sure(read(number % 2 ? file : twin, text, 10), "read");
     text[9] = '\0';
     lseek(high, (long)(number % 7) * 10, SEEK_CUR);
     if (lseek(file, 0, SEEK_CUR) > 9000)
         lseek(twin, 0, SEEK_SET);
-    service_answer("dup %s, next %ld, %d %d %d", text, (long)lseek(file, 0, SEEK_CUR), high, fcntl(high, F_GETFD),
-                   fcntl(twin, F_GETFD));
+    service_answer("dup %s%s %s, next %ld, %d %d %d %d", two[0], two[1], text, (long)lseek(file, 0, SEEK_CUR), high, fcntl(high, F_GETFD),
+                   fcntl(twin, F_GETFD), fcntl(chosen, F_GETFD));
 }
 
 /* Options of a socket that is bound, one that listens, and one that is neither. */
@@ -445,6 +448,20 @@ static void lock_step(void)
     service_answer("locks: status %x", status == SIGKILL ? 0 : status);
 }
 
+/* A child that was lost with its parent is made again. */
+static void vfork_step(void)
+{
+    int status = SIGKILL;
+    while (status == SIGKILL) {
+        pid_t child = (pid_t)sure(vfork(), "vfork");
+        if (!child)
+            _exit((int)(service.number % 50));
+        while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+            ;
+    }
+    service_answer("vfork %d", WIFEXITED(status) ? WEXITSTATUS(status) : -1);
+}
+
 static const struct {
     const char *name;
     void (*step)(unsigned long number);
@@ -454,7 +471,7 @@ static const struct {
     {"inotify", inotify_step, NULL}, {"pair", socketpair_step, NULL}, {"message", message_step, NULL},
     {"memfd", memfd_step, NULL},     {"unix", unix_step, NULL},       {"epoll", epoll_step, NULL},
     {"dup", dup_step, NULL},         {"option", option_step, NULL},   {"pipe", pipe_step, NULL},
-    {"move", move_step, NULL},       {"lock", NULL, lock_step},
+    {"move", move_step, NULL},       {"lock", NULL, lock_step},       {"vfork", NULL, vfork_step},
 };
 
 int main(int argc, char **argv)

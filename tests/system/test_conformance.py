@@ -140,7 +140,7 @@ def pthreads_killed(t):
     exercise(t, "pthread_kinds", pthread_commands(t), KILLS)
 
 
-DESCRIPTORS = "eventfd signal timer inotify pair message memfd unix epoll dup option pipe move lock".split()
+DESCRIPTORS = "eventfd signal timer inotify pair message memfd unix epoll dup option pipe move lock vfork".split()
 
 
 @case
