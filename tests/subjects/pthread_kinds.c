@@ -470,7 +470,7 @@ static void clock_step(void)
         err(1, "a clock of CPU time");
     struct timespec none = {0, 0};
     long rang = 0;
-    for (unsigned long turns = 0; !rang && turns < 20000000; turns++)
+    for (unsigned long turns = 0; !rang && turns < 1000000000; turns++)
         rang = turns % 1000 == 0 && sigtimedwait(&set, NULL, &none) == SIGRTMIN;
     timer_settime(watchdog, 0, &off, NULL);
     service_answer("rang %ld", rang);
