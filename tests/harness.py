@@ -668,7 +668,9 @@ def main():
     """Runs the cases that the arguments name (default: all) and ends the process."""
     atexit.register(stop_all)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup(1) has it ignored, and programs inherit that
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:  # by nohup(1) or a shell's `&`: programs would inherit it
+            signal.signal(number, signal.SIG_DFL)
     require_aslr()
     if not BARE and not os.path.exists(LIB):
         print(f"{LIB} does not exist: build it first\n0 passed, 1 failed, 0 skipped")
