@@ -68,6 +68,19 @@ static void *serve_one(void *connection)
     return NULL;
 }
 
+/* What is still asked for would be given to the next connection of that number. */
+static void leave_desk(int fd)
+{
+    int left = 0;
+    pthread_mutex_lock(&desk);
+    for (int i = 0; i < waiting_count; i++)
+        if (waiting[i] != fd)
+            waiting[left++] = waiting[i];
+    waiting_count = left;
+    close(fd);
+    pthread_mutex_unlock(&desk);
+}
+
 static void *serve_by_clerk(void *connection)
 {
     int fd = (int)(long)connection;
@@ -78,7 +91,7 @@ static void *serve_by_clerk(void *connection)
         pthread_cond_signal(&called);
         pthread_mutex_unlock(&desk);
     }
-    close(fd);
+    leave_desk(fd);
     return NULL;
 }
 
@@ -88,9 +101,8 @@ static _Noreturn void *clerk(void *unused)
         pthread_mutex_lock(&desk);
         while (!waiting_count)
             pthread_cond_wait(&called, &desk);
-        int fd = waiting[--waiting_count];
+        give(waiting[--waiting_count]);
         pthread_mutex_unlock(&desk);
-        give(fd);
     }
 }
 
