@@ -16,11 +16,6 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
-long fd_link(int fd, char *text, size_t size)
-{
-    return proc_fd_path(fd, text, size);
-}
-
 size_t fd_info(int fd, char *text, size_t size)
 {
     char name[40];
@@ -46,7 +41,7 @@ static enum fd_kind kind_of_nameless(int fd)
         {"anon_inode:inotify", FD_INOTIFY},   {"anon_inode:[pidfd]", FD_PIDFD},
     };
     char text[64];
-    fd_link(fd, text, sizeof text);
+    proc_fd_path(fd, text, sizeof text);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (!strcmp(text, names[i].name))
             return names[i].kind;
@@ -113,7 +108,7 @@ void fd_tell_device(int fd, enum fd_kind kind, const struct stat *s)
     char name[128];
     if (!leads_outside(kind, s))
         return;
-    fd_link(fd, name, sizeof name);
+    proc_fd_path(fd, name, sizeof name);
     say("%s is a device that libken knows nothing of: what is written there leaves at once, and a restart opens it without "
         "what ioctl() set", name);
 }

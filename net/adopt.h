@@ -12,9 +12,6 @@ enum fd_kind fd_kind_of(int fd, const struct stat *);
 /* Says what does not come back of a device that something outside is behind; nothing of all else. */
 void fd_tell_device(int fd, enum fd_kind, const struct stat *);
 
-/* The text behind /proc/self/fd/N, terminated; returns its length or -errno. */
-long fd_link(int fd, char *text, size_t size);
-
 /* The text of /proc/self/fdinfo/N, terminated and cut to fit; returns its length. Ends the process when the machine is in trouble. */
 size_t fd_info(int fd, char *text, size_t size);
 

@@ -1,6 +1,5 @@
 #define _GNU_SOURCE
 #include "net/nameless.h"
-#include "net/adopt.h"
 #include "net/host.h"
 #include "net/pool.h"
 #include "net/trouble.h"
@@ -54,7 +53,7 @@ static long from_first_root(int fd, char *path, long length, size_t size)
 static long look_up(int fd, char *path, size_t size, bool *lost)
 {
     static const char mark[] = " (deleted)";
-    long n = trouble_none(fd_link(fd, path, size), "learn an open file's path"), length = sizeof mark - 1;
+    long n = trouble_none(proc_fd_path(fd, path, size), "learn an open file's path"), length = sizeof mark - 1;
     *lost = n > length && !memcmp(path + n - length, mark, (size_t)length);
     if (*lost)
         path[n -= length] = '\0';

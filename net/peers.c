@@ -1,6 +1,5 @@
 #include "net/peers.h"
 #include "net/address.h"
-#include "net/adopt.h"
 #include "net/datagram.h"
 #include "net/former.h"
 #include "net/peers_far.h"
@@ -8,6 +7,7 @@
 #include "net/host.h"
 #include "net/pool.h"
 #include "net/stream.h"
+#include "heap/proc.h"
 #include "heap/say.h"
 #include "net/trouble.h"
 #include "heap/sys.h"
@@ -33,7 +33,7 @@ static uint64_t place_of(int directory)
 {
     char path[1100];
     struct stat s;
-    long n = trouble_none(fd_link(directory, path, sizeof path), "learn where the store is");
+    long n = trouble_none(proc_fd_path(directory, path, sizeof path), "learn where the store is");
     if (n <= 0 || trouble_none(sys(SYS_newfstatat, directory, "..", &s, 0), "learn where the store is") < 0)
         return 0;
     struct utsname u;
