@@ -5,6 +5,7 @@
 #include "heap/sys.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 
 static int proc = -1;
 
@@ -46,6 +47,15 @@ long proc_fd_path(int fd, char *text, size_t size)
     long n = sys(SYS_readlinkat, from, path, text, size - 1);
     text[n < 0 ? 0 : n] = '\0';
     return n;
+}
+
+long proc_fd_is_at(int fd, const char *path)
+{
+    struct stat open, there;
+    long r = sys(SYS_fstat, fd, &open);
+    if (sys_failed(r) || sys_failed(r = sys(SYS_stat, path, &there)))
+        return r;
+    return open.st_ino == there.st_ino && open.st_dev == there.st_dev;
 }
 
 long proc_fd_link(int fd, int directory, const char *name)

@@ -19,6 +19,9 @@ long proc_open(const char *name, int flags);
 /* Where the descriptor leads, terminated: its length (at most size - 1), or -errno with an empty text. */
 long proc_fd_path(int fd, char *text, size_t size);
 
+/* Whether the path, in the present root directory, leads to the file that is open: 1, 0, or -errno. */
+long proc_fd_is_at(int fd, const char *path);
+
 /* Gives the open file another name, also one that has none: 0 or -errno. */
 long proc_fd_link(int fd, int directory, const char *name);
 

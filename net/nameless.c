@@ -37,12 +37,9 @@ static void make_name(char name[NAME_BYTES], uint64_t inode)
 /* A new root directory hides where it is. What was opened before it was changed is called as it always was. */
 static long from_first_root(int fd, char *path, long length, size_t size)
 {
-    struct stat here, it;
     const char *root = session_root();
     size_t more = strlen(root);
-    if (!more || sys_failed(sys(SYS_fstat, fd, &it)) || sys_failed(sys(SYS_stat, path, &here)))
-        return length;
-    if (here.st_ino != it.st_ino || here.st_dev != it.st_dev || more + (size_t)length >= size)
+    if (!more || more + (size_t)length >= size || proc_fd_is_at(fd, path) <= 0)
         return length;
     memmove(path + more, path, (size_t)length + 1);
     memcpy(path, root, more);
@@ -88,11 +85,19 @@ static bool has(int fd, struct description *d, const struct loss *loss)
     return d->file && d->file->inode == loss->inode && d->file->device == loss->device;
 }
 
+/* The next descriptor of that file, from `fd` on, or -1. */
+static int next_of(int fd, const struct loss *loss)
+{
+    for (; fd <= fd_highest; fd++)
+        if (has(fd, fd_peek(fd), loss))
+            return fd;
+    return -1;
+}
+
 static bool is_open(const struct loss *loss)
 {
-    for (int fd = 0; fd <= fd_highest; fd++)
-        if (has(fd, fd_peek(fd), loss))
-            return true;
+    if (next_of(0, loss) >= 0)
+        return true;
     for (const struct closed *c = closed; c; c = c->next)
         if (c->inode == loss->inode && c->device == loss->device)
             return true;
@@ -125,12 +130,10 @@ bool nameless_again(const struct loss *from, const struct loss *to)
     bool again = false;
     if (!from->used || from->inode != to->inode || from->device != to->device)
         return false;
-    for (int fd = 0; fd <= fd_highest; fd++) {
-        struct description *d = fd_peek(fd);
-        if (has(fd, d, from) && d->file->given) {
-            d->file->given = 0;
-            again = true;
-        }
+    for (int fd = 0; (fd = next_of(fd, from)) >= 0; fd++) {
+        struct fd_file *f = fd_peek(fd)->file;
+        again |= f->given;
+        f->given = 0;
     }
     return again;
 }
@@ -179,11 +182,8 @@ void nameless_after(const struct loss *loss, long result)
             sys(SYS_unlinkat, session_kept_dirfd(), name, 0);
         return;
     }
-    for (int fd = 0; fd <= fd_highest; fd++) {
-        struct description *d = fd_peek(fd);
-        if (has(fd, d, loss))
-            learn_again(fd, d->file);
-    }
+    for (int fd = 0; (fd = next_of(fd, loss)) >= 0; fd++)
+        learn_again(fd, fd_peek(fd)->file);
     doom(loss->inode); /* if nobody needs it when the turn is durable */
 }
 

@@ -17,7 +17,6 @@
 #include <linux/capability.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
 #include <sys/types.h>
 
 #define GROUPS_MAX 256
@@ -105,14 +104,12 @@ static long sure(long result)
  * process may still be in or hold open. */
 static bool learn_root(const char *path, char *where, size_t size)
 {
-    struct stat it, there;
     char within[PATH_MAX];
     long fd = sure(sys_fd(SYS_open, path, O_PATH | O_CLOEXEC, 0));
     if (sys_failed(fd))
         return false;
     long n = sure(proc_fd_path((int)fd, within, sizeof within));
-    bool inside = n > 0 && !sys_failed(sure(sys(SYS_fstat, fd, &it))) && !sys_failed(sure(sys(SYS_stat, within, &there))) &&
-                  it.st_ino == there.st_ino && it.st_dev == there.st_dev;
+    bool inside = n > 0 && sure(proc_fd_is_at((int)fd, within)) > 0;
     sys(SYS_close, fd);
     if (!inside || strlen(root) + (size_t)n >= size)
         return false;
