@@ -76,7 +76,7 @@ CAUGHT_BY = {
     "format.super_unsynced": [power()],
     "format.image_unsynced": [power()],
     "store.no_lock": [unit("store", "*/lock_tells_the_holder")],
-    "restore.pin_unused": [system("badstore", "replaced_executable")],
+    "restore.pin_unused": [system("store_place", "replaced_executable")],
     "turn.released_before_commit": [crash("counter", "commit.captured:6")],
     "exit.not_finished": [system("ends", "end_return")],
     "boot.old_progress": [crash("leave_again")],

@@ -9,9 +9,8 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 from harness import *
+from kenruns import KENRUN, compile_c
 
-KENCTL = os.environ.get("KEN_CTL", os.path.join(BUILD, "scripts", "kenctl"))
-KENRUN = os.path.join(ROOT, "scripts", "kenrun")
 
 # Counts the lines it is given, deep in its calls; some lines are orders.
 WAITER = r"""
@@ -54,14 +53,10 @@ class Waiter:
     """The program with a FIFO for its input and a file for its output, which outlive it."""
 
     def __init__(self, t, kenrun=False):
-        need("cc")
         if not os.path.exists(KENCTL):
             raise Skip(f"{KENCTL} is not built")
         self.t, self.dir = t, t.dir
-        self.path = os.path.join(t.dir, "waiter")
-        done = subprocess.run(["cc", "-O1", "-fno-optimize-sibling-calls", "-x", "c", "-", "-o", self.path],
-                              input=WAITER, text=True)
-        check(done.returncode == 0, "cc cannot build the program")
+        self.path = compile_c(t, "waiter", WAITER, "-fno-optimize-sibling-calls")
         os.mkfifo(os.path.join(t.dir, "in"))
         self.input = os.open(os.path.join(t.dir, "in"), os.O_RDWR)
         self.output = os.open(os.path.join(t.dir, "out"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -328,6 +323,83 @@ def kenrun_ends_a_crash_loop(t):
     text = w.messages()
     check(f"for the third time at turn {turn}" in text, text)
     check(text.count("starting it again") == 2, text)
+
+
+def kenctl(t, *args, cwd=None):
+    if not os.path.exists(KENCTL):
+        raise Skip(f"{KENCTL} is not built")
+    return subprocess.run([KENCTL, *args], cwd=cwd or t.dir, capture_output=True, text=True, timeout=20)
+
+
+@case
+def the_default_store(t):
+    def store(*args, cwd=None):
+        done = kenctl(t, "store", *args, cwd=cwd)
+        check(done.returncode == 0, done.stderr)
+        return done.stdout.strip()
+
+    true = os.path.realpath("/usr/bin/true")
+    os.symlink(true, os.path.join(t.dir, "link"))
+    same = {store("true"), store("/usr/bin/true"), store("./link")}
+    check(len(same) == 1, f"one program, several stores: {same}")
+    path = same.pop()
+    check(re.fullmatch(re.escape(t.dir) + r"/\.ken/true-[0-9a-f]{16}", path), f"not the form: {path}")
+    check(len({store("true", *a) for a in ([], [""], ["ab", "c"], ["a", "bc"], ["abc"])}) == 5, "arguments do not count")
+    os.mkdir(os.path.join(t.dir, "sub"))
+    check(store("true", cwd=os.path.join(t.dir, "sub")) == path.replace("/.ken", "/sub/.ken"), "not under the directory")
+    with open(os.path.join(t.dir, "script.py"), "w") as f:
+        f.write(f"#! {PYTHON} -u \n")
+    os.chmod(os.path.join(t.dir, "script.py"), 0o755)
+    check(store("./script.py", "1") == store(PYTHON, "-u", "./script.py", "1"), "a script is its interpreter's argument")
+
+
+def crash(t, how):
+    done = kenctl(t)  # skips if it is not there
+    source = open(os.path.join(HERE, "system", "crash_subject.c")).read()
+    program = compile_c(t, "crash", source, "-fno-optimize-sibling-calls")
+    done = subprocess.run([program, KENCTL, how], capture_output=True, text=True, timeout=20)
+    lines = done.stderr.splitlines()
+    return done.returncode, lines, [m[1] for m in (re.search(r"#\d+ 0x[0-9a-f]+ (\S+?)\+0x", x) for x in lines) if m]
+
+
+def in_order(names, wanted):
+    rest = iter(names)
+    return all(any(n == w for n in rest) for w in wanted)
+
+
+@case
+def a_crash_shows_the_way_to_the_fault(t):
+    for how in ("segv", "raw"):
+        code, lines, names = crash(t, how)
+        check(code == -signal.SIGSEGV, f"it did not die of its signal: {code}")
+        check(re.match(r"ken: SIGSEGV in turn 12, program crash \(pid \d+\)$", lines[0]), lines[0])
+        check(names[:2] == ["innermost_step", "middle_step"], f"{how}: the innermost frames are {names}")
+        check(in_order(names, ["innermost_step", "middle_step", "main", "_start"]), f"{how}: frames {names}")
+        check("on_fatal" not in names, "the handler's own frames are shown")
+    code, lines, names = crash(t, "abort")
+    check(code == -signal.SIGABRT and lines[0].startswith("ken: SIGABRT"), f"{code} {lines}")
+    check(in_order(names, ["abort", "innermost_step", "middle_step", "main"]), f"frames {names}")
+    check("on_fatal" not in names, "the handler's own frames are shown")
+
+
+@case
+def a_crash_by_a_wild_jump_or_an_endless_recursion(t):
+    for how, address in (("wild", "0x1234"), ("null", "0x0")):
+        code, lines, names = crash(t, how)
+        check(code == -signal.SIGSEGV and names[0] == "main", f"{code} {lines}")
+        check(lines[1] == f"ken:   #0 {address}", f"the wild address is not shown: {lines}")
+    code, lines, names = crash(t, "endless")
+    check(code == -signal.SIGSEGV and names == ["endless_step"] * 64, f"{code} {len(names)} {names[:3]}")
+    check("and more" in lines[-1], lines[-1])
+
+
+@case
+def crash_of_nobody(t):
+    done = kenctl(t, "crash", "999999999", "999999999", "11", "-")
+    check(done.returncode == 1 and "no backtrace" in done.stderr, f"{done}")
+    check(done.stderr.startswith("ken: SIGSEGV, program ?"), f"{done}")
+    check(kenctl(t, "crash", "1").returncode == 64, "wrong use")
+    check(kenctl(t, "crash", "x", "1", "11", "3").returncode == 64, "wrong use")
 
 
 main()

@@ -9,6 +9,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 from harness import *
+from redis_clients import *
 from servers import *
 
 SERVER_KILLS = int(os.environ.get("KEN_KILLS", "15"))
