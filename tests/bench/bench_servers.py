@@ -100,7 +100,9 @@ def memcached():
         "bare": Server(program + [str(ports[1])], ports[1]),
         "libken, power": protected(program + [str(ports[2])], ports[2]),
     }
-    compare("memcached set, 16 connections, KEN_SYNC=process", servers, 16, "set k 0 0 5\\r\\nhello\\r\\n", "bare", 0.5)
+    for connections in (16, 50):
+        compare(f"memcached set, {connections} connections, KEN_SYNC=process", servers, connections,
+                "set k 0 0 5\\r\\nhello\\r\\n", "bare", 0.5)
     for server in servers.values():
         server.stop()
 
