@@ -8,7 +8,6 @@
 
 #include <time.h>
 
-#define RED_ZONE 128
 #define USER_END 0x7ffffffff000UL
 
 /* The page, or what it holds where the program itself could not read it now. */
@@ -46,14 +45,12 @@ static int take_page(struct session *s, uintptr_t address)
     return image_log_lines(i, &s->log, now, before, offset, changed, present ? 0 : LOG_NEW);
 }
 
-/* What lies below the red zone of the main stack is dead. */
 static int take_range(struct session *s, uintptr_t from, uintptr_t to)
 {
     const struct span *stack = &s->areas.stack;
-    uintptr_t live = PAGE_DOWN(s->image.meta->context.rsp - RED_ZONE);
-    bool on_stack = live >= stack->start && live < stack->end;
+    uintptr_t live = layout_live_stack(s->image.meta, stack->start, stack->end);
     for (; from < to; from += PAGE_BYTES) {
-        if (on_stack && from >= stack->start && from < live)
+        if (from >= stack->start && from < live)
             continue;
         int r = take_page(s, from);
         if (r)

@@ -121,7 +121,17 @@ struct meta {
     uint32_t highest_fd; /* the highest descriptor that the program has: libken's own stay above it */
     char program[64];
     int64_t program_ns; /* the program's CLOCK_MONOTONIC at that commit */
+    uint64_t stack_whole; /* 1: the main stack is alive below `context`, too, as that stands on an alternate stack within it */
 };
+
+#define RED_ZONE 128 /* System V ABI AMD64, 3.2.2 */
+
+/* Where what is alive of the main stack, start to end, begins: at a page. What lies below the red zone is dead. */
+static inline uint64_t layout_live_stack(const struct meta *m, uint64_t start, uint64_t end)
+{
+    uint64_t live = (m->context.rsp - RED_ZONE) & ~4095UL;
+    return !m->stack_whole && live >= start && live < end ? live : start;
+}
 
 _Static_assert(SUMS_AT + SUMS_BYTES <= CHUNK_AT, "the sums of the metadata have room");
 _Static_assert(GROUP_SLOTS * CHUNK_PAGES * sizeof(uint32_t) <= GROUP_SUM_BYTES, "the sums of a group have room");

@@ -19,7 +19,6 @@
 
 #define STEP_MAX (1u << 18)
 #define STACK_BYTES (64UL << 10)
-#define RED_ZONE 128
 
 struct builder {
     struct session *session;
@@ -132,11 +131,9 @@ static void add_anonymous(struct builder *b, const struct area *a)
 /* A file mapping that grows down would grow into its neighbour's part of the file: so this one is copied. */
 static void add_stack(struct builder *b, const struct area *a)
 {
-    uint64_t live = PAGE_DOWN(b->session->image.meta->context.rsp - RED_ZONE);
-    bool on_stack = live >= a->start && live < a->end;
     add_map(b, a->start, a->end, a->prot,
             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK | MAP_GROWSDOWN, -1, 0);
-    add_reads(b, on_stack ? live : a->start, a->end);
+    add_reads(b, layout_live_stack(b->session->image.meta, a->start, a->end), a->end);
 }
 
 /* By its path, or by the link that the store has of one that lost it. */

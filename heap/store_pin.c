@@ -65,7 +65,7 @@ static int copy_contents(int to, int from, uint64_t bytes)
     for (long n = 1; n > 0 && done < bytes; done += n > 0 ? (uint64_t)n : 0)
         n = sys(SYS_copy_file_range, from, NULL, to, NULL, bytes - done, 0);
     while (done < bytes) {
-        char buffer[16384];
+        char buffer[8192];
         long n = disk_read(from, buffer, sizeof buffer, done);
         if (n <= 0)
             return n ? (int)n : -ESTALE; /* it was cut meanwhile */

@@ -1,5 +1,6 @@
 #include "shim/call_signal.h"
 #include "heap/fault.h"
+#include "shim/altstack.h"
 #include "shim/call_time.h"
 #include "shim/children.h"
 #include "shim/pending.h"
@@ -137,85 +138,11 @@ long call_rt_sigpending(struct call *c)
     return fault_copy((void *)c->arg[0], &pending, (size_t)c->arg[1]) ? 0 : -EFAULT;
 }
 
-/* The alternate stack: the program's, as it set it. While the first thread has none the kernel has
- * libken's there, so that a stack overflow can be reported. */
-static char overflow_stack[64 << 10] __attribute__((aligned(4096)));
-static int altstacks; /* threads that have one */
-
-bool signal_has_altstack(void)
-{
-    return altstacks > 0;
-}
-
-static stack_t kernel_altstack(void)
-{
-    const struct thread *me = thread_self();
-    if (me->signals.has_altstack)
-        return me->signals.altstack;
-    if (me->peer == 0)
-        return (stack_t){.ss_sp = overflow_stack, .ss_size = sizeof overflow_stack};
-    return (stack_t){.ss_flags = SS_DISABLE};
-}
-
-static void altstack_note(const stack_t *now)
-{
-    struct signal_thread *t = &thread_self()->signals;
-    bool had = t->has_altstack, any = signal_has_altstack();
-    t->altstack = *now;
-    t->has_altstack = !(now->ss_flags & SS_DISABLE);
-    altstacks += t->has_altstack - had;
-    if (any == signal_has_altstack())
-        return;
-    for (int signal = 1; signal < SIGNAL_COUNT; signal++)
-        if (!(SIGNAL_KEPT & SIGNAL_BIT(signal)) && (signal_action(signal)->flags & SA_ONSTACK))
-            signal_install(signal);
-}
-
-static long altstack_set(const struct call *c, const stack_t *wanted)
-{
-    bool off = wanted->ss_flags & SS_DISABLE;
-    stack_t probe = *wanted;
-    /* The kernel judges: no change while it is in use, size, flags. */
-    long result = sys(SYS_sigaltstack, &probe, NULL);
-    if (sys_failed(result))
-        return result;
-    altstack_note(wanted);
-    stack_t kernels = kernel_altstack();
-    if (off)
-        sys(SYS_sigaltstack, &kernels, NULL);
-    if (c->frame)
-        c->frame->uc_stack = kernels; /* its return sets it once more */
-    return 0;
-}
-
-long call_sigaltstack(struct call *c)
-{
-    stack_t now, wanted;
-    sys(SYS_sigaltstack, NULL, &now);
-    if (!thread_self()->signals.has_altstack)
-        now = (stack_t){.ss_flags = SS_DISABLE}; /* libken's own does not concern the program */
-    if (c->arg[0]) {
-        if (!fault_copy(&wanted, (void *)c->arg[0], sizeof wanted))
-            return -EFAULT;
-        wanted.ss_flags &= ~SS_ONSTACK; /* the kernel takes it for nothing */
-        long result = altstack_set(c, &wanted);
-        if (sys_failed(result))
-            return result;
-    }
-    if (c->arg[1] && !fault_copy((void *)c->arg[1], &now, sizeof now))
-        return -EFAULT;
-    return 0;
-}
-
 void signal_boot(void)
 {
     uint64_t kept = SIGNAL_KEPT;
-    stack_t inherited;
     process_boot();
-    sys(SYS_sigaltstack, NULL, &inherited);
-    altstack_note(&inherited);
-    stack_t kernels = kernel_altstack();
-    sys(SYS_sigaltstack, &kernels, NULL);
+    altstack_boot();
     for (int signal = 1; signal < SIGNAL_COUNT; signal++) {
         struct signal_action *a = signal_action(signal);
         if (SIGNAL_KEPT & SIGNAL_BIT(signal))
@@ -305,8 +232,7 @@ void signal_resume(void)
 {
     uint64_t all = SIGNAL_DEFERRED, mask = MUTANT("signals.mask_lost", 0, captured_mask & ~SIGNAL_KEPT);
     sys(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, MASK_BYTES);
-    stack_t kernels = kernel_altstack();
-    sys(SYS_sigaltstack, &kernels, NULL);
+    altstack_resume();
     for (int signal = 1; signal < SIGNAL_COUNT; signal++)
         if (!((UNBLOCKABLE | SIGNAL_KEPT) & SIGNAL_BIT(signal)))
             signal_install(signal);
@@ -317,9 +243,8 @@ void signal_resume(void)
 
 void signal_thread_resume(uint64_t mask)
 {
-    stack_t kernels = kernel_altstack();
     mask = thread_self()->signals.queued ? SIGNAL_DEFERRED : mask & ~SIGNAL_KEPT;
-    sys(SYS_sigaltstack, &kernels, NULL);
+    altstack_resume();
     sys(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, MASK_BYTES);
 }
 

@@ -10,8 +10,9 @@
  *     signal_captured() as soon as memory is copied; signal_resume() in the new process, with
  *     `inside` raised;
  *   - the SIGSYS net is installed with SA_SIGINFO | SA_NODEFER | SA_RESTORER, an empty mask and
- *     signal_restorer, so that within it the kernel's mask is the program's. Not SA_ONSTACK: where
- *     the program has no alternate stack there is a small one of libken's, for overflows only;
+ *     signal_restorer, so that within it the kernel's mask is the program's. SA_ONSTACK if
+ *     altstack_flag() says so: where the program has no alternate stack there is a small one
+ *     of libken's, for overflows mostly;
  *   - call_dispatch(): `if (--thread_self()->inside == 0 && signal_waiting()) signal_leave(c);`
  *   - signal_forked() in a child of fork;
  *   - masks that calls carry (ppoll, pselect6, epoll_pwait) go through signal_mask_read().
@@ -88,9 +89,6 @@ long signal_mask_read(uint64_t *to, const void *from, size_t size);
 /* The mask the program's code runs with. Source: the frame of the call, if it has one. */
 uint64_t signal_mask_current(const struct call *c);
 
-/* True when the program has set an alternate stack: else its SA_ONSTACK means nothing. */
-bool signal_has_altstack(void);
-
 /* Gives the kernel the action for `signal` that fits signal_action(signal). 0 or -errno. */
 long signal_install(int signal);
 
@@ -102,6 +100,6 @@ void signal_wrapper(int signal, siginfo_t *info, void *context);
 void signal_restorer(void);
 
 call_handler call_rt_sigaction, call_rt_sigprocmask, call_rt_sigpending, call_rt_sigsuspend,
-    call_rt_sigtimedwait, call_pause, call_sigaltstack;
+    call_rt_sigtimedwait, call_pause;
 
 #endif

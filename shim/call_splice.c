@@ -12,7 +12,7 @@
 #include <limits.h>
 #include <sys/socket.h>
 
-#define PIECE 16384u
+#define PIECE 8192u /* on the stack, which may be an alternate one of the program's */
 
 static bool is_pipe(const struct description *d)
 {

@@ -1,4 +1,5 @@
 #include "shim/signal_state.h"
+#include "shim/altstack.h"
 #include "shim/call_signal.h"
 
 #include "heap/sys.h"
@@ -33,7 +34,7 @@ struct signal_action signal_kernel_action(int signal)
         return a;
     }
     a.flags = (a.flags & FLAGS_PASSED) | SA_SIGINFO | FLAG_RESTORER;
-    if (!signal_has_altstack())
+    if (!altstack_any())
         a.flags &= ~(unsigned long)SA_ONSTACK; /* libken's own is for stack overflows only */
     if (crash)
         a.flags |= SA_ONSTACK;

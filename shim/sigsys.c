@@ -1,4 +1,5 @@
 #include "shim/sigsys.h"
+#include "shim/altstack.h"
 #include "shim/call.h"
 #include "shim/call_signal.h"
 
@@ -68,12 +69,15 @@ bool sigsys_is_ours(const ucontext_t *frame)
     return at >= (uintptr_t)__ehdr_start && at < (uintptr_t)etext;
 }
 
-bool sigsys_on(void)
+bool sigsys_install(void)
 {
     struct signal_action action = {.handler = (uintptr_t)net,
-                                   .flags = SA_SIGINFO | SA_NODEFER | SA_RESTART | 0x04000000 /* SA_RESTORER */,
+                                   .flags = SA_SIGINFO | SA_NODEFER | SA_RESTART | altstack_flag() | 0x04000000 /* SA_RESTORER */,
                                    .restorer = (uintptr_t)signal_restorer};
-    if (sys_failed(sys(SYS_rt_sigaction, SIGSYS, &action, 0, 8)))
-        return false;
-    return sigsys_thread_on();
+    return !sys_failed(sys(SYS_rt_sigaction, SIGSYS, &action, 0, 8));
+}
+
+bool sigsys_on(void)
+{
+    return sigsys_install() && sigsys_thread_on();
 }

@@ -11,6 +11,9 @@
  * kernel has none; nothing was changed then. */
 bool sigsys_on(void);
 
+/* The handler alone, anew: what altstack_flag() says has changed. */
+bool sigsys_install(void);
+
 /* For a new thread, when it is on for others: each thread has its own. */
 bool sigsys_thread_on(void);
 

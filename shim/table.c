@@ -1,4 +1,5 @@
 /* The one table from system call to handler. Both entrances end here. */
+#include "shim/altstack.h"
 #include "shim/call.h"
 #include "shim/call_cpu.h"
 #include "shim/call_memory.h"

@@ -2,6 +2,7 @@
 #include "heap/context.h"
 #include "heap/fault.h"
 #include "heap/session.h"
+#include "shim/altstack.h"
 #include "shim/call_process.h"
 #include "shim/call_signal.h"
 #include "shim/call_time.h"
@@ -153,7 +154,7 @@ static void stand_still(int signal, siginfo_t *info, void *frame)
 void threads_install_signal(void)
 {
     struct signal_action action = {.handler = (uintptr_t)stand_still,
-                                   .flags = SA_SIGINFO | SA_RESTART | 0x04000000 /* SA_RESTORER */,
+                                   .flags = SA_SIGINFO | SA_RESTART | altstack_flag() | 0x04000000 /* SA_RESTORER */,
                                    .restorer = (uintptr_t)signal_restorer,
                                    .mask = ~SIGNAL_FAULTS & ~SIGNAL_BIT(SIGSYS)};
     sys(SYS_rt_sigaction, THREADS_SIGNAL, &action, 0, 8);
@@ -349,6 +350,7 @@ unsigned threads_stops(void)
 void threads_capture(struct meta *m)
 {
     const struct peer *me = threads_self();
+    m->stack_whole = MUTANT("stack.below_is_dead", false, altstack_in_use());
     m->fs_base = me->fs_base;
     m->clear_child_tid = me->clear_child_tid;
     m->robust_list = me->robust_list;
@@ -428,6 +430,7 @@ void threads_exit(long status)
     if (alive <= 1)
         return;
     pending_exit();
+    altstack_exit();
     __atomic_store_n(&threads_self()->state, THREAD_EXITING, __ATOMIC_RELEASE);
     __atomic_sub_fetch(&threads.awake, 1, __ATOMIC_RELAXED);
     threads_unlock();

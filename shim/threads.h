@@ -56,6 +56,9 @@ extern bool threads_many;
 
 void threads_boot(const struct meta *); /* the calling thread is the leader */
 
+/* Installs the handler of THREADS_SIGNAL; once more when altstack_flag() says something else. */
+void threads_install_signal(void);
+
 /* In a child of fork that is followed: the calling thread is the only one, and the first. */
 void threads_forked(void);
 

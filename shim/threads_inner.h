@@ -29,6 +29,4 @@ static inline struct thread *threads_thread(uint64_t tls)
     return (struct thread *)((uint64_t)thread_self() - mine + tls);
 }
 
-void threads_install_signal(void);
-
 #endif

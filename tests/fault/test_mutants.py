@@ -76,6 +76,8 @@ CAUGHT_BY = {
     "format.super_unsynced": [power()],
     "format.image_unsynced": [power()],
     "store.no_lock": [unit("store", "*/lock_tells_the_holder")],
+    "altstack.unused": [system("process", "stacks_without_room")],
+    "stack.below_is_dead": [system("process", "alternate_stack_within_the_main_one")],
     "restore.pin_unused": [system("store_place", "replaced_executable")],
     "turn.released_before_commit": [crash("counter", "commit.captured:6")],
     "exit.not_finished": [system("ends", "end_return")],

@@ -158,6 +158,19 @@ def threads_and_an_alarm(t):
 
 
 @case
+def stacks_without_room(t):
+    """Raw system calls, stops and signals on stacks of 1 KiB: nothing is written beside them."""
+    commands = ("inc" if n % 3 else "alt" for n in range(1, 1 << 30))
+    killed_with_twin(t, lambda port, who: [subject("tiny_stacks"), str(port)], commands)
+
+
+@case
+def alternate_stack_within_the_main_one(t):
+    """What a handler on it interrupted lies below it, and is alive."""
+    killed_with_twin(t, lambda port, who: [subject("tiny_stacks"), str(port), "deep"], iter(lambda: "deep", None), kills=5)
+
+
+@case
 def signals(t):
     """Dispositions, mask, pending signals, interval timer, alternate stack, cwd, umask, limits."""
     places = []

@@ -9,6 +9,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 from harness import *
+from nats_clients import *
 from redis_clients import *
 from servers import *
 
@@ -45,6 +46,15 @@ def memcached(t):
     for thread in os.listdir(f"/proc/{program.pid()}/task") if os.geteuid() == 0 else ():
         status = open(f"/proc/{program.pid()}/task/{thread}/status").read()
         check("Uid:\t65534\t65534\t65534\t65534" in status, f"thread {thread} is another user: {status}")
+
+
+@case
+def nats(t):
+    """Go: routines on stacks of their own, which grow; a collector of garbage with threads, and streams in memory."""
+    port = free_port()
+    program = t.program([need_server("nats-server"), "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", os.path.join(t.dir, "js"),
+                         "-l", os.path.join(t.dir, "log")])
+    torture(t, program, SERVER_KILLS, *(client(NatsClient, port, n) for n in range(4)))
 
 
 @case

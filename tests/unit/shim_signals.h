@@ -7,6 +7,7 @@
 #include "shim/call_wait.h"
 #include "shim/heir.h"
 #include "shim/process.h"
+#include "shim/sigsys.h"
 #include "shim/threads.h"
 #include "shim/turn.h"
 
@@ -40,6 +41,13 @@ bool wait_beside(int fd, unsigned ms, long nr, long *result)
 {
     (void)fd, (void)ms, (void)nr, (void)result;
     return false;
+}
+
+void threads_install_signal(void) {}
+
+bool sigsys_install(void)
+{
+    return true;
 }
 
 void threads_lock(void) {}
