@@ -8,12 +8,13 @@
 
 #include <sys/auxv.h>
 
-#define ROOMY (24UL << 10)      /* for the frames of nested signals, and libken on them; Go's have 32 */
-#define LEAST 2048UL            /* the kernel's, where it does not say */
-#define AUTODISARM (1U << 31)   /* SS_AUTODISARM */
+#define ROOMY (24UL << 10) /* for the frames of nested signals, and libken on them; Go's have 32   \
+                            */
+#define LEAST 2048UL       /* the kernel's, where it does not say */
+#define AUTODISARM (1U << 31) /* SS_AUTODISARM */
 
 static char overflow_stack[64 << 10] __attribute__((aligned(4096)));
-static int any, small; /* threads that have one; that have one which is not roomy */
+static int any, small;          /* threads that have one; that have one which is not roomy */
 static unsigned long installed; /* the flag of libken's handlers */
 
 bool altstack_any(void)
@@ -91,7 +92,8 @@ bool altstack_in_use(void)
 static bool was_in_use(const struct call *c)
 {
     const struct signal_thread *t = &thread_self()->signals;
-    return t->has_altstack && is_within(t->altstack, (uintptr_t)c->frame->uc_mcontext.gregs[REG_RSP]);
+    return t->has_altstack &&
+           is_within(t->altstack, (uintptr_t)c->frame->uc_mcontext.gregs[REG_RSP]);
 }
 
 /* As the kernel does, which would find the stack in use: by libken alone. */
@@ -104,8 +106,9 @@ static long judge(const stack_t *s)
     return mode != SS_DISABLE && s->ss_size < (least > LEAST ? least : LEAST) ? -ENOMEM : 0;
 }
 
-/* Tells the kernel of another stack while this one is in use by libken, which goes on standing where it does. No signal comes
- * meanwhile, nothing is written by the stack pointer, and the kernel only compares it. */
+/* Tells the kernel of another stack while this one is in use by libken, which goes on standing
+ * where it does. No signal comes meanwhile, nothing is written by the stack pointer, and the kernel
+ * only compares it. */
 static void stand_elsewhere(const stack_t *stack)
 {
     uint64_t all = ~0UL, mask;

@@ -1,4 +1,5 @@
 /* Dispositions and masks as the program sees them, against what the kernel has. */
+#include "shim/altstack.h"
 #include "shim_signals.h"
 
 #include <string.h>
