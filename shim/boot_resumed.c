@@ -76,6 +76,7 @@ void boot_resumed(void)
     threads_resume();
     FAULT("resume.threads");
     time_resume(); /* timers may name threads */
+    time_resume_vdso();
     FAULT("resume.time");
     int r = fd_reopen();
     if (r) /* without it the program would take its loss for the truth, and that would be committed */

@@ -58,6 +58,10 @@ uint64_t time_unheard(uint64_t signals);
 /* Adapts the offset and arms the timers again; signals still blocked, or after signal_resume(). */
 void time_resume(void);
 
+/* Behind it, before another thread goes on: with an offset the vdso's own clock_gettime gets it, too, as some runtimes call that
+ * without libc. The kernel lets its pages be changed for debuggers. */
+void time_resume_vdso(void);
+
 /* In a child of fork: it has no timers. */
 void time_forked(void);
 

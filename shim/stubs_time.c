@@ -1,10 +1,15 @@
 /* clock_gettime by way of the vdso, which no net sees: here the clocks get their offset.
  */
+#include "heap/fault.h"
+#include "heap/jump.h"
+#include "heap/say.h"
+#include "heap/session.h"
 #include "heap/vdso.h"
 #include "shim/call_cpu.h"
 #include "shim/call_time.h"
 
 #include <sys/auxv.h>
+#include <sys/mman.h>
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -39,4 +44,33 @@ EXPORT int clock_gettime(clockid_t clock, struct timespec *now)
     if (add)
         *now = time_spec(time_ns(now) + add);
     return 0;
+}
+
+/* In place of the vdso's own, for who calls that without libc. May run on any stack, in any thread. */
+static long clock_with_offset(clockid_t clock, struct timespec *now)
+{
+    int64_t add = time_offset_ns(clock);
+    long result = sys(SYS_clock_gettime, time_kernels_clock(clock), now);
+    if (!sys_failed(result) && add)
+        *now = time_spec(time_ns(now) + add);
+    return result;
+}
+
+void time_resume_vdso(void)
+{
+    if (!time_offset_ns(CLOCK_MONOTONIC) || MUTANT("time.vdso_left_alone", true, false))
+        return;
+    if (!looked)
+        look();
+    const struct meta *m = session->image.meta;
+    if (!vdso_clock || !m->vdso_pieces)
+        return;
+    const struct vdso_piece *code = &m->vdso[m->vdso_pieces - 1]; /* the kernel does not split it */
+    long r = sys(SYS_mprotect, code->start, code->end - code->start, PROT_READ | PROT_WRITE);
+    if (sys_failed(r)) {
+        say("the clock of a program that reads the vdso by itself goes back, to that of this boot (%s)", say_error(r));
+        return;
+    }
+    jump_write((void *)vdso_clock, (uintptr_t)clock_with_offset);
+    sys(SYS_mprotect, code->start, code->end - code->start, PROT_READ | PROT_EXEC);
 }

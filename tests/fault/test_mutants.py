@@ -76,6 +76,7 @@ CAUGHT_BY = {
     "format.super_unsynced": [power()],
     "format.image_unsynced": [power()],
     "store.no_lock": [unit("store", "*/lock_tells_the_holder")],
+    "time.vdso_left_alone": [system("clocks", "reboot_alone")],
     "altstack.unused": [system("process", "stacks_without_room")],
     "stack.below_is_dead": [system("process", "alternate_stack_within_the_main_one")],
     "restore.pin_unused": [system("store_place", "replaced_executable")],
