@@ -7,11 +7,13 @@
 #include "heap/entries.h"
 #include "heap/fault.h"
 #include "heap/layout.h"
+#include "heap/moved.h"
 #include "heap/proc.h"
 #include "heap/room.h"
 #include "heap/sys.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -187,6 +189,16 @@ void nameless_after(const struct loss *loss, long result)
     doom(loss->inode); /* if nobody needs it when the turn is durable */
 }
 
+void nameless_moved(void)
+{
+    for (int fd = 0; fd <= fd_highest; fd++) {
+        struct description *d = fd_peek(fd);
+        if (d && d->file && (d->kind == FD_FILE || d->kind == FD_DIR) && !d->file->deleted)
+            learn_again(fd, d->file);
+    }
+    session_layout_changed(); /* mappings are known by paths, too */
+}
+
 void nameless_born(int fd, struct description *d)
 {
     char name[NAME_BYTES];
@@ -243,6 +255,53 @@ static void give_back_name(struct fd_file *f)
     f->given = r == 0;
 }
 
+struct search {
+    struct fd_file *file;
+    const char *directory;
+    int fd;
+    uint32_t flags;
+    long found;
+};
+
+static long is_found(void *context, const char *name)
+{
+    struct search *s = context;
+    struct stat it;
+    char path[PATH_MAX];
+    if (sys(SYS_newfstatat, s->fd, name, &it, AT_SYMLINK_NOFOLLOW) || it.st_ino != s->file->inode || it.st_dev != s->file->device)
+        return 0;
+    s->found = sys(SYS_openat, s->fd, name, s->flags, 0);
+    if (s->found < 0)
+        return 1;
+    size_t length = say_format(path, sizeof path, "%s/%s", s->directory, name);
+    char *copy = pool_copy(path, length + 1);
+    if (copy) {
+        pool_give(s->file->path);
+        s->file->path = copy;
+    }
+    return 1;
+}
+
+/* By its inode in the directory where it was: descriptor or -ENOENT. */
+static long look_beside(struct fd_file *f, uint32_t flags)
+{
+    char directory[PATH_MAX];
+    const char *base = strrchr(f->path, '/');
+    size_t length = base ? (size_t)(base - f->path) : 0;
+    if (!base || length >= sizeof directory || MUTANT("nameless.not_looked_for", true, false))
+        return -ENOENT;
+    memcpy(directory, f->path, length);
+    directory[length] = '\0';
+    struct search s = {.file = f, .directory = directory, .flags = flags, .found = -ENOENT};
+    long fd = sys_fd(SYS_open, directory[0] ? directory : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    if (fd < 0)
+        return -ENOENT;
+    s.fd = (int)fd;
+    entries_each(s.fd, is_found, &s);
+    sys(SYS_close, fd);
+    return s.found < 0 ? -ENOENT : s.found;
+}
+
 long nameless_find(struct fd_file *f, uint32_t flags)
 {
     long fd = sys(SYS_open, f->path, flags, 0);
@@ -253,8 +312,13 @@ long nameless_find(struct fd_file *f, uint32_t flags)
     if (fd < 0 && fd != -ENOENT)
         return fd;
     long kept = MUTANT("nameless.not_found", -ENOENT, nameless_open(f, flags));
-    if (kept < 0)
-        return trouble_none(kept, "open a file that is kept"), fd;
+    if (kept < 0) {
+        trouble_none(kept, "open a file that is kept");
+        long beside = look_beside(f, flags);
+        if (beside >= 0 && fd >= 0)
+            sys(SYS_close, fd);
+        return beside >= 0 ? beside : fd;
+    }
     if (fd >= 0)
         sys(SYS_close, fd);
     give_back_name(f);
@@ -312,6 +376,7 @@ void nameless_reopened(void)
 void nameless_committed(void)
 {
     char name[NAME_BYTES];
+    moved_forget(session_kept_dirfd());
     while (doomed) {
         struct doomed *one = doomed;
         doomed = one->next;

@@ -6,6 +6,8 @@
  * is known again. Without a link (another file system than the store's, hard links forbidden) the
  * descriptor reads as closed after a restart, and a line says so.
  *
+ * A file that somebody else gave another name in its directory (a log that is rotated) is looked for there by its inode.
+ *
  * Like every change to files these are not rolled back; but a name that was taken away in a turn that is lost is given back, so
  * that the turn finds it again. Not thread-safe; callers hold signals off.
  */
@@ -33,6 +35,9 @@ bool nameless_again(const struct loss *from, const struct loss *to);
 
 /* Behind it, with its result. */
 void nameless_after(const struct loss *, long result);
+
+/* A directory got another name, and so has whatever is in it. */
+void nameless_moved(void);
 
 /* A file that was opened without a name. */
 void nameless_born(int fd, struct description *);

@@ -2,6 +2,7 @@
 #include "heap/commit.h"
 #include "heap/disk.h"
 #include "heap/fault.h"
+#include "heap/moved.h"
 #include "heap/proc.h"
 #include "heap/region.h"
 #include "heap/restore.h"
@@ -261,6 +262,7 @@ static _Noreturn void resume(struct session *s)
     FAULT("boot.image");
     chaos_open(&s->chaos, config.chaos, config.report, s->image.meta->turn);
     chaos_at(&s->chaos, CHAOS_RECOVERED, s->image.meta->turn);
+    moved_undo(s->store.kept_fd, s->image.meta->turn);
     s->resumed = true;
     uint64_t all = ~0UL;
     sys(SYS_rt_sigprocmask, SIG_SETMASK, &all, 0, 8);

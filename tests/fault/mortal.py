@@ -223,7 +223,7 @@ def kitchen(t, p):
         ask(p, dialog, command, right)
 
 
-NAMELESS = "tmp gone moved over mapped gone moved tmp over moved gone mapped anew tmp moved gone gone anew over over".split()
+NAMELESS = "tmp gone moved over mapped gone moved tmp over moved gone mapped inside inside anew inside tmp moved gone gone anew over over".split()
 nameless_answers = []
 
 

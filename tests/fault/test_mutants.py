@@ -76,6 +76,8 @@ CAUGHT_BY = {
     "format.super_unsynced": [power()],
     "format.image_unsynced": [power()],
     "store.no_lock": [unit("store", "*/lock_tells_the_holder")],
+    "moved.not_undone": [system("process", "nameless")],
+    "nameless.not_looked_for": [system("process", "renamed_by_others")],
     "time.vdso_left_alone": [system("clocks", "reboot_alone")],
     "altstack.unused": [system("process", "stacks_without_room")],
     "stack.below_is_dead": [system("process", "alternate_stack_within_the_main_one")],

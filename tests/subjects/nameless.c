@@ -5,6 +5,8 @@
  *     moved    the same in a log that is moved aside each time, and found again by its second name
  *     over     the same in one that another file is renamed over; then the new one is read by its name
  *     mapped   a counter in a file that is mapped shared, closed and unlinked
+ *     inside   the same in a file in a directory that gets another name each time, as does a counter there that is mapped shared
+ *     steady   the same in one whose name stays, unless somebody else changes it
  *     anew     all are closed
  * Lines are written at the place where the last one ended, not appended. With USER, a number, it becomes that one first. */
 #define _GNU_SOURCE
@@ -17,10 +19,10 @@
 
 static FILE *tmp;
 static long tmp_end;
-static int gone = -1, moved = -1, over = -1;
-static bool aside;
-static off_t moved_end, over_end, gone_end;
-static unsigned long *mapped;
+static int gone = -1, moved = -1, over = -1, inside = -1, steady = -1;
+static bool aside, elsewhere;
+static off_t moved_end, over_end, gone_end, inside_end, steady_end;
+static unsigned long *mapped, *beside;
 
 static long sure(long result, const char *what)
 {
@@ -108,16 +110,45 @@ static void rename_over(void)
     add_line("over", over, &over_end);
 }
 
+static unsigned long *map(const char *name)
+{
+    int fd = make(name);
+    sure(ftruncate(fd, 4096), "ftruncate");
+    unsigned long *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (page == MAP_FAILED)
+        err(1, "mmap");
+    close(fd);
+    return page;
+}
+
+/* Twice, as whoever does it again must come upon what was there before. */
+static void move_directory(void)
+{
+    if (inside < 0) {
+        if (mkdir("here", 0700) && errno != EEXIST)
+            err(1, "mkdir");
+        inside = make("here/inside");
+        beside = map("here/beside");
+    }
+    sure(rename(elsewhere ? "there" : "here", "between"), "rename");
+    sure(rename("between", elsewhere ? "here/" : "there"), "rename");
+    elsewhere = !elsewhere;
+    *beside = service.number;
+    add_line("inside", inside, &inside_end);
+}
+
+static void add_to_steady(void)
+{
+    if (steady < 0)
+        steady = make("steady");
+    add_line("steady", steady, &steady_end);
+}
+
 static void count_mapped(void)
 {
     if (!mapped) {
-        int fd = make("mapped");
-        sure(ftruncate(fd, 4096), "ftruncate");
-        mapped = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-        if (mapped == MAP_FAILED)
-            err(1, "mmap");
+        mapped = map("mapped");
         sure(unlink("mapped"), "unlink");
-        close(fd);
     }
     service_answer("mapped %lu", *mapped += service.number);
 }
@@ -126,19 +157,23 @@ static void close_all(void)
 {
     if (tmp)
         fclose(tmp);
-    int *all[] = {&gone, &moved, &over};
-    for (int i = 0; i < 3; i++) {
+    int *all[] = {&gone, &moved, &over, &inside, &steady};
+    for (int i = 0; i < 5; i++) {
         if (*all[i] >= 0)
             close(*all[i]);
         *all[i] = -1;
     }
     if (mapped)
         munmap(mapped, 4096);
+    if (beside)
+        munmap(beside, 4096);
+    if (elsewhere)
+        sure(rename("there", "here"), "rename");
     tmp = NULL;
     tmp_end = 0;
-    mapped = NULL;
-    aside = false;
-    gone_end = moved_end = over_end = 0;
+    mapped = beside = NULL;
+    aside = elsewhere = false;
+    gone_end = moved_end = over_end = inside_end = steady_end = 0;
     unlink("log");
     unlink("log.1");
     service_answer("anew");
@@ -161,6 +196,10 @@ int main(int argc, char **argv)
             move_aside();
         } else if (!strcmp(command, "over")) {
             rename_over();
+        } else if (!strcmp(command, "inside")) {
+            move_directory();
+        } else if (!strcmp(command, "steady")) {
+            add_to_steady();
         } else if (!strcmp(command, "mapped")) {
             count_mapped();
         } else {

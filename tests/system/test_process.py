@@ -55,10 +55,10 @@ def loses_names(t, *user):
         return [subject("nameless"), place, str(port), *user]
 
     def one():
-        return t.random.choice(("tmp", "tmp", "gone", "moved", "moved", "over", "mapped", "anew"))
+        return t.random.choice(("tmp", "tmp", "gone", "moved", "moved", "over", "mapped", "inside", "inside", "steady", "anew"))
 
     killed_with_twin(t, argv, endless(one), kills=2 * KILLS)
-    links = os.listdir(os.path.join(t.dir, "1", "store", "kept")) if not BARE else []
+    links = [name for name in os.listdir(os.path.join(t.dir, "1", "store", "kept")) if name[0] != "."] if not BARE else []
     check(len(links) <= 4, f"the store keeps {links}, and four files are open")
 
 
@@ -66,6 +66,31 @@ def loses_names(t, *user):
 def nameless(t):
     """Files that lose their names while they are open; and names that lost turns took away."""
     loses_names(t)
+
+
+@case
+def renamed_by_others(t):
+    """As by logrotate: the file is gone on with, whatever has its name now."""
+    port = free_port()
+    dialog = UdpDialog(t.program([subject("nameless"), t.dir, str(port)]), port)
+    t.at_end(dialog.close)
+    path, numbers = os.path.join(t.dir, "steady"), []
+    for n in range(1, 13):
+        answer = dialog.ask("steady")
+        numbers.append(dialog.seq)
+        total = 0
+        for number in numbers:
+            total = (total * 31 + number) % (1 << 64)
+        check(answer == f"steady {sum(len(str(x)) + 1 for x in numbers)} {n} {numbers[-1]} {total}", f"turn {n}: {answer}")
+        if n % 4 == 1:
+            os.rename(path, path + f".{n}")
+            path += f".{n}"
+            if n % 8 == 1:
+                open(os.path.join(t.dir, "steady"), "w").close()
+        if n % 2 and not dialog.program.bare:
+            time.sleep(0.05)
+            dialog.program.kill9()
+            dialog.program.restart()
 
 
 @case

@@ -1,0 +1,118 @@
+#define _GNU_SOURCE
+#include "heap/moved.h"
+#include "heap/disk.h"
+#include "heap/fault.h"
+#include "heap/proc.h"
+#include "heap/room.h"
+#include "heap/say.h"
+#include "heap/sys.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+
+#define MOST_BYTES (1L << 20) /* of the journal that a restart reads */
+
+static bool any; /* image: the journal has something */
+
+long moved_note(int kept, int fd, int parent, const char *name, const char *root, uint32_t flags, uint64_t turn)
+{
+    struct stat s;
+    struct moving m = {.turn = turn, .flags = flags};
+    char from[PATH_MAX], to[PATH_MAX], below[PATH_MAX];
+    long r = proc_fd_path(fd, below, sizeof below);
+    if (r < 0 || (r = sys(SYS_fstat, fd, &s)) < 0)
+        return r;
+    m.from_bytes = (uint16_t)(say_format(from, sizeof from, "%s%s", root, below) + 1);
+    if ((r = proc_fd_path(parent, below, sizeof below)) < 0)
+        return r;
+    m.to_bytes = (uint16_t)(say_format(to, sizeof to, "%s%s/%s", root, below[1] ? below : "", name) + 1);
+    m.inode = s.st_ino;
+    m.device = s.st_dev;
+    long journal = sys_fd(SYS_openat, kept, MOVED_FILE, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+    if (journal < 0)
+        return journal;
+    any = true;
+    uint32_t whole = (uint32_t)(sizeof m + m.from_bytes + m.to_bytes + sizeof whole);
+    const struct iovec record[] = {{&m, sizeof m}, {from, m.from_bytes}, {to, m.to_bytes}, {&whole, sizeof whole}};
+    r = sys(SYS_writev, journal, record, 4);
+    if (r >= 0)
+        r = sys(SYS_fdatasync, journal);
+    sys(SYS_close, journal);
+    FAULT("moved.noted");
+    return r < 0 ? r : 0;
+}
+
+void moved_forget(int kept)
+{
+    if (!any || kept < 0)
+        return;
+    any = false;
+    FAULT("moved.forgotten");
+    sys(SYS_unlinkat, kept, MOVED_FILE, 0);
+}
+
+static void undo(const struct moving *m, const char *from, const char *to)
+{
+    struct stat there, back;
+    bool exchange = m->flags & RENAME_EXCHANGE;
+    if (sys(SYS_lstat, to, &there) || there.st_ino != m->inode || there.st_dev != m->device)
+        return; /* it was not made, or somebody else went on with it */
+    if (!exchange && !sys(SYS_lstat, from, &back))
+        return;
+    long r = sys(SYS_renameat2, AT_FDCWD, to, AT_FDCWD, from, exchange ? RENAME_EXCHANGE : RENAME_NOREPLACE);
+    if (sys_failed(r))
+        say("%s cannot be called %s again (%s), as it was before a turn that is lost", to, from, say_error(r));
+}
+
+/* The length of the record at `at`, of `bytes` that are left; 0: there is no whole one. */
+static size_t measure(const char *at, size_t bytes)
+{
+    struct moving m;
+    if (bytes < sizeof m)
+        return 0;
+    memcpy(&m, at, sizeof m);
+    size_t whole = sizeof m + m.from_bytes + m.to_bytes + sizeof(uint32_t);
+    if (whole > bytes || !m.from_bytes || !m.to_bytes || at[sizeof m + m.from_bytes - 1] || at[whole - sizeof(uint32_t) - 1])
+        return 0;
+    uint32_t told;
+    memcpy(&told, at + whole - sizeof told, sizeof told);
+    return told == whole ? whole : 0;
+}
+
+/* The last one first: it was made on top of those before it. */
+static void undo_all(const char *text, size_t bytes, uint64_t turn)
+{
+    size_t end = 0;
+    for (size_t length; (length = measure(text + end, bytes - end)) > 0;)
+        end += length;
+    while (end > 0) {
+        uint32_t whole;
+        struct moving m;
+        memcpy(&whole, text + end - sizeof whole, sizeof whole);
+        end -= whole;
+        memcpy(&m, text + end, sizeof m);
+        if (m.turn > turn && MUTANT("moved.not_undone", false, true))
+            undo(&m, text + end + sizeof m, text + end + sizeof m + m.from_bytes);
+    }
+}
+
+void moved_undo(int kept, uint64_t turn)
+{
+    long journal = sys_fd(SYS_openat, kept, MOVED_FILE, O_RDONLY | O_CLOEXEC, 0);
+    if (journal < 0)
+        return;
+    long bytes = sys(SYS_lseek, journal, 0, SEEK_END);
+    const char *text = bytes > 0 && bytes <= MOST_BYTES ? (const char *)sys(SYS_mmap, 0, bytes, PROT_READ, MAP_PRIVATE, journal, 0) : NULL;
+    if (text && !sys_failed((long)text)) {
+        undo_all(text, (size_t)bytes, turn);
+        sys(SYS_munmap, text, bytes);
+    }
+    sys(SYS_close, journal);
+    FAULT("moved.undone");
+    sys(SYS_unlinkat, kept, MOVED_FILE, 0);
+}

@@ -1,0 +1,32 @@
+/* Directories that get another name. What is in them has other paths then; a turn that is lost did it, and will do it again, so a
+ * restart undoes it first.
+ *
+ * The journal is one file in the store's directory of kept files: a record for each rename since the last commit, written down
+ * before the rename is made. A record that is torn was no rename yet. Not thread-safe; callers hold signals off.
+ */
+#ifndef KEN_HEAP_MOVED_H
+#define KEN_HEAP_MOVED_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define MOVED_FILE ".moved"
+
+struct moving {
+    uint64_t turn; /* that makes it: of the next commit */
+    uint64_t inode, device;
+    uint32_t flags; /* renameat2's */
+    uint16_t from_bytes, to_bytes; /* of the paths behind it, with their ends; then comes the length of it all, 4 bytes */
+};
+
+/* Writes down that the directory, open as `fd`, is about to become `name` in the open directory `parent`; `root` is what its path
+ * begins with. 0 or -errno: then a lost turn cannot be undone. */
+long moved_note(int kept, int fd, int parent, const char *name, const char *root, uint32_t flags, uint64_t turn);
+
+/* The turn is durable, or the renames failed. */
+void moved_forget(int kept);
+
+/* In a restart that goes on from `turn`, before a path is used: takes back what later ones did, the last first. */
+void moved_undo(int kept, uint64_t turn);
+
+#endif
