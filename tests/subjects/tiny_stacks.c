@@ -2,11 +2,13 @@
  *
  * Each thread has an alternate stack, and all handlers use it. System calls are made by the instruction, from a routine's stack of
  * 1 KiB between two that hold a pattern. Requests: `inc` <count>, `alt` <where a handler ran: alternate stack, and what sigaltstack()
- * says of it>, `deep` <what lies below an alternate stack that is part of the main stack, while its handler serves>. Each answer says
- * `torn` when a pattern is not whole. */
+ * says of it>, `child` <the status of one that execs>, `deep` <what lies below an alternate stack that is part of the main stack,
+ * while its handler serves>. Each answer says `torn` when a pattern is not whole. */
+#define _GNU_SOURCE
 #include "service.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -104,6 +106,32 @@ static void change_alternate(void)
         astray = 1;
 }
 
+static int child_status;
+
+/* As vfork() and execve() are made without libc: the child goes on in this very frame. */
+static void start_child(void)
+{
+    static char *const argv[] = {"/bin/sh", "-c", "exit 7", NULL}, *const none[] = {NULL};
+    long pid;
+    register long tls __asm__("r8") = 0, tid __asm__("r10") = 0;
+    __asm__ volatile("syscall\n\t"
+                     "testq %%rax, %%rax\n\t"
+                     "jnz 1f\n\t"
+                     "movl %[execve], %%eax\n\t"
+                     "movq %[path], %%rdi\n\t"
+                     "movq %[argv], %%rsi\n\t"
+                     "movq %[none], %%rdx\n\t"
+                     "syscall\n\t"
+                     "hlt\n"
+                     "1:"
+                     : "=a"(pid)
+                     : "0"(SYS_clone), "D"(CLONE_VFORK | CLONE_VM | SIGCHLD), "S"(0), "d"(0), "r"(tid), "r"(tls),
+                       [execve] "i"(SYS_execve), [path] "b"(argv[0]), [argv] "r"(argv), [none] "r"(none)
+                     : "rcx", "r11", "memory");
+    if (pid < 0 || raw(SYS_wait4, pid, (long)&child_status, 0, 0, 0, 0) != pid)
+        child_status = -1;
+}
+
 /* Computes and sleeps on a stack of its own: stopped anywhere for the other one's commits. */
 static void sleep_a_little(void)
 {
@@ -160,7 +188,12 @@ static void serve_one(void)
             snprintf(service.answer, sizeof service.answer, "%lu%s", ++count, torn() ? " torn" : "");
         else if (!strcmp(command + 1, "deep"))
             snprintf(service.answer, sizeof service.answer, "%lu%s", sum_below(), torn() ? " torn" : "");
-        else {
+        else if (!strcmp(command + 1, "child")) {
+            do
+                run_on(place, start_child);
+            while (child_status == SIGKILL); /* it died with this process, which was killed */
+            snprintf(service.answer, sizeof service.answer, "status %d%s", child_status >> 8, torn() ? " torn" : "");
+        } else {
             sigset_t all, before;
             sigfillset(&all);
             pthread_sigmask(SIG_SETMASK, &all, &before);

@@ -185,7 +185,7 @@ def threads_and_an_alarm(t):
 @case
 def stacks_without_room(t):
     """Raw system calls, stops and signals on stacks of 1 KiB: nothing is written beside them."""
-    commands = ("inc" if n % 3 else "alt" for n in range(1, 1 << 30))
+    commands = (("alt", "inc", "inc", "child")[n % 4] for n in range(1 << 30))
     killed_with_twin(t, lambda port, who: [subject("tiny_stacks"), str(port)], commands)
 
 
