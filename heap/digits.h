@@ -20,4 +20,13 @@ static inline uint64_t digits_hex(const char **at, unsigned most)
     return value;
 }
 
+/* Decimal ones. */
+static inline uint64_t digits_decimal(const char **at)
+{
+    uint64_t value = 0;
+    for (; **at >= '0' && **at <= '9'; ++*at)
+        value = value * 10 + (uint64_t)(**at - '0');
+    return value;
+}
+
 #endif

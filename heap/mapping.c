@@ -24,14 +24,6 @@ long mapping_read(int maps_fd, char *buffer, size_t size)
     return n;
 }
 
-static uint64_t take_decimal(const char **p)
-{
-    uint64_t value = 0;
-    for (; **p >= '0' && **p <= '9'; (*p)++)
-        value = value * 10 + (uint64_t)(**p - '0');
-    return value;
-}
-
 /* 7f01-7f02 r-xp 00001000 fe:00 1234      /path */
 bool mapping_next(const char **cursor, const char *end, struct mapping_line *line)
 {
@@ -55,7 +47,7 @@ bool mapping_next(const char **cursor, const char *end, struct mapping_line *lin
     p++;
     line->device = major << 32 | digits_hex(&p, 16);
     p++;
-    line->inode = take_decimal(&p);
+    line->inode = digits_decimal(&p);
     while (p < stop && *p == ' ')
         p++;
     line->name = p;

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "net/adopt.h"
 #include "net/inbox.h"
+#include "net/pidfd.h"
 #include "net/trouble.h"
 #include "heap/entries.h"
 #include "heap/proc.h"
@@ -133,6 +134,8 @@ struct description *fd_adopt(int fd, uint16_t bits)
         d->origin = fd;
     if (kind == FD_SOCKET)
         fd_read_socket(fd, d);
+    else if (kind == FD_PIDFD)
+        pidfd_learn(fd, d, 0);
     else if (kind == FD_FILE)
         d->offset = sys(SYS_lseek, fd, 0, SEEK_CUR);
     fd_touch(d);

@@ -43,6 +43,11 @@ void session_will_write(const void *at, size_t bytes);
 struct remote;
 struct remote *session_remote(void);
 
+/* Pids: the program's own has another number after a restart, its children have ended. */
+long session_known_pid(long real);
+long session_real_pid(long known);
+bool session_has_child(long pid);
+
 /* Counts commits; the same before and after a resume. */
 uint64_t turn_number(void);
 

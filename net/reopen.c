@@ -6,6 +6,7 @@
  */
 #define _GNU_SOURCE
 #include "net/reopen.h"
+#include "net/pidfd.h"
 #include "heap/fault.h"
 #include "net/adopt.h"
 #include "net/file_locks.h"
@@ -198,6 +199,8 @@ static long make(struct description *d, int ends[2])
     case FD_INOTIFY:
     case FD_MEMFD:
         return reopen_event(d);
+    case FD_PIDFD:
+        return d->event ? pidfd_reopen(d) : reopen_nothing();
     default:
         say("a descriptor of an unknown kind cannot be made again; it reads as closed now");
         return reopen_nothing();

@@ -1,10 +1,13 @@
-/* Descriptors that the program makes for itself: pipes, eventfd, timerfd, signalfd, inotify, memfd. */
+/* Descriptors that the program makes for itself: pipes, eventfd, timerfd, signalfd, inotify, memfd, pidfd. */
 #define _GNU_SOURCE
+#include "net/pidfd.h"
 #include "net/pool.h"
 #include "shim/call_net.h"
 #include "shim/call_signal.h"
 #include "shim/call_time.h"
 #include "shim/call_wait.h"
+#include "shim/children.h"
+#include "shim/process.h"
 
 #include <fcntl.h>
 #include <string.h>
@@ -167,6 +170,23 @@ long call_inotify_rm_watch(struct call *c)
         pool_give(w);
     }
     return r;
+}
+
+long call_pidfd_open(struct call *c)
+{
+    long pid = (int)c->arg[0];
+    struct call with = *c;
+    with.arg[0] = process_real_pid(pid);
+    long fd = children_dead(pid) ? pidfd_of_ended((uint32_t)c->arg[1]) : call_raw(&with);
+    pidfd_learn((int)fd, enter_event(fd, FD_PIDFD, c->arg[1] | O_CLOEXEC), pid);
+    return fd;
+}
+
+/* To a child that ended with the last incarnation: as call_kill(). */
+long call_pidfd_send_signal(struct call *c)
+{
+    long pid = pidfd_process(fd_find((int)c->arg[0]));
+    return pid && children_dead(pid) ? 0 : call_raw(c);
 }
 
 long call_memfd_create(struct call *c)

@@ -5,6 +5,7 @@
 #include "net/fdtable.h"
 #include "net/outbox.h"
 #include "net/peers.h"
+#include "net/pidfd.h"
 #include "net/stream.h"
 #include "shim/call_memory.h"
 #include "shim/call_limits.h"
@@ -80,11 +81,16 @@ static bool is_plain_fork(unsigned long flags)
     return !(flags & ~(0xffUL | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | CLONE_PARENT_SETTID));
 }
 
-static long after_child(long pid)
+/* With CLONE_PIDFD the third argument is where that is put. */
+static long after_child(const struct call *c, unsigned long flags, long pid)
 {
     if (pid > 0) {
         children_add(pid);
         fd_forked();
+    }
+    if (pid > 0 && (flags & CLONE_PIDFD)) {
+        int fd = *(const int *)c->arg[2];
+        pidfd_learn(fd, fd_enter(fd, FD_PIDFD, O_RDWR | O_CLOEXEC), pid);
     }
     return pid;
 }
@@ -107,7 +113,7 @@ static long fork_copy(struct call *c, unsigned long flags, unsigned long stack)
             heir_after_fork(pid);
         if (lends)
             stream_lent(pid > 0);
-        return after_child(pid);
+        return after_child(c, flags, pid);
     }
     call_passive = !followed;
     if (!followed)
@@ -149,8 +155,8 @@ long call_clone(struct call *c)
         return fork_copy(c, flags & ~(unsigned long)CLONE_VM, stack);
     before_child();
     if ((flags & CLONE_VFORK) && !(flags & CLONE_FILES))
-        return after_child(clone_spawn(c, flags, stack));
-    return after_child(clone_shared(flags, stack, c->arg[2], c->arg[3], c->arg[4], c->frame));
+        return after_child(c, flags, clone_spawn(c, flags, stack));
+    return after_child(c, flags, clone_shared(flags, stack, c->arg[2], c->arg[3], c->arg[4], c->frame));
 }
 
 /* glibc and others fall back to clone(2). */

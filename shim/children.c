@@ -1,10 +1,12 @@
 #include "shim/children.h"
 #include "heap/room.h"
+#include "net/pidfd.h"
 #include "shim/call_signal.h"
 #include "shim/call_wait.h"
 #include "shim/threads.h"
 #include "shim/turn.h"
 
+#include <fcntl.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -83,6 +85,11 @@ bool children_any(void)
             any |= !children[i].dead;
     }
     return any;
+}
+
+bool children_has(long pid)
+{
+    return pid > 0 && find(pid, false) >= 0;
 }
 
 long children_dead(long pid)
@@ -208,21 +215,24 @@ long call_waitid(struct call *c)
 {
     struct outcome o;
     long options = c->arg[3];
-    bool can_be_dead = options & WEXITED;
+    bool can_be_dead = options & WEXITED, by_pidfd = c->arg[0] == P_PIDFD;
+    const struct description *pidfd = by_pidfd ? fd_find((int)c->arg[1]) : NULL;
+    bool refuses = pidfd && (pidfd->flags & O_NONBLOCK) && !(options & WNOHANG);
     long wanted = !can_be_dead          ? 0 /* no child has that pid */
                   : c->arg[0] == P_ALL  ? -1
                   : c->arg[0] == P_PID  ? (int)c->arg[1]
                   : c->arg[0] == P_PGID ? wanted_child(-(int)c->arg[1])
+                  : by_pidfd            ? pidfd_process(pidfd)
                                         : 0;
-    long result = wait_child(c, &o, wanted, !(options & WNOHANG));
-    if (result <= 0 && result != -EINTR && children_dead(wanted)) {
+    long result = wait_child(c, &o, wanted, !(options & WNOHANG) && !refuses);
+    if (result <= 0 && result != -EINTR && wanted && children_dead(wanted)) {
         result = children_dead(wanted);
         report_killed(&o.info, result);
     }
     if (result > 0 && !(options & WNOWAIT) && code_ended(o.info.si_code))
         children_remove(result);
-    if (result < 0)
-        return result;
+    if (result < 0 || (result == 0 && refuses))
+        return result < 0 ? result : -EAGAIN;
     if (!copy_out(c->arg[2], &o.info, sizeof o.info) ||
         !copy_out(c->arg[4], &o.usage, sizeof o.usage))
         return -EFAULT;

@@ -27,6 +27,9 @@ bool children_resume(bool ignored);
 /* Whether some child may be alive. */
 bool children_any(void);
 
+/* Whether that is one, alive or to be reported. */
+bool children_has(long pid);
+
 /* The pid of a dead one that waits to be reported: this one, or any for -1; 0: there is none. */
 long children_dead(long pid);
 

@@ -2,7 +2,9 @@
 #include "heap/session.h"
 #include "net/host.h"
 #include "shim/call_time.h"
+#include "shim/children.h"
 #include "shim/credentials.h"
+#include "shim/process.h"
 
 #include <time.h>
 
@@ -82,6 +84,21 @@ bool session_mapped(uint64_t inode)
         if (i->areas[k].kind == AREA_FILE_SHARED && i->files[i->areas[k].file].inode == inode)
             return true;
     return false;
+}
+
+long session_known_pid(long real)
+{
+    return process_known_pid(real);
+}
+
+long session_real_pid(long known)
+{
+    return process_real_pid(known);
+}
+
+bool session_has_child(long pid)
+{
+    return children_has(pid);
 }
 
 struct remote *session_remote(void)

@@ -76,6 +76,7 @@ CAUGHT_BY = {
     "format.super_unsynced": [power()],
     "format.image_unsynced": [power()],
     "store.no_lock": [unit("store", "*/lock_tells_the_holder")],
+    "pidfd.child_lives": [system("process", "children_by_pidfds")],
     "moved.not_undone": [system("process", "nameless")],
     "nameless.not_looked_for": [system("process", "renamed_by_others")],
     "time.vdso_left_alone": [system("clocks", "reboot_alone")],

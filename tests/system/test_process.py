@@ -2,6 +2,7 @@
 """What belongs to a process besides memory: offsets, pipes, signals, timers, limits, sleeps."""
 import itertools
 import os
+import signal
 import pty
 import resource
 import sys
@@ -346,6 +347,38 @@ def children(t):
         return f"{text.upper()} {count} none {count % 100}"
 
     t.killed_while(program, Traffic(dialog, endless(lambda: f"text{t.random.randrange(1000)}"), model))
+
+
+@case
+def children_by_pidfds(t):
+    """Those that died with the process are readable, and killed; its own, and others', are of processes that live."""
+    port = free_port()
+    dialog = UdpDialog(t.program([subject("pidfds"), str(port)]), port)
+    t.at_end(dialog.close)
+    alive = 0
+    for n in range(40):
+        command = t.random.choice(("begin", "begin", "spawn", "end", "self", "other"))
+        answer = dialog.ask(command)
+        if command == "end":
+            check(answer == ("killed 9" if alive else "none"), answer)
+            alive -= alive > 0
+        elif command in ("begin", "spawn"):
+            alive += 1
+            check(answer == str(alive), f"{answer} children, not {alive}")
+        else:
+            check(answer == "1", f"{command}: {answer}")
+        if n % 4 == 3 and not dialog.program.bare:
+            time.sleep(0.05)
+            dialog.program.kill9()
+            for pid in processes(dialog.program.argv):  # its children are nobody's
+                os.kill(pid, signal.SIGKILL)
+            dialog.program.restart()
+            answer = dialog.ask("all")
+            check(answer == f"{alive} of {alive}, 0 left", f"{alive} children died with it: {answer}")
+            alive = 0
+    while alive:
+        dialog.ask("end")
+        alive -= 1
 
 
 @case

@@ -38,6 +38,21 @@ const char *session_root(void)
     return "";
 }
 
+long session_known_pid(long real)
+{
+    return real;
+}
+
+long session_real_pid(long known)
+{
+    return known;
+}
+
+bool session_has_child(long pid)
+{
+    return false;
+}
+
 int session_store_dirfd(void)
 {
     return host_directory;

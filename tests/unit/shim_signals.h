@@ -3,6 +3,7 @@
 #ifndef KEN_TESTS_SHIM_SIGNALS_H
 #define KEN_TESTS_SHIM_SIGNALS_H
 
+#include "net/pidfd.h"
 #include "shim/call_signal.h"
 #include "shim/call_wait.h"
 #include "shim/heir.h"
@@ -44,6 +45,16 @@ bool wait_beside(int fd, unsigned ms, long nr, long *result)
 }
 
 void threads_install_signal(void) {}
+
+struct description *fd_find(int fd)
+{
+    return NULL;
+}
+
+long pidfd_process(const struct description *d)
+{
+    return 0;
+}
 
 bool sigsys_install(void)
 {
