@@ -52,19 +52,19 @@ const char *crash_signal_name(int signal)
 }
 
 /* Starts the helper on our own stack, as vfork does: the child touches nothing but registers and
- * this frame, and we stand still until it is another program. Copying the page tables of a big
- * process for it would take longer than the report. */
+ * this frame (so no function is called, as sys() is one where faults are injected), and we stand still until it is another
+ * program. Copying the page tables of a big process for it would take longer than the report. */
 __attribute__((noinline)) static long start_helper(char *const argv[])
 {
     static char *const no_environment[] = {NULL};
     uint64_t nothing = 0;
-    long pid = sys(SYS_clone, CLONE_VM | CLONE_VFORK, 0, 0, 0, 0);
+    long pid = sys_call6(SYS_clone, CLONE_VM | CLONE_VFORK, 0, 0, 0, 0, 0);
     if (pid != 0)
         return pid;
-    sys(SYS_rt_sigprocmask, SIG_SETMASK, &nothing, NULL, 8);
-    sys(SYS_execve, helper, argv, no_environment);
+    sys_call6(SYS_rt_sigprocmask, SIG_SETMASK, (long)&nothing, 0, 8, 0, 0);
+    sys_call6(SYS_execve, (long)helper, (long)argv, (long)no_environment, 0, 0, 0);
     for (;;)
-        sys(SYS_exit, 127);
+        sys_call6(SYS_exit, 127, 0, 0, 0, 0, 0);
 }
 
 /* True when it ended with status 0. It stops us by ptrace meanwhile, which these calls survive. */

@@ -47,9 +47,11 @@ static void begin(bool spawn)
     pid_t pid = spawn ? (pid_t)syscall(SYS_clone, CLONE_PIDFD | SIGCHLD, 0, &fd, 0, 0) : fork();
     if (pid < 0)
         err(1, "no child");
-    if (!pid)
+    if (!pid) {
+        close(service.socket);
         for (;;)
             pause();
+    }
     if (!spawn)
         fd = open_pidfd(pid);
     struct epoll_event e = {.events = EPOLLIN, .data.fd = fd};

@@ -370,10 +370,11 @@ def children_by_pidfds(t):
         if n % 4 == 3 and not dialog.program.bare:
             time.sleep(0.05)
             dialog.program.kill9()
-            for pid in processes(dialog.program.argv):  # its children are nobody's
-                os.kill(pid, signal.SIGKILL)
+            orphans = processes(dialog.program.argv)  # nobody's, and to the program they are dead
             dialog.program.restart()
             answer = dialog.ask("all")
+            for pid in orphans:
+                os.kill(pid, signal.SIGKILL)
             check(answer == f"{alive} of {alive}, 0 left", f"{alive} children died with it: {answer}")
             alive = 0
     while alive:
