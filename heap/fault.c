@@ -2,9 +2,11 @@
 #include "heap/fault.h"
 #include "heap/sys.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 static struct fault early;
@@ -47,6 +49,12 @@ void fault_boot(char **environment)
             f->occurrence = *value ? fault_number_at(&value) : 1;
         } else if ((value = value_of(*environment, "KEN_FAULT_LOG"))) {
             strncpy(f->log, value, sizeof f->log - 1);
+        } else if ((value = value_of(*environment, "KEN_FAULT_TRACE"))) {
+            strncpy(f->trace, value, sizeof f->trace - 1);
+        } else if ((value = value_of(*environment, "KEN_FAULT_JITTER")) && *value) {
+            uint32_t seed = fault_number_at(&value);
+            f->jitter = (seed + 1UL) * 0x9E3779B97F4A7C15UL;
+            f->jitter_every = 4u << (seed % 3 * 2);
         } else if ((value = value_of(*environment, "KEN_MUTANT"))) {
             fault_word(f->mutant, sizeof f->mutant, value);
         } else if ((value = value_of(*environment, "KEN_FAULT_CALL")) && *value) {
@@ -72,6 +80,8 @@ void fault_only_mine(bool on)
 void fault_apart(bool on)
 {
     state->apart = on;
+    if (on && state->jitter)
+        state->jitter = state->jitter * 0xD1342543DE82EF95UL | 1; /* not the parent's pauses once more */
 }
 
 struct fault *fault_state(void)
@@ -87,20 +97,79 @@ static struct fault *current(void)
     return state;
 }
 
+static void append(const char *path, const char *line, size_t bytes)
+{
+    long fd = sys_call6(SYS_open, (long)path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666, 0, 0, 0);
+    sys_call6(SYS_write, fd, (long)line, (long)bytes, 0, 0, 0);
+    sys_call6(SYS_close, fd, 0, 0, 0, 0, 0);
+}
+
 static void note(const struct fault *f, const char *point)
 {
     char line[80];
     size_t n = strlen(point);
     memcpy(line, point, n);
     line[n] = '\n';
-    long fd = sys_call6(SYS_open, (long)f->log, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600, 0, 0, 0);
-    sys_call6(SYS_write, fd, (long)line, (long)n + 1, 0, 0, 0);
-    sys_call6(SYS_close, fd, 0, 0, 0, 0, 0);
+    append(f->log, line, n + 1);
+}
+
+static size_t put_decimal(char *at, uint64_t number)
+{
+    char digits[20];
+    size_t n = 0, done = 0;
+    do
+        digits[n++] = (char)('0' + number % 10);
+    while (number /= 10);
+    while (n)
+        at[done++] = digits[--n];
+    at[done] = ' ';
+    return done + 1;
+}
+
+static void trace(const struct fault *f, const char *name)
+{
+    char line[128];
+    struct timespec now = {0, 0};
+    sys_call6(SYS_clock_gettime, CLOCK_MONOTONIC, (long)&now, 0, 0, 0, 0);
+    size_t n = put_decimal(line, (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000);
+    n += put_decimal(line + n, (uint64_t)sys_call6(SYS_getpid, 0, 0, 0, 0, 0, 0));
+    size_t length = strlen(name);
+    memcpy(line + n, name, length);
+    line[n + length] = '\n';
+    append(f->trace, line, n + length + 1);
+}
+
+static uint64_t draw(struct fault *f, uint64_t below)
+{
+    f->jitter ^= f->jitter << 13; /* Marsaglia's xorshift64 */
+    f->jitter ^= f->jitter >> 7;
+    f->jitter ^= f->jitter << 17;
+    return (f->jitter >> 11) % below;
+}
+
+static void pass_time(struct fault *f)
+{
+    uint64_t ms = draw(f, f->jitter_every) ? 0 : draw(f, 12);
+    if (!draw(f, 700))
+        ms = 100 + draw(f, 2400);
+    struct timespec left = {(time_t)(ms / 1000), (long)(ms % 1000) * 1000000};
+    while (ms && sys_call6(SYS_nanosleep, (long)&left, (long)&left, 0, 0, 0, 0) == -EINTR)
+        ;
+}
+
+void fault_step(const char *name)
+{
+    struct fault *f = current();
+    if (f->trace[0])
+        trace(f, name);
+    if (f->jitter)
+        pass_time(f);
 }
 
 bool fault_due(const char *point)
 {
     struct fault *f = current();
+    fault_step(point);
     if (!f->armed || (f->apart && strncmp(point, "heir.", 5) != 0))
         return false;
     if (f->log[0])

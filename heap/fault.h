@@ -4,6 +4,7 @@
  *   if (FAULT_DUE("restore.unmapped")) ...   the same, for a place that cannot call out: somebody else dies for it
  *   MUTANT("ack.early", broken, right)       an expression; broken only in the mutant of that name
  *   VARIANT("small.segments", other, usual)  the same for what is right both ways, and quicker to test the one way
+ *   FAULT_STEP("tie.look")                   no place to die at, but one where time may pass, as at all crash points
  *   FAULT_CALL(SYS_fsync, cqe->res)          the result of a system call that somebody else makes for libken: it may be told
  *                                            to fail, as all those of heap/sys.h may
  *
@@ -12,6 +13,9 @@
  *
  *   KEN_FAULT=NAME[:OCCURRENCE]   die there by SIGKILL, the first or the given time that the point is reached
  *   KEN_FAULT_LOG=FILE            append the name of each point that is reached
+ *   KEN_FAULT_JITTER=SEED         time passes there, now and then (one time in 4, 16 or 64): mostly some milliseconds, rarely up to 2.5 s; each child of fork has
+ *                                 another sequence of pauses, and a process that resumes begins it anew
+ *   KEN_FAULT_TRACE=FILE          append `MICROSECONDS PID POINT` for each point and step, of children of fork as well
  *   KEN_MUTANT=NAME[,NAME...]     be broken in these ways
  *   KEN_FAULT_CALL=WHICH:N:ERROR[:COUNT]  libken's own Nth call of those (and COUNT - 1 behind it) fails with ERROR, or is
  *                                 SHORT (takes a part only). WHICH: a call's name, or FILE#LINE[@WAY], as KEN_FAULT_CALLS tells it
@@ -37,7 +41,9 @@ struct fault {
     uintptr_t only; /* the thread, by its pointer, whose calls count; 0: all of them */
     bool apart; /* a child of fork: what it dies of is not the program's death, but for the points of heir.c */
     uint32_t occurrence, seen;
-    char point[64], mutant[128], log[256];
+    char point[64], mutant[128], log[256], trace[256];
+    uint64_t jitter; /* the state of its random numbers; 0: none */
+    uint32_t jitter_every;
     char call_site[48], call_name[16], calls_log[256];
     uint32_t call_way; /* ~0: any */
     long call;         /* -1: known by its site */
@@ -62,6 +68,7 @@ void fault_move(struct fault *);
 /* Reports that a point is reached; true when the process is to die of it. */
 bool fault_due(const char *point);
 void fault_reach(const char *point);
+void fault_step(const char *name);
 bool fault_mutant(const char *name);
 
 /* A system call of libken's own, which may be told to fail (heap/sys.h). */
@@ -84,6 +91,7 @@ const char *fault_word(char *to, size_t room, const char *from);
 
 #define FAULT(point) fault_reach(point)
 #define FAULT_DUE(point) fault_due(point)
+#define FAULT_STEP(name) fault_step(name)
 #define MUTANT(name, broken, right) (fault_mutant(name) ? (broken) : (right))
 #define VARIANT MUTANT
 #define FAULT_CALL(nr, real) ({ long instead_ = fault_instead(SYS_SITE, nr); instead_ ? instead_ : (long)(real); })
@@ -92,6 +100,7 @@ const char *fault_word(char *to, size_t room, const char *from);
 
 #define FAULT(point) ((void)0)
 #define FAULT_DUE(point) false
+#define FAULT_STEP(name) ((void)0)
 #define MUTANT(name, broken, right) (right)
 #define VARIANT(name, other, usual) (usual)
 #define FAULT_CALL(nr, real) (real)

@@ -131,7 +131,7 @@ class Program:
         self.stdin = subprocess.DEVNULL if stdin is None else stdin
         self.stdout = subprocess.DEVNULL if stdout is None else stdout
         self.env = {k: v for k, v in os.environ.items()
-                    if not k.startswith("KEN_") or k in ("KEN_TRACKER", "KEN_SYNC", "KEN_MUTANT")}
+                    if not k.startswith("KEN_") or k in ("KEN_TRACKER", "KEN_SYNC", "KEN_MUTANT", "KEN_FAULT_JITTER", "KEN_FAULT_TRACE")}
         self.env.update(env or {})
         if not bare:
             self.env.update(LD_PRELOAD=LIB, KEN_STORE=store)
