@@ -230,7 +230,7 @@ long call_exit(struct call *c)
         threads_exit(c->arg[0]);
     }
     heir_exit((int)c->arg[0]);
-    if (children_daemon() || (!(c->arg[0] & 0xff) && heir_went_on()))
+    if (children_daemon() || heir_went_on())
         say("the program went on as a daemon, in a child, which is not protected: run it in the foreground");
     turn_finish((int)c->arg[0]);
     return sys(SYS_exit_group, session->image.meta->exit_status);

@@ -3,6 +3,7 @@
 #include "net/pidfd.h"
 #include "shim/call_signal.h"
 #include "shim/call_wait.h"
+#include "shim/heir.h"
 #include "shim/threads.h"
 #include "shim/turn.h"
 
@@ -55,6 +56,15 @@ bool children_resume(bool ignored)
     return child_count > 0;
 }
 
+/* The kernel tells the session of a zombie, too. */
+static bool leaves_nobody(int pid)
+{
+    siginfo_t info = {0};
+    long r = sys(SYS_waitid, P_PID, pid, &info, WEXITED | WNOHANG | WNOWAIT, NULL);
+    bool ended = r == 0 && info.si_pid == pid;
+    return ended && (info.si_code != CLD_EXITED || info.si_status || heir_followed(pid));
+}
+
 bool children_daemon(void)
 {
     const struct timespec moment = {0, 1000000};
@@ -66,7 +76,7 @@ bool children_daemon(void)
         for (int i = 0; i < child_count; i++) {
             long session_id = children[i].dead ? -ESRCH : sys(SYS_getsid, children[i].pid);
             any |= session_id > 0;
-            if (session_id > 0 && session_id != own)
+            if (session_id > 0 && session_id != own && !leaves_nobody(children[i].pid))
                 return true;
         }
     }

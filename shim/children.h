@@ -33,7 +33,8 @@ bool children_has(long pid);
 /* The pid of a dead one that waits to be reported: this one, or any for -1; 0: there is none. */
 long children_dead(long pid);
 
-/* Whether one that lives has begun a session of its own, as daemons do; waits a moment for it. */
+/* Whether one that lives has begun a session of its own, as daemons do, or one that ended in order has and nobody knows whom
+ * it left there; waits a moment for it. */
 bool children_daemon(void);
 
 call_handler call_wait4, call_waitid;

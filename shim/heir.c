@@ -15,8 +15,9 @@
 
 #define UNDECIDED_MS 2000 /* an exit waits so long for a child that neither leads nor waits */
 #define LEADER_MS 10000   /* and so long for one that leads to end a turn */
+#define ENDING_LOOKS 10   /* a daemon that is ending gets so many ms */
 
-bool heir_concerned, heir_candidate;
+bool heir_concerned, heir_candidate, heir_led;
 
 void heir_boot(void)
 {
@@ -29,6 +30,7 @@ void heir_boot(void)
         return; /* without it children are plain */
     h->page = page;
     h->page->guard = (int32_t)sys(SYS_getpid);
+    h->leads = MUTANT("heir.lead_forgotten", false, heir_led);
     session->heir = h;
 }
 
@@ -52,6 +54,7 @@ bool heir_before_fork(void)
     struct tie *s = tie_make(h->page, &ticket);
     bool leads = a ? tie_look(&a->state) == LEADER : h->leads;
     s->of_protected = !heir_candidate;
+    s->up = h->above;
     s->inherited = leads;
     s->state = leads ? LEADER : CANDIDATE;
     h->below = h->last = ticket;
@@ -84,14 +87,6 @@ void heir_after_fork(long pid)
     heir_concerned = true;
     if (!heir_candidate && tie_is_open(s))
         transport_hold_while(undecided);
-}
-
-static void urge(struct tie *s)
-{
-    tie_put(&s->signalling, 1);
-    if (tie_look(&s->state) == LEADER && s->pid > 0)
-        sys(SYS_kill, s->pid, THREADS_SIGNAL);
-    tie_put(&s->signalling, 0);
 }
 
 /* The heir is ready: from here on it may commit, and this process must not. */
@@ -143,21 +138,40 @@ void heir_exit(int status)
             tie_decline(s);
             continue;
         }
-        urge(s);
+        tie_urge(s);
         tie_await(&s->state, state, SIGNAL_AGAIN_MS);
     }
 }
 
-bool heir_went_on(void)
+static bool one_lives(const struct heir *h)
 {
-    struct heir *h = session->heir;
     long own = sys(SYS_getsid, 0);
-    for (int i = 0; i < TIES && h && h->last; i++) {
+    for (int i = 0; i < TIES; i++) {
         const struct tie *s = &h->page->ties[i];
         long theirs = s->ticket >= h->last && s->pid > 0 ? sys(SYS_getsid, s->pid) : 0;
         if (theirs > 0 && theirs != own && !tie_ended(s->pid))
             return true;
     }
+    return false;
+}
+
+bool heir_went_on(void)
+{
+    const struct heir *h = session->heir;
+    for (int attempt = 0; attempt < ENDING_LOOKS; attempt++) {
+        if (!h || !h->last || !one_lives(h))
+            return false;
+        disk_pause(1);
+    }
+    return true;
+}
+
+bool heir_followed(long pid)
+{
+    const struct heir *h = session->heir;
+    for (int i = 0; h && i < TIES; i++)
+        if (h->page->ties[i].ticket && h->page->ties[i].exited == pid)
+            return true;
     return false;
 }
 
@@ -188,7 +202,7 @@ static bool parent_turn(struct heir *h, enum turn_reason reason)
 bool heir_turn(enum turn_reason reason)
 {
     struct heir *h = session->heir;
-    return heir_candidate ? heir_candidate_turn(h) : parent_turn(h, reason);
+    return heir_candidate ? heir_candidate_turn(h, reason) : parent_turn(h, reason);
 }
 
 void heir_turned(void)
@@ -200,6 +214,7 @@ void heir_turned(void)
     FAULT("heir.taken");
     h->taking = false;
     h->above = 0;
+    __atomic_store_n(&h->page->taker, 0, __ATOMIC_SEQ_CST);
     heir_concerned = h->below != 0;
     if (tie_find(h->page, h->below))
         tie_find(h->page, h->below)->of_protected = 1;
@@ -211,7 +226,7 @@ void heir_decline(void)
 {
     struct heir *h = session->heir;
     if (heir_candidate)
-        heir_become_plain(h, heir_above(h));
+        heir_become_plain(h);
     else if (heir_concerned)
         tie_decline(tie_find(h->page, h->below));
 }

@@ -15,6 +15,8 @@
  * committed; only then does what it said last leave.
  *
  * Exact rules, for parents that wait for their daemon (for its exit, a byte in a pipe, a signal):
+ *   - a leader that has forked is settled when it waits (then it goes on itself, and its child only if that one called setsid(), too) or
+ *     exits; a signal that comes between, or something it says, settles nothing: it may be about to exit;
  *   - a leader that is about to wait lets go what it holds after HEIR_HOLD_MS, uncommitted;
  *   - who comes to its parent from a program under libken for the first time waits for HEIR_PEERS_MS, for the daemon;
  *   - connections with peers go over with the channels, which are as the fork left them: so the parent rests (transport_hold_while()),
@@ -80,6 +82,9 @@ void heir_exit(int status);
 
 /* Whether the last child, or a child of that, lives in a session of its own: a daemon that was declined. */
 bool heir_went_on(void);
+
+/* Whether that child was a candidate to its end: heir_went_on() knows whom it left. */
+bool heir_followed(long pid);
 
 /* THREADS_SIGNAL, from another process. */
 void heir_signalled(ucontext_t *);

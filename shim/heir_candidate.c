@@ -23,32 +23,68 @@
 
 #define SECOND_FORK_MS 1000
 
+static void lead(struct tie *s)
+{
+    if (!s)
+        return;
+    tie_put(&s->leads, 1);
+    tie_change(s, CANDIDATE, LEADER);
+}
+
+/* What is said of the lower tie while its child is promoted must hold for the upper one: each of the two looks at what the other
+ * does once more after what it did itself, see heir_candidate_exit(). */
 struct tie *heir_above(struct heir *h)
 {
     for (;;) {
         struct tie *s = tie_find(h->page, h->above);
         uint64_t next = s ? __atomic_load_n(&s->promoted, __ATOMIC_SEQ_CST) : 0;
+        FAULT_STEP("tie.above");
         if (!next)
             return s;
         h->above = next;
-        if (h->leads && tie_find(h->page, next))
-            tie_put(&tie_find(h->page, next)->leads, 1);
+        if (h->leads)
+            lead(tie_find(h->page, next));
     }
 }
 
-/* The one that holds the lock was killed. One that exits says so first. */
-static bool guard_is_gone(const struct heir *h)
+/* Who has the store's lock; 0: nobody. */
+static int32_t lock_holder(int32_t otherwise)
 {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     if (sys_failed(sys(SYS_fcntl, session->store.lock_fd, F_GETLK, &lock)))
-        return false;
-    return lock.l_type == F_UNLCK || lock.l_pid != h->page->guard;
+        return otherwise;
+    return lock.l_type == F_UNLCK ? 0 : lock.l_pid;
+}
+
+/* The one that holds the lock was killed. One that exits says so first. While the lock passes from one to the other nobody has it. */
+static bool guard_is_gone(const struct heir *h)
+{
+    const struct lineage *page = h->page;
+    for (;;) {
+        int32_t taker = __atomic_load_n(&page->taker, __ATOMIC_SEQ_CST), guard = __atomic_load_n(&page->guard, __ATOMIC_SEQ_CST);
+        int32_t holder = lock_holder(guard);
+        if (holder && (holder == guard || holder == taker))
+            return false;
+        bool passes = !holder && taker && taker != (int32_t)sys(SYS_getpid) && !tie_ended(taker);
+        if (taker == __atomic_load_n(&page->taker, __ATOMIC_SEQ_CST) && guard == __atomic_load_n(&page->guard, __ATOMIC_SEQ_CST))
+            return !passes;
+    }
+}
+
+/* The one between a protected process and all that came of it; NULL: others have been through the place since. */
+static const struct tie *topmost(const struct heir *h, const struct tie *s)
+{
+    while (s && !s->of_protected)
+        s = tie_find(h->page, s->up);
+    return s;
 }
 
 /* A parent that exits, or wants no heir, has said so before it went. */
 static bool killed_over(const struct heir *h, const struct tie *s)
 {
-    return MUTANT("heir.outlives", false, guard_is_gone(h)) && tie_look(&s->parent) == LIVES && tie_look(&s->state) == LEADER;
+    const struct tie *top = topmost(h, s);
+    return top && tie_look(&s->state) == LEADER && MUTANT("heir.outlives", false, guard_is_gone(h)) &&
+           tie_look(&top->parent) == LIVES && tie_look(&top->state) == LEADER;
 }
 
 /* The restart of the parent begins this child again: two must not be. */
@@ -76,7 +112,7 @@ void heir_begin(void)
     fd_stand_by();
     h->above = h->below;
     h->below = 0;
-    h->leads = h->hurried = false;
+    h->leads = heir_led = h->hurried = false;
     h->since_ns = time_monotonic_ns();
     life_watch();
     h->mourns = !sys_failed(sys(SYS_prctl, PR_SET_PDEATHSIG, THREADS_SIGNAL, 0, 0, 0));
@@ -93,9 +129,9 @@ void heir_leads(void)
     struct tie *s = heir_candidate ? heir_above(h) : NULL;
     if (!s)
         return;
-    h->leads = true;
-    tie_put(&s->leads, 1);
-    tie_change(s, CANDIDATE, LEADER);
+    h->leads = heir_led = true;
+    lead(s);
+    heir_above(h);
 }
 
 void heir_mourns_itself(void)
@@ -104,11 +140,12 @@ void heir_mourns_itself(void)
         session->heir->mourns = false;
 }
 
-void heir_become_plain(struct heir *h, struct tie *s)
+void heir_become_plain(struct heir *h)
 {
-    tie_decline(s);
-    for (int n = 0; s && tie_look(&s->signalling) && n < 1000; n++)
-        sys(SYS_sched_yield);
+    for (struct tie *s = NULL, *now; (now = heir_above(h)) && now != s; s = now) {
+        tie_decline(now);
+        tie_unurged(now);
+    }
     life_leave();
     if (h->mourns)
         sys(SYS_prctl, PR_SET_PDEATHSIG, 0, 0, 0, 0);
@@ -131,8 +168,13 @@ static bool parent_failed(const struct heir *h, const struct tie *s)
 /* The parent has committed, and waits: it gives the lock up as soon as it sees that this one is ready. */
 static bool take(struct heir *h, struct tie *s)
 {
-    if (!tie_change(s, LEADER, TAKING))
+    int32_t self = (int32_t)sys(SYS_getpid);
+    __atomic_store_n(&s->pid, self, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&h->page->taker, self, __ATOMIC_SEQ_CST);
+    if (!tie_change(s, LEADER, TAKING)) {
+        __atomic_store_n(&h->page->taker, 0, __ATOMIC_SEQ_CST);
         return false;
+    }
     FAULT("heir.taking");
     while (!tie_await(&s->parent, LEAVES, SOON_MS))
         if (parent_failed(h, s))
@@ -141,7 +183,7 @@ static bool take(struct heir *h, struct tie *s)
     if (h->mourns)
         sys(SYS_prctl, PR_SET_PDEATHSIG, 0, 0, 0, 0);
     boot_inherit();
-    h->page->guard = (int32_t)sys(SYS_getpid);
+    __atomic_store_n(&h->page->guard, self, __ATOMIC_SEQ_CST);
     fd_take_over();
     FAULT("heir.ready");
     h->taking = true;
@@ -157,30 +199,33 @@ static void settle_below(struct heir *h)
         tie_decline(b);
 }
 
-bool heir_candidate_turn(struct heir *h)
+bool heir_candidate_turn(struct heir *h, enum turn_reason reason)
 {
-    settle_below(h);
+    if (MUTANT("heir.settles_early", true, reason == TURN_WAIT))
+        settle_below(h);
+    /* It has forked, and may exit next: a signal in between, or what it says, decides nothing. */
+    bool between = reason != TURN_WAIT && tie_is_open(tie_find(h->page, h->below));
     for (;;) {
         struct tie *s = heir_above(h);
         uint32_t parent = s ? tie_look(&s->parent) : 0;
         bool old = time_monotonic_ns() - h->since_ns > HEIR_YEARS_MS * 1000000L;
         if (!s || tie_look(&s->state) != LEADER || old) {
-            heir_become_plain(h, s);
+            heir_become_plain(h);
             return false;
         }
+        if (killed_over(h, s))
+            heir_die_with_parent();
         if (s->inherited && !h->leads && parent == LIVES) {
             /* Its parent exits now, or is the daemon itself. */
             if (!tie_await(&s->parent, parent, SECOND_FORK_MS))
                 tie_decline(s);
             continue;
         }
-        if (s->of_protected && parent == LEAVES) {
+        if (s->of_protected && parent == LEAVES && !between) {
             if (take(h, s))
                 return true;
             continue;
         }
-        if (killed_over(h, s))
-            heir_die_with_parent();
         if (!outbox_held() || h->hurried)
             break;
         h->hurried = !tie_await(&s->parent, parent, HEIR_HOLD_MS);
@@ -220,15 +265,15 @@ bool heir_settle(const struct call *c)
     if (!peers_any() || !speaks(c))
         return false;
     int64_t began = time_monotonic_ns();
-    turn_end(TURN_FLUSH);
+    turn_end(TURN_WAIT);
     while (heir_candidate && time_monotonic_ns() - began < HEIR_PEERS_MS * 1000000L) {
         struct tie *s = heir_above(h);
         if (s)
             tie_await(&s->parent, LIVES, SIGNAL_AGAIN_MS);
-        turn_end(TURN_FLUSH);
+        turn_end(TURN_WAIT);
     }
     if (heir_candidate)
-        heir_become_plain(h, heir_above(h));
+        heir_become_plain(h);
     return call_passive;
 }
 
@@ -239,7 +284,7 @@ void heir_signalled(ucontext_t *uc)
     if (!heir_candidate || call_passive)
         return;
     struct tie *s = heir_above(h);
-    if (s && s->of_protected && killed_over(h, s))
+    if (s && killed_over(h, s))
         heir_die_with_parent();
     if (!heir_due() || signal_break_wait(uc) || thread_self()->inside > 0 || sigsys_is_ours(uc))
         return;
@@ -258,17 +303,23 @@ _Noreturn void heir_candidate_exit(struct heir *h, int status)
 {
     struct tie *s = heir_above(h), *b = tie_find(h->page, h->below);
     if (s && tie_is_open(s) && tie_is_open(b) && !(status & 0xff)) {
-        __atomic_store_n(&s->pid, b->pid, __ATOMIC_SEQ_CST);
-        if (tie_look(&b->state) == LEADER)
-            tie_change(s, CANDIDATE, LEADER);
         __atomic_store_n(&b->promoted, h->above, __ATOMIC_SEQ_CST);
+        FAULT_STEP("tie.promoted");
+        uint32_t state = tie_look(&b->state);
+        if (state == LEADER)
+            tie_change(s, CANDIDATE, LEADER);
+        else if (state == DECLINED)
+            tie_decline(s);
+        __atomic_store_n(&s->pid, b->pid, __ATOMIC_SEQ_CST);
         tie_put(&b->parent, PROMOTED);
         if (tie_look(&s->parent) == LEAVES)
-            sys(SYS_kill, s->pid, THREADS_SIGNAL);
+            tie_urge(s);
     } else {
         tie_decline(b);
         tie_decline(s);
     }
+    if (s)
+        s->exited = (int32_t)sys(SYS_getpid);
     outbox_release();
     outbox_drain();
     for (;;)

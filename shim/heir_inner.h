@@ -18,16 +18,19 @@ struct heir {
     int64_t since_ns; /* when it was forked; in a protected process, when its candidate was */
 };
 
+/* Image: the program has led, whichever incarnation of it. */
+extern bool heir_led;
+
 /* A candidate's own tie, through the exits of those between; NULL: others have been through the place since. */
 struct tie *heir_above(struct heir *);
 
 /* A process that must not outlive another: the restart of that one begins it again, and two must not be. */
 _Noreturn void heir_die_with_parent(void);
 
-bool heir_candidate_turn(struct heir *);
+bool heir_candidate_turn(struct heir *, enum turn_reason);
 _Noreturn void heir_candidate_exit(struct heir *, int status);
 
 /* The candidate is an ordinary child from now on. */
-void heir_become_plain(struct heir *, struct tie *);
+void heir_become_plain(struct heir *);
 
 #endif

@@ -16,11 +16,13 @@ enum { LIVES = 1, LEAVES, RELEASED, PROMOTED };
 struct tie {
     uint64_t ticket;
     uint64_t promoted;   /* the ticket that the child now has, for its parent's */
+    uint64_t up;         /* its parent's own, when that is a candidate, too */
     uint32_t state;      /* of the child; written by both, by compare and exchange */
     uint32_t parent;     /* of the parent; written by it */
     int32_t pid;         /* of the child */
     uint32_t leads;      /* the child itself called setsid() */
-    uint32_t signalling; /* the parent is about to send a signal: the child must not exec just now */
+    uint32_t signalling; /* so many are about to send it a signal: the child must not exec just now */
+    int32_t exited;      /* pid of a child that was a candidate to its end: who may go on for it is in the page */
     uint32_t of_protected;
     uint32_t inherited; /* it leads only because its parent does: it is the second of two forks, or not concerned */
 };
@@ -28,6 +30,7 @@ struct tie {
 struct lineage {
     uint64_t tickets;
     int32_t guard; /* pid of the protected process: it holds the store's lock */
+    int32_t taker; /* and of the one that is about to have it: for a moment nobody does */
     struct tie ties[TIES];
 };
 
@@ -55,6 +58,10 @@ void tie_decline(struct tie *);
 
 /* Whether a process is dead: it has exited, or was killed. */
 bool tie_ended(int32_t pid);
+
+/* Sends the child THREADS_SIGNAL if it leads; and waits, in the child that is plain now, until nobody is about to. */
+void tie_urge(struct tie *);
+void tie_unurged(struct tie *);
 
 /* True when the child has died without another in its place. */
 bool tie_is_dead(const struct tie *);

@@ -120,6 +120,8 @@ CAUGHT_BY = {
     "credentials.lost": [system("privileges", "drops_root")],
     "time.timer_lost": [system("clocks", "killed_beside_waits")],
     "time.itimer_lost": [system("process", "alarm")],
+    "heir.settles_early": [system("daemons", "way_lingers")],
+    "heir.lead_forgotten": [system("daemons", "a_killed_first_child")],
     "heir.lock_tells_all": [system("daemons", "parts_slowly")],
     "limits.umask_lost": [system("process", "signals")],
 }

@@ -3,10 +3,12 @@
  *     libc     daemon(3)
  *     single   fork, the parent exits, setsid
  *     double   fork, the parent exits, setsid, fork, the first child exits
- *     waits    the same, and the parent waits for the first child's exit before its own
- *     ready    the same, and the parent waits for a byte that the service sends when it is up
- *     slow     the same, half a second late
- *     talks    both, and the parent says several times that it waits
+ *     dawdles  the same, and the first child computes for a while before its fork
+ *     lingers  the same, and it does so after its fork
+ *     waits    double, and the parent waits for the first child's exit before its own
+ *     ready    double, and the parent waits for a byte that the service sends when it is up
+ *     slow     that, half a second late
+ *     talks    waits and slow, and the parent says several times that it waits
  *     signal   fork, setsid; the parent sleeps until the child sends it SIGUSR1
  *     bind     the socket is made and bound before daemon(3); a child of the parent before that, too
  *     stays    fork, setsid in the child: the parent, which is the service, goes on (and the child sleeps)
@@ -19,6 +21,7 @@
 #include <stdbool.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 
 static const char *way, *pid_file;
 static int ready[2] = {-1, -1};
@@ -59,6 +62,16 @@ static void parent(pid_t child)
     _exit(0);
 }
 
+/* Computes: no call, and no wait. */
+static void compute(long ms)
+{
+    struct timespec began, now;
+    clock_gettime(CLOCK_MONOTONIC, &began);
+    do
+        clock_gettime(CLOCK_MONOTONIC, &now);
+    while ((now.tv_sec - began.tv_sec) * 1000 + (now.tv_nsec - began.tv_nsec) / 1000000 < ms);
+}
+
 static void into_background(void)
 {
     pid_t pid, starter = getpid();
@@ -77,24 +90,29 @@ static void into_background(void)
     if (is("stays"))
         for (;;)
             pause();
-    if (!is("single") && !is("signal") && (pid = fork()))
+    if (is("dawdles"))
+        compute(200);
+    if (!is("single") && !is("signal") && (pid = fork())) {
+        if (is("lingers"))
+            compute(200);
         _exit(pid < 0);
+    }
     if (is("signal"))
         kill(starter, SIGUSR1);
     if (chdir("/") < 0)
         err(1, "/");
     umask(027);
-    for (int fd = 0; fd < 3; fd++)
+    for (int fd = 0; fd < 2; fd++)
         close(fd);
-    if (open("/dev/null", O_RDWR) != 0 || dup(0) != 1 || dup(0) != 2)
-        _exit(1);
+    if (open("/dev/null", O_RDWR) != 0 || dup(0) != 1) /* stderr stays: what goes wrong is to be seen */
+        err(1, "/dev/null");
 }
 
 static void write_pid(void)
 {
     FILE *f = fopen(pid_file, "w");
     if (!f)
-        _exit(1);
+        err(1, "%s", pid_file);
     fprintf(f, "%d\n", (int)getpid());
     fclose(f);
 }
@@ -132,7 +150,7 @@ int main(int argc, char **argv)
     if (!is("bind"))
         service_open(atoi(argv[2]));
     if ((is("ready") || is("slow") || is("talks")) && write(ready[1], "!", 1) != 1)
-        _exit(1);
+        err(1, "the parent");
     for (;;) {
         char *command = service_next();
         if (!strcmp(command, "inc"))

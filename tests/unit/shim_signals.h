@@ -133,6 +133,12 @@ bool heir_due(void)
 
 void heir_mourns_itself(void) {}
 
+bool heir_followed(long pid)
+{
+    (void)pid;
+    return false;
+}
+
 void fd_capture(void) {}
 
 /* As call_dispatch() does it. */
