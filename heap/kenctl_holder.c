@@ -1,5 +1,6 @@
 /* Who has a store, and waiting for his end: for kenrun, whose command may go on as a daemon. */
 #include "heap/kenctl.h"
+#include "heap/store.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,10 +19,9 @@ static pid_t holder_of(const char *store)
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return errno == ENOENT ? 0 : -1;
-    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    int r = fcntl(fd, F_GETLK, &lock);
+    long holder = store_holder(fd);
     close(fd);
-    return r < 0 ? -1 : lock.l_type == F_UNLCK || lock.l_pid < 0 ? 0 : lock.l_pid;
+    return holder < 0 ? -1 : (pid_t)holder;
 }
 
 int ctl_holder(int argc, char **argv)

@@ -18,12 +18,9 @@ static pid_t find_holder(const struct store *store)
     int fd = openat(store->directory_fd, "lock", O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return 0;
-    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    pid_t holder = 0;
-    if (fcntl(fd, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK)
-        holder = lock.l_pid > 0 ? lock.l_pid : 0;
+    long holder = store_holder(fd);
     close(fd);
-    return holder;
+    return holder > 0 ? (pid_t)holder : 0;
 }
 
 static bool has_table(const struct saved *s, uint64_t at, uint64_t count, uint64_t most, uint64_t size)

@@ -117,31 +117,82 @@ static int open_kept(struct store *s)
     return (int)sys(SYS_fchmod, fd, 0733);
 }
 
+/* The first byte of the file is the holder's, the second one that of who is next, the third is shared by those that may become
+ * the program. Who starts wants all of them, for a moment. */
+static long lock_bytes(const struct store *s, short kind, long start, long count)
+{
+    struct flock lock = {.l_type = kind, .l_whence = SEEK_SET, .l_start = start, .l_len = count};
+    long r = sys(SYS_fcntl, s->lock_fd, F_SETLK, &lock);
+    return r == -EACCES || r == -EAGAIN ? -EBUSY : r;
+}
+
+static long holder_of_bytes(int fd, long count)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = count};
+    long r = sys(SYS_fcntl, fd, F_GETLK, &lock);
+    return sys_failed(r) ? r : lock.l_type != F_UNLCK && lock.l_pid > 0 ? lock.l_pid : 0;
+}
+
+long store_holder(int lock_fd)
+{
+    long holder = holder_of_bytes(lock_fd, 1);
+    return holder ? holder : holder_of_bytes(lock_fd, 2);
+}
+
+static int busy(struct store *s)
+{
+    long holder = store_holder(s->lock_fd);
+    if (holder > 0)
+        s->holder_pid = (int32_t)holder;
+    return -EBUSY;
+}
+
+static int lock(struct store *s, unsigned wait_ms)
+{
+    for (;;) {
+        /* Children of a dead process end when they hear of it. They do not keep the store from anybody for longer. */
+        long r = MUTANT("store.no_lock", 0, lock_bytes(s, F_WRLCK, 0, wait_ms ? 0 : 2));
+        if (!r)
+            lock_bytes(s, F_UNLCK, 1, 0);
+        if (r != -EBUSY)
+            return (int)r;
+        if (!wait_ms)
+            return busy(s);
+        unsigned step = wait_ms < LOCK_RETRY_MS ? wait_ms : LOCK_RETRY_MS;
+        disk_pause(step);
+        wait_ms -= step;
+    }
+}
+
+int store_lock_next(struct store *s)
+{
+    return (int)lock_bytes(s, F_WRLCK, 1, 1);
+}
+
+void store_follow(struct store *s, bool on)
+{
+    lock_bytes(s, on ? F_RDLCK : F_UNLCK, 2, 1);
+}
+
+int store_lock_pass(struct store *s)
+{
+    long r = lock_bytes(s, F_WRLCK, 0, 1);
+    lock_bytes(s, F_UNLCK, 1, 0);
+    return r == -EBUSY ? busy(s) : (int)r;
+}
+
+void store_lock_decline(struct store *s)
+{
+    lock_bytes(s, F_UNLCK, 1, 1);
+}
+
 static int take_lock(struct store *s, unsigned wait_ms)
 {
     long fd = disk_open(s->directory_fd, "lock", O_RDWR | O_CREAT | O_NOFOLLOW, 0600);
     if (fd < 0)
         return (int)fd;
     s->lock_fd = (int)fd;
-    return store_lock(s, wait_ms);
-}
-
-int store_lock(struct store *s, unsigned wait_ms)
-{
-    for (;;) {
-        struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-        long r = MUTANT("store.no_lock", 0, sys(SYS_fcntl, s->lock_fd, F_SETLK, &lock));
-        if (r != -EAGAIN && r != -EACCES)
-            return (int)r;
-        lock = (struct flock){.l_type = F_WRLCK, .l_whence = SEEK_SET};
-        if (!sys(SYS_fcntl, s->lock_fd, F_GETLK, &lock) && lock.l_type != F_UNLCK)
-            s->holder_pid = lock.l_pid > 0 ? lock.l_pid : 0;
-        if (!wait_ms)
-            return -EBUSY;
-        unsigned step = wait_ms < LOCK_RETRY_MS ? wait_ms : LOCK_RETRY_MS;
-        disk_pause(step);
-        wait_ms -= step;
-    }
+    return lock(s, wait_ms);
 }
 
 /* The first 8 bytes of a file, 0 when it is absent, short or zero. */

@@ -83,9 +83,19 @@ int store_set_aside(const char *directory);
 void store_distrust_cache(const struct store *);
 bool store_distrusts_cache(const struct store *);
 
-/* Takes the lock by the descriptor that is open already: in a child of fork, when its parent has given it up. Retries for
- * wait_ms. 0, -EBUSY (holder_pid), -errno. */
-int store_lock(struct store *, unsigned wait_ms);
+/* The process that has the lock, by a descriptor of its file; while it is passed on, the former one as long as it has it.
+ * 0: nobody but the caller. -errno. */
+long store_holder(int lock_fd);
+
+/* A child of fork takes the lock over from its parent, by the descriptor that is open already: it stands next in line, so that
+ * nobody else finds the lock free in between, and takes it when its parent has given it up; or it is not next any more.
+ * 0, -EBUSY (holder_pid; another one was faster), -errno. */
+int store_lock_next(struct store *);
+int store_lock_pass(struct store *);
+void store_lock_decline(struct store *);
+
+/* A child that may become the program, until it does (store_lock_pass()) or is none: a start waits for its end, if it waits at all. */
+void store_follow(struct store *, bool);
 
 /* Releases the lock and all descriptors. */
 void store_close(struct store *);

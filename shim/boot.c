@@ -320,7 +320,7 @@ static void open_tracker(struct session *s)
 void boot_inherit(void)
 {
     struct session *s = session;
-    int r = store_lock(&s->store, 0); /* it is free, or a restart of the parent was faster */
+    int r = store_lock_pass(&s->store); /* it is free, unless a restart of the parent was faster */
     if (r)
         refuse(&s->store, r);
     fault_apart(false);

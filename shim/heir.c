@@ -143,13 +143,15 @@ void heir_exit(int status)
     }
 }
 
+/* Or in this one, when it was forked by a daemon that did not wait since: it did not see that it may go on. */
 static bool one_lives(const struct heir *h)
 {
     long own = sys(SYS_getsid, 0);
     for (int i = 0; i < TIES; i++) {
         const struct tie *s = &h->page->ties[i];
         long theirs = s->ticket >= h->last && s->pid > 0 ? sys(SYS_getsid, s->pid) : 0;
-        if (theirs > 0 && theirs != own && !tie_ended(s->pid))
+        bool apart = theirs != own || (s->inherited && s->ticket == h->below);
+        if (theirs > 0 && apart && !tie_ended(s->pid))
             return true;
     }
     return false;
@@ -170,7 +172,7 @@ bool heir_followed(long pid)
 {
     const struct heir *h = session->heir;
     for (int i = 0; h && i < TIES; i++)
-        if (h->page->ties[i].ticket && h->page->ties[i].exited == pid)
+        if (h->page->ties[i].exited && h->page->ties[i].first_pid == pid)
             return true;
     return false;
 }
@@ -179,16 +181,13 @@ bool heir_followed(long pid)
 static bool parent_turn(struct heir *h, enum turn_reason reason)
 {
     struct tie *s = tie_find(h->page, h->below);
-    if (peers_spoke())
+    bool goes_on_itself = s && s->inherited && !tie_look(&s->leads) && reason == TURN_WAIT;
+    if (peers_spoke() || goes_on_itself)
         tie_decline(s);
     if (!tie_is_open(s)) {
         h->below = 0;
         heir_concerned = h->taking;
         transport_hold_while(NULL);
-        return true;
-    }
-    if (s->inherited && !tie_look(&s->leads)) {
-        tie_decline(s);
         return true;
     }
     int64_t age = time_monotonic_ns() - h->since_ns;

@@ -2,6 +2,7 @@
 #include "heap/disk.h"
 #include "heap/fault.h"
 #include "heap/proc.h"
+#include "heap/say.h"
 #include "heap/session.h"
 #include "heap/tracker.h"
 #include "net/fdtable.h"
@@ -22,13 +23,15 @@
 #include <sys/prctl.h>
 
 #define SECOND_FORK_MS 1000
+#define SECOND_FORK_LAST_MS 8000 /* for one that computes all the time: its own parent waits for 10 s */
 
 static void lead(struct tie *s)
 {
     if (!s)
         return;
     tie_put(&s->leads, 1);
-    tie_change(s, CANDIDATE, LEADER);
+    if (tie_change(s, CANDIDATE, LEADER))
+        MUTANT("heir.unfollowed", (void)0, store_follow(&session->store, true));
 }
 
 /* What is said of the lower tie while its child is promoted must hold for the upper one: each of the two looks at what the other
@@ -47,27 +50,17 @@ struct tie *heir_above(struct heir *h)
     }
 }
 
-/* Who has the store's lock; 0: nobody. */
-static int32_t lock_holder(int32_t otherwise)
-{
-    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    if (sys_failed(sys(SYS_fcntl, session->store.lock_fd, F_GETLK, &lock)))
-        return otherwise;
-    return lock.l_type == F_UNLCK ? 0 : lock.l_pid;
-}
-
-/* The one that holds the lock was killed. One that exits says so first. While the lock passes from one to the other nobody has it. */
+/* The one that holds the lock was killed. One that exits says so first. While the lock passes on it is the one or the other's. */
 static bool guard_is_gone(const struct heir *h)
 {
     const struct lineage *page = h->page;
     for (;;) {
         int32_t taker = __atomic_load_n(&page->taker, __ATOMIC_SEQ_CST), guard = __atomic_load_n(&page->guard, __ATOMIC_SEQ_CST);
-        int32_t holder = lock_holder(guard);
-        if (holder && (holder == guard || holder == taker))
+        long holder = store_holder(session->store.lock_fd);
+        if (holder < 0 || (holder && (holder == guard || holder == taker)))
             return false;
-        bool passes = !holder && taker && taker != (int32_t)sys(SYS_getpid) && !tie_ended(taker);
         if (taker == __atomic_load_n(&page->taker, __ATOMIC_SEQ_CST) && guard == __atomic_load_n(&page->guard, __ATOMIC_SEQ_CST))
-            return !passes;
+            return true;
     }
 }
 
@@ -110,7 +103,7 @@ void heir_begin(void)
     children_forked();
     time_forked();
     fd_stand_by();
-    h->above = h->below;
+    h->above = h->born = h->below;
     h->below = 0;
     h->leads = heir_led = h->hurried = false;
     h->since_ns = time_monotonic_ns();
@@ -118,7 +111,9 @@ void heir_begin(void)
     h->mourns = !sys_failed(sys(SYS_prctl, PR_SET_PDEATHSIG, THREADS_SIGNAL, 0, 0, 0));
     struct tie *a = tie_find(h->page, h->above);
     if (a)
-        a->pid = (int32_t)sys(SYS_getpid);
+        a->pid = a->first_pid = (int32_t)sys(SYS_getpid);
+    if (a && tie_look(&a->state) == LEADER)
+        MUTANT("heir.unfollowed", (void)0, store_follow(&session->store, true));
     heir_candidate = heir_concerned = true;
     sigsys_thread_on();
 }
@@ -146,6 +141,7 @@ void heir_become_plain(struct heir *h)
         tie_decline(now);
         tie_unurged(now);
     }
+    store_follow(&session->store, false);
     life_leave();
     if (h->mourns)
         sys(SYS_prctl, PR_SET_PDEATHSIG, 0, 0, 0, 0);
@@ -171,7 +167,9 @@ static bool take(struct heir *h, struct tie *s)
     int32_t self = (int32_t)sys(SYS_getpid);
     __atomic_store_n(&s->pid, self, __ATOMIC_SEQ_CST);
     __atomic_store_n(&h->page->taker, self, __ATOMIC_SEQ_CST);
+    store_lock_next(&session->store);
     if (!tie_change(s, LEADER, TAKING)) {
+        store_lock_decline(&session->store);
         __atomic_store_n(&h->page->taker, 0, __ATOMIC_SEQ_CST);
         return false;
     }
@@ -199,6 +197,28 @@ static void settle_below(struct heir *h)
         tie_decline(b);
 }
 
+/* Whether the parent computes, or would if it had a processor. */
+static bool parent_is_busy(void)
+{
+    char name[24], text[512];
+    say_format(name, sizeof name, "%d/stat", (int)sys(SYS_getppid));
+    long fd = proc_open(name, O_RDONLY);
+    long n = sys_failed(fd) ? -1 : sys(SYS_read, fd, text, sizeof text);
+    if (!sys_failed(fd))
+        sys(SYS_close, fd);
+    while (n > 0 && text[n - 1] != ')') /* which ends the name, whatever is in it */
+        n--;
+    return n > 0 && n + 1 < (long)sizeof text && text[n + 1] != 'S';
+}
+
+/* A parent that leads exits now, or is the daemon itself and waits for something: until it is seen which of the two it does. */
+static void await_second_fork(const struct heir *h, struct tie *s)
+{
+    bool late = time_monotonic_ns() - h->since_ns > SECOND_FORK_LAST_MS * 1000000L;
+    if (!tie_await(&s->parent, LIVES, SECOND_FORK_MS) && (late || !parent_is_busy()))
+        tie_decline(s);
+}
+
 bool heir_candidate_turn(struct heir *h, enum turn_reason reason)
 {
     if (MUTANT("heir.settles_early", true, reason == TURN_WAIT))
@@ -216,9 +236,7 @@ bool heir_candidate_turn(struct heir *h, enum turn_reason reason)
         if (killed_over(h, s))
             heir_die_with_parent();
         if (s->inherited && !h->leads && parent == LIVES) {
-            /* Its parent exits now, or is the daemon itself. */
-            if (!tie_await(&s->parent, parent, SECOND_FORK_MS))
-                tie_decline(s);
+            await_second_fork(h, s);
             continue;
         }
         if (s->of_protected && parent == LEAVES && !between) {
@@ -238,7 +256,8 @@ bool heir_due(void)
 {
     struct heir *h = session->heir;
     struct tie *s = heir_above(h);
-    return !s || (tie_look(&s->state) == LEADER && s->of_protected && tie_look(&s->parent) == LEAVES);
+    uint32_t state = s ? tie_look(&s->state) : DECLINED;
+    return state == DECLINED || (state == LEADER && s->of_protected && tie_look(&s->parent) == LEAVES);
 }
 
 /* Calls that may say something to a peer, or take what one said. */
@@ -318,8 +337,9 @@ _Noreturn void heir_candidate_exit(struct heir *h, int status)
         tie_decline(b);
         tie_decline(s);
     }
-    if (s)
-        s->exited = (int32_t)sys(SYS_getpid);
+    struct tie *own = tie_find(h->page, h->born);
+    if (own)
+        own->exited = true;
     outbox_release();
     outbox_drain();
     for (;;)

@@ -12,6 +12,7 @@
 struct heir {
     struct lineage *page;
     uint64_t above, below; /* tickets: as whose child, and which child; 0: none */
+    uint64_t born;         /* as whose child it was forked */
     uint64_t last;         /* of the last child, whatever became of it */
     bool leads, taking, hurried, mourns;
     uint32_t outputs;

@@ -74,8 +74,14 @@ bool tie_is_open(const struct tie *s)
 
 void tie_decline(struct tie *s)
 {
-    if (s && !tie_change(s, CANDIDATE, DECLINED))
-        tie_change(s, LEADER, DECLINED);
+    if (!s || tie_change(s, CANDIDATE, DECLINED))
+        return;
+    __atomic_add_fetch(&s->signalling, 1, __ATOMIC_SEQ_CST);
+    bool led = tie_change(s, LEADER, DECLINED);
+    int32_t pid = __atomic_load_n(&s->pid, __ATOMIC_SEQ_CST);
+    if (led && pid > 0 && pid != (int32_t)sys(SYS_getpid))
+        sys(SYS_kill, pid, THREADS_SIGNAL);
+    __atomic_sub_fetch(&s->signalling, 1, __ATOMIC_SEQ_CST);
 }
 
 bool tie_ended(int32_t pid)

@@ -22,7 +22,8 @@ struct tie {
     int32_t pid;         /* of the child */
     uint32_t leads;      /* the child itself called setsid() */
     uint32_t signalling; /* so many are about to send it a signal: the child must not exec just now */
-    int32_t exited;      /* pid of a child that was a candidate to its end: who may go on for it is in the page */
+    int32_t first_pid;   /* of the one that was forked, whoever is in its place */
+    bool exited;         /* that one was a candidate to its end: who may go on for it is in the page */
     uint32_t of_protected;
     uint32_t inherited; /* it leads only because its parent does: it is the second of two forks, or not concerned */
 };
@@ -30,7 +31,7 @@ struct tie {
 struct lineage {
     uint64_t tickets;
     int32_t guard; /* pid of the protected process: it holds the store's lock */
-    int32_t taker; /* and of the one that is about to have it: for a moment nobody does */
+    int32_t taker; /* and of the one that is about to have it */
     struct tie ties[TIES];
 };
 
@@ -52,7 +53,7 @@ bool tie_change(struct tie *, uint32_t from, uint32_t to);
 /* Waits until the word is another than `value`; false after `ms`. */
 bool tie_await(const uint32_t *word, uint32_t value, long ms);
 
-/* Whether it is still open who the program will be; and no: the child is plain. NULL: nobody. */
+/* Whether it is still open who the program will be; and no: the child is plain, and hears of it at once if it leads. NULL: nobody. */
 bool tie_is_open(const struct tie *);
 void tie_decline(struct tie *);
 

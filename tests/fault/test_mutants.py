@@ -121,6 +121,7 @@ CAUGHT_BY = {
     "time.timer_lost": [system("clocks", "killed_beside_waits")],
     "time.itimer_lost": [system("process", "alarm")],
     "heir.settles_early": [system("daemons", "way_lingers")],
+    "heir.unfollowed": [system("daemons", "a_leader_that_is_slow")],
     "heir.lead_forgotten": [system("daemons", "a_killed_first_child")],
     "heir.lock_tells_all": [system("daemons", "parts_slowly")],
     "limits.umask_lost": [system("process", "signals")],

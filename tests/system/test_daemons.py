@@ -117,6 +117,26 @@ def a_killed_parent(t):
 
 
 @case
+def a_leader_that_is_slow(t):
+    """Its parent is killed, and it does not hear of it for longer than a start waits for its port: so that one waits for its end."""
+    port = free_port()
+    program = daemon(t, [subject("daemon"), "slow", str(port), os.path.join(t.dir, "pid")], start=False)
+    Program.start(program)
+    wait_until(lambda: os.path.exists(program.argv[3]), "the second child")
+    os.kill(program.pid(), signal.SIGSTOP)
+    wait_until(lambda: is_open(port), "its port")
+    leader, = set(processes(program.argv)) - {program.pid()}
+    os.kill(leader, signal.SIGSTOP)
+    program.kill9()
+    Program.start(program)
+    time.sleep(2.5)
+    check(program.process.poll() is None, f"it ended beside its former self: {program.tail()}")
+    os.kill(leader, signal.SIGCONT)
+    program.wait_background()
+    t.killed_while(program, counting(t, program, port), 1)
+
+
+@case
 def a_parent_that_talks(t):
     """It has no heir, and says so; the daemon is a plain program."""
     port = free_port()
@@ -131,6 +151,17 @@ def a_parent_that_talks(t):
     t.at_end(dialog.close)
     program.process = None
     check([dialog.ask("inc") for _ in range(3)] == ["1", "2", "3"], "the daemon does not count")
+
+
+@case
+def a_service_that_fails(t):
+    """The parent tells of it; its first child has ended, in a session of its own, and is no daemon."""
+    port = free_port()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", port))
+        program = t.program([subject("daemon"), "ready", str(port), os.path.join(t.dir, "pid")])
+        check(program.wait_gone() == 1, f"it ended with {program.status}")
+        check("daemon: no service" in program.stderr(), program.stderr())
 
 
 @case

@@ -117,6 +117,42 @@ Test(store, lock_waits_for_a_holder_that_ends)
     waitpid(killer, NULL, 0);
 }
 
+/* While it passes from a parent to its child nobody else finds it free. */
+Test(store, lock_passes_without_a_gap)
+{
+    static struct store other;
+    int ends[2];
+    char x;
+    cr_assert_eq(pipe(ends), 0);
+    cr_assert_eq(store_open(&store, directory, 0), STORE_FRESH);
+    pid_t child = fork();
+    if (!child) {
+        if (store_lock_pass(&store) != -EBUSY || store.holder_pid != getppid() || store_lock_next(&store))
+            _exit(1);
+        if (store_holder(store.lock_fd) != getppid() || write(ends[1], "x", 1) != 1)
+            _exit(2);
+        while (store_holder(store.lock_fd))
+            usleep(1000);
+        if (write(ends[1], "x", 1) != 1)
+            _exit(3);
+        usleep(50000);
+        if (store_lock_pass(&store) || write(ends[1], "x", 1) != 1)
+            _exit(4);
+        pause();
+    }
+    cr_assert_eq(read(ends[0], &x, 1), 1);
+    cr_assert_eq(store_holder(store.lock_fd), child, "who asks is not told of himself, but of the next one");
+    close(store.lock_fd);
+    for (int n = 0; n < 2; n++) {
+        cr_assert_eq(read(ends[0], &x, 1), 1);
+        cr_assert_eq(store_open(&other, directory, 0), -EBUSY, "it is free, step %d", n);
+        cr_assert_eq(other.holder_pid, child);
+    }
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    cr_assert_eq(store_open(&other, directory, 0), STORE_FRESH);
+}
+
 Test(store, children_do_not_take_the_lock_along)
 {
     cr_assert_eq(store_open(&store, directory, 0), STORE_FRESH);
