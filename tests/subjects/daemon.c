@@ -4,7 +4,7 @@
  *     single   fork, the parent exits, setsid
  *     double   fork, the parent exits, setsid, fork, the first child exits
  *     dawdles  the same, and the first child computes for a while before its fork
- *     lingers  the same, and it does so after its fork
+ *     lingers  the same, and it does so after its fork, for longer
  *     waits    double, and the parent waits for the first child's exit before its own
  *     ready    double, and the parent waits for a byte that the service sends when it is up
  *     slow     that, half a second late
@@ -94,7 +94,7 @@ static void into_background(void)
         compute(200);
     if (!is("single") && !is("signal") && (pid = fork())) {
         if (is("lingers"))
-            compute(200);
+            compute(1200);
         _exit(pid < 0);
     }
     if (is("signal"))
