@@ -72,12 +72,11 @@ static const struct tie *topmost(const struct heir *h, const struct tie *s)
     return s;
 }
 
-/* A parent that exits, or wants no heir, has said so before it went. */
+/* A protected process that wants no heir, or has one, sees to the state before it goes: what is looked at last here. */
 static bool killed_over(const struct heir *h, const struct tie *s)
 {
     const struct tie *top = topmost(h, s);
-    return top && tie_look(&s->state) == LEADER && MUTANT("heir.outlives", false, guard_is_gone(h)) &&
-           tie_look(&top->parent) == LIVES && tie_look(&top->state) == LEADER;
+    return top && tie_look(&s->state) == LEADER && MUTANT("heir.outlives", false, guard_is_gone(h)) && tie_look(&top->state) == LEADER;
 }
 
 /* The restart of the parent begins this child again: two must not be. */

@@ -82,15 +82,20 @@ class Disturbed:
         self.start()
 
     def kill_holder(self):
-        """As the machine's operator does; whoever else there is must see it."""
-        if pid := self.p.holder():
+        """As the machine's operator does; whoever else there is must see it. One that was just passing the store on is not missed."""
+        pid, p = self.p.holder(), self.p
+        if not pid:
+            return
+        try:
             os.kill(pid, signal.SIGKILL)
-            self.p.kills += 1
-            if self.p.process and self.p.process.pid != pid and self.p.process.poll() is None:
-                wait_until(lambda: self.p.process.poll() is not None, "the end of the daemon's parent")
-            if self.p.process:
-                self.p.wait_gone()
-            self.p.wait_free()
+        except ProcessLookupError:
+            pass
+        p.kills += 1
+        if p.process:
+            wait_until(lambda: p.process.poll() is not None, f"the end of the parent, {p.process.pid}, after {pid} was killed: {p.who_runs()}")
+            p.wait_gone()
+        wait_until(lambda: p.holder() != pid, "the killed one's end")
+        if not p.holder():
             self.start()
 
     def hiccup(self):

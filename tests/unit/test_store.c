@@ -8,6 +8,7 @@
 
 #include <signal.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <time.h>
 
 static struct store_birth birth = {
@@ -74,6 +75,7 @@ static pid_t hold_in_child(int *ready)
     cr_assert_eq(pipe(ends), 0);
     pid_t child = fork();
     if (!child) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that fails leaves nobody behind */
         if (store_open(&store, directory, 0) < 0)
             _exit(1);
         if (write(ends[1], "x", 1) != 1)
@@ -127,6 +129,8 @@ Test(store, lock_passes_without_a_gap)
     cr_assert_eq(store_open(&store, directory, 0), STORE_FRESH);
     pid_t child = fork();
     if (!child) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        close(ends[0]);
         if (store_lock_pass(&store) != -EBUSY || store.holder_pid != getppid() || store_lock_next(&store))
             _exit(1);
         if (store_holder(store.lock_fd) != getppid() || write(ends[1], "x", 1) != 1)
@@ -140,6 +144,7 @@ Test(store, lock_passes_without_a_gap)
             _exit(4);
         pause();
     }
+    close(ends[1]); /* a child that failed is heard of */
     cr_assert_eq(read(ends[0], &x, 1), 1);
     cr_assert_eq(store_holder(store.lock_fd), child, "who asks is not told of himself, but of the next one");
     close(store.lock_fd);
