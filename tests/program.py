@@ -82,7 +82,7 @@ def processes(argv):
     found = []
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:
-            with open(f"/proc/{name}/cmdline") as f:
+            with open(f"/proc/{name}/cmdline", errors="replace") as f:
                 if f.read() == line:
                     found.append(int(name))
         except OSError:

@@ -3,7 +3,7 @@
 
 At each named point of libken, and whenever the processes of a daemon look at what they tell each other, a pause may come, mostly of
 some milliseconds, rarely up to 2.5 s (KEN_FAULT_JITTER). Meanwhile all of its processes are killed, or the one that has the
-store, or one of them stands still for a while. What must be true then, whatever the times were:
+store, at any time or at a point on the way from one process to the next; or one of them stands still for a while. What must be true then, whatever the times were:
 
     - the daemon is protected, under the same store, or a line says that it is not;
     - it counts on from where it was;
@@ -22,6 +22,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+import points
 from daemons import *
 from pairs import is_open, wait_until
 from servers import lighttpd_settings, need_server, documents
@@ -29,6 +30,7 @@ from servers import lighttpd_settings, need_server, documents
 SECONDS = float(os.environ.get("KEN_SECONDS", "240" if LONG else "12"))
 JOBS = int(os.environ.get("KEN_JOBS", "4"))
 WAYS = ("libc", "single", "double", "dawdles", "lingers", "waits", "ready", "slow", "signal", "bind")
+POINTS = [name for name in points.names("FAULT") if name.startswith("heir.")]
 UNPROTECTED = "the program went on as a daemon, in a child, which is not protected"
 EXPECTED = (UNPROTECTED, "is in use by process")
 
@@ -60,7 +62,11 @@ class Disturbed:
         self.counts = kind is subject_command
         mutants = ",".join(filter(None, ("small.segments", os.environ.get("KEN_MUTANT"))))
         env = {"KEN_FAULT_JITTER": str(seed), "KEN_FAULT_TRACE": os.path.join(t.dir, "trace"), "KEN_MUTANT": mutants}
-        self.p = Daemon(kind(t, self.rng, self.port), os.path.join(t.dir, "store"), t.dir, env=env)
+        self.p = Daemon(kind(t, self.rng, self.port), os.path.join(t.dir, "store"), t.dir, env={})
+        self.point = self.rng.choice([None] * 20 + POINTS)  # where the first start dies, if it comes there
+        if self.point:
+            env["KEN_FAULT"] = self.point
+        self.p.env.update(env)
         self.p.expected_messages += EXPECTED
         t.programs.append(self.p)
         self.dialog, self.count = UdpDialog(self.p, self.port), 0
@@ -69,6 +75,8 @@ class Disturbed:
 
     def start(self):
         Program.start(self.p)
+        self.p.env.pop("KEN_FAULT", None)
+        self.may_be_gone = False  # after a kill, where others may go on, or end with the one that was killed
 
     def unprotected(self):
         return any(UNPROTECTED in line for n in range(1, self.p.starts + 1) for line in self.p.messages(n))
@@ -95,6 +103,7 @@ class Disturbed:
             wait_until(lambda: p.process.poll() is not None, f"the end of the parent, {p.process.pid}, after {pid} was killed: {p.who_runs()}")
             p.wait_gone()
         wait_until(lambda: p.holder() != pid, "the killed one's end")
+        self.may_be_gone = True
         if not p.holder():
             self.start()
 
@@ -131,10 +140,16 @@ class Disturbed:
                 killed = p.kills
                 status = p.wait_gone()
                 self.judge()
+                if status == -signal.SIGKILL and self.point:  # it died there, or somebody whose death it saw
+                    self.point, self.may_be_gone = None, True
+                    p.kills += 1
+                    continue
                 check(status == 0, f"the parent ended with {status}, {killed} kills: {p.tail()}")
                 check(p.holder(), f"the parent ended with 0, and nobody has the store: {p.tail()}; {p.who_runs()}")
             self.judge()
-            if p.process is None or self.resumed():
+            if self.may_be_gone and not self.living():
+                self.start()
+            if (p.process is None and p.holder()) or self.resumed():
                 if is_open(self.port, "udp" if self.counts else "tcp"):
                     return
             check(time.monotonic() < deadline, f"it is not there: {p.tail()}; {p.who_runs()}")
