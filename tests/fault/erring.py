@@ -1,21 +1,18 @@
 """Programs of which one system call of libken's own fails, and what may come of it.
 
 What happens is right when the program goes on, or when it ends with one `ken: ` line and a start without the fault goes on
-as if nothing had been, or when it was told of the error as of one of its own and says so. The workloads are those of
-mortal.py, whose answers are known, and more; each start of the program has a call that fails, and a point to die at
-later, so that it is also seen whether what was committed behind the failure can be resumed.
+as if nothing had been, or when it was told of the error as of one of its own and says so. The workloads are programs.py's;
+each start of the program has a call that fails, and a point to die at later, so that it is also seen whether what was
+committed behind the failure can be resumed.
 """
 import os
 import re
 import subprocess
 import time
-import tty
 
-import mortal  # knows where the next ones are
-import hosts
-import places
-from harness import LIB, PYTHON, RESUME, ROOT, Case, Failure, Program, TcpDialog, UdpDialog, check, free_port, subject
-from mortal import KENCTL, Mortal, ask, udp_dialog
+import mortal  # knows where the next one is
+from harness import LIB, RESUME, ROOT, Case, Failure, Program, UdpDialog, check, free_port, subject
+from mortal import KENCTL, Mortal
 
 FULL = "ENOSPC", "EDQUOT"
 TROUBLE = "ENOMEM", "ENOBUFS", "EMFILE", "ENFILE", "ENOSPC", "EDQUOT", "EIO", "EINTR"
@@ -148,293 +145,6 @@ class Erring(Mortal):
         self.outcome = "ends"
 
 
-known_answers = {}
-
-
-def command_line(name, port, arguments, place):
-    start = [PYTHON, subject(name)] if name.endswith(".py") else [subject(name)]
-    return start + [str(port)] + [a.format(dir=place) for a in arguments]
-
-
-def lay(files, place):
-    for name, text in files.items():
-        path = os.path.join(place, name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "w") as f:
-            f.write(text)
-
-
-def answers(name, commands, arguments, files):
-    """What the program answers that runs alone: asked once, before the cases."""
-    if (name, commands, arguments) not in known_answers:
-        t, port = Case(name), free_port()
-        lay(files, t.dir)
-        p = Program(command_line(name, port, arguments, t.dir), t.dir, t.dir, bare=True).start()
-        dialog = UdpDialog(p, port)
-        known_answers[name, commands, arguments] = [dialog.ask(command) for command in commands]
-        dialog.close()
-        p.stop()
-        t.finish(False)
-    return known_answers[name, commands, arguments]
-
-
-def service(name, text, *arguments, files={}):
-    """A workload of a subject that answers datagrams, with the answers that a run of it alone gives."""
-    commands = tuple(text.split(", "))
-
-    def run(t, p):
-        port, right_ones = free_port(), answers(name, commands, arguments, files)
-        lay(files, t.dir)
-        p.argv = command_line(name, port, arguments, t.dir)
-        p.dialog = dialog = UdpDialog(p, port)
-        dialog.retry = 0.04
-        t.at_end(dialog.close)
-        p.start()
-        for command, right in zip(commands, right_ones):
-            ask(p, dialog, command, right)
-    run.prepare = lambda: answers(name, commands, arguments, files)
-    return run
-
-
-def tcp(t, p, argv=None, requests=12):
-    port = free_port()
-    p.argv = (argv or [subject("tcp_counter")]) + [str(port)] + (["edge"] if argv else [])
-    p.dialog = dialog = TcpDialog(p, port)
-    t.at_end(dialog.close)
-    p.start()
-    for n in range(1, requests + 1):
-        ask(p, dialog, f"text-{n}" if argv else "INC key", f"{n} text-{n}" if argv else f"key {n}")
-
-
-def edge(t, p):
-    tcp(t, p, [subject("echo_loop")])
-
-
-def converse(t, p, ours, server_argv, client_argv, port, table, right, within=None):
-    """A server and a client under libken; one of them is the one whose calls fail."""
-    path = os.path.join(t.dir, "answers")
-    place = os.path.join(t.dir, "other")
-    os.makedirs(place)
-    other = Mortal(t, [])
-    other.cwd, other.store = place, os.path.join(place, "store")
-    other.env["KEN_STORE"] = other.store
-    t.programs.append(other)
-    server, client = (p, other) if ours == "server" else (other, p)
-    server.argv, client.argv = server_argv, client_argv
-    client.stdout, client.final = os.open(path, os.O_CREAT | os.O_WRONLY), 0
-    t.at_end(lambda: os.close(client.stdout))
-    if within:
-        within(server, client)
-    server.start()
-    await_port(server, port, table)
-    client.start()
-    deadline = time.monotonic() + mortal.PATIENCE
-    while client.ended is None:
-        p.judge()
-        other.judge()
-        check(time.monotonic() < deadline, f"no progress: {client.tail()}; {server.tail()}")
-        time.sleep(0.002)
-    if ours == "server" and server.starts > 1 and "Connection refused" in client.stderr():
-        return  # it came just between two incarnations
-    if client.ended and ours == "server":  # perhaps because the server was told, and left
-        await_judgement(p)
-    check(client.ended == 0, f"the client ended with {client.ended}: {client.tail()}")
-    with open(path) as f:
-        lines = f.read().splitlines()
-    check(lines == right, f"{len(lines)} lines, the last is {lines[-1:]}")
-
-
-def talk(kind, count, ours):
-    def run(t, p):
-        port = free_port()
-        converse(t, p, ours, [subject(f"{kind}_server"), str(port)], [subject(f"{kind}_client"), str(port), str(count), "c"], port,
-                 "udp" if kind == "number" else "tcp", [f"{n} {n + 1}" for n in range(count)] + ["done"])
-    return run
-
-
-def far(kind, count, ours):
-    """They are on two hosts."""
-    def run(t, p):
-        two, key = hosts.Hosts(t), hosts.make_key(t)
-
-        def within(server, client):
-            for program, host in ((server, 1), (client, 0)):
-                program.env.update(KEN_PEERS="10.77.0.0/24", KEN_KEY_FILE=key)
-                program.start = lambda start=program.start, host=host: two.within(host, start)
-        converse(t, p, ours, [PYTHON, subject("far_server.py"), kind, "0.0.0.0", "7001"],
-                 [PYTHON, subject("far_client.py"), kind, "10.77.0.2", "7001", str(count), "c"], 7001, kind,
-                 [str(n + 1) for n in range(count)] + ["done"], within)
-    run.needs = hosts.Hosts
-    return run
-
-
-def await_judgement(p):
-    deadline = time.monotonic() + 1
-    while isinstance(p, Erring) and time.monotonic() < deadline and p.ended is None:
-        p.judge()
-        if p.did_fail() and p.own_words():  # it lingers, for a peer that is gone
-            p.outcome = "told"
-            raise Told(p.tail())
-        time.sleep(0.01)
-
-
-def await_port(p, port, table):
-    deadline = time.monotonic() + mortal.PATIENCE
-    while not mortal.has_open(p, port, table):
-        p.judge()
-        check(time.monotonic() < deadline, "the server's port does not open")
-        time.sleep(0.002)
-
-
-def children(t, p):
-    dialog = udp_dialog(t, p, [PYTHON, subject("children.py")])
-    for n in range(1, 5):
-        ask(p, dialog, "text", f"TEXT {n} none {n}")
-
-
-def wrapper(t, p):
-    path = os.path.join(t.dir, "wrapper.sh")
-    with open(path, "w") as f:
-        f.write(f"#!/bin/sh\numask 027\necho a | grep -q a\nunset KEN_FAULT KEN_FAULT_CALL KEN_FAULT_CALLS\nexec {subject('udp_counter')} $1\n")
-    os.chmod(path, 0o755)
-    dialog = udp_dialog(t, p, [path])
-    for n in range(1, 8):
-        ask(p, dialog, "INC key", f"key {n}")
-
-
-def terminal(t, p):
-    """The line server at a terminal, whose modes it has set."""
-    master, slave = os.openpty()
-    tty.setraw(slave)
-    p.stdin, p.stdout, p.argv, p.final = slave, slave, [subject("line_server")], 0
-    p.dialog = dialog = mortal.PipeDialog(p, lambda seq, command: f"{seq} {command}")
-    dialog.to_program, dialog.from_program, dialog.open = master, master, {master, slave}
-    t.at_end(dialog.close)
-    p.start()
-    total = 1
-    for n in range(1, 7):
-        text = f"{n * n}."
-        for byte in text.encode():
-            total = (total * 31 + byte) & 0xFFFFFFFF
-        try:
-            ask(p, dialog, f"add {text}", f"{n} {total:08x}")
-        except Failure:
-            asked = any(call and call.split(":")[2] == "EIO" for call, _ in p.plan)
-            if asked and (p.failed or p.did_fail()) and p.ended == 0:  # what reading from a terminal that hung up answers
-                p.outcome = "told"
-                raise Told(p.tail()) from None
-            raise
-
-
-FORK_CLIENT = """
-import socket, sys
-for n in range(4):
-    s = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
-    f = s.makefile("rwb")
-    for k in range(1, 4):
-        f.write(b"sum %d\\n" % k)
-        f.flush()
-        assert f.readline() == b"%d\\n" % (k * (k + 1) // 2)
-    f.write(b"send 100000\\n")
-    f.flush()
-    assert f.read(100000) == b"x" * 100000
-    print(n, flush=True)
-"""
-
-
-def forking(t, p):
-    """A server that forks for each connection; its client is under libken as well. A server that was killed has reset what its
-    children had, so none is killed here but by the error."""
-    port = free_port()
-    p.argv = [PYTHON, subject("forking.py"), str(port)]
-    p.start()
-    await_port(p, port, "tcp")
-    client = Program([PYTHON, "-c", FORK_CLIENT, str(port)], os.path.join(t.dir, "client"), t.dir, stdout=subprocess.PIPE)
-    t.programs.append(client)
-    client.start()
-    deadline = time.monotonic() + mortal.PATIENCE
-    while client.process.poll() is None:
-        p.judge()
-        check(time.monotonic() < deadline, f"no progress: {client.tail()}; {p.tail()}")
-        time.sleep(0.002)
-    time.sleep(0.05)
-    p.judge()
-    text = client.process.stdout.read().decode().split()
-    client.wait_gone()
-    if p.starts > 1 and any(word in client.stderr() for word in ("Refused", "Reset", "reset", "BrokenPipe", "assert")):
-        return
-    if p.did_fail() and p.own_words():  # its fork was refused, and it says so
-        p.outcome = "told"
-        raise Told(p.tail())
-    check(text == list("0123"), f"the client has {text}: {client.tail()}")
-
-
-FILES = "read 100, line, log a, pread 77, seek 40, read 33, line, log b, where, read 200, line, where"
-PIPES = ("put one, send two, event 3, put four, take, send five, dup, event 6, get, put seven, count, take, get, put eight, dup, "
-         "take")
-SIGNALS = ("cd /usr, handle 10, handle 12, stack, itimer 50, block 10, raise 10, umask 077, limit 500, raise 12, unblock 10, "
-           "limit 900, cd /tmp, umask 022, block 12, raise 12, unblock 12")
-KINDS = ", ".join("eventfd signal timer inotify pair message memfd unix epoll dup option pipe move lock vfork".split() * 3)
-PTHREADS = ("mutex 0, mutex 2, robust, timer, rwlock, worker, pipe, mutex 3, robust, timer, clock, worker, timeout, cancel, timer, "
-            "mutex 1, barrier, robust, pipe, detach, timer")
-# What the first eight have made, the next ones change in another process.
-MEMORY = ("vault 1, arena 3, arena 4, grow 900, block 5, vault 2, arena 6, grow 901, hole 3, arena 36, vault 9, grow 90000, hole 6, stack 8, "
-          "vault 4, hole 4, arena 3")
-WAITING = ", ".join("a" * 26)
-QUEUED = ("queue sleeper 100 1, kill sleeper 10, queue process 101 2, queue main 102 3, show, kill process 10, queue sleeper 100 4, "
-          "queue process 100 5, kill main 10, hit sleeper, show, queue process 102 6, queue sleeper 101 7, show")
-HALF = ", ".join("pair message unix dup pipe epoll lock memfd timer".split() * 3)
-EARLY, LATER = "turn.applied:5", "turn.applied:4"
-
-# name: (function, environment, where its first start dies when the second is looked at, where the one looked at dies)
-WORKLOADS = {name: (function, env, mortal_death, LATER) for name, function, env, mortal_death in (
-    ("counter", mortal.counter, {}, EARLY),
-    ("compare", mortal.counter, {"KEN_TRACKER": "compare"}, EARLY),
-    ("softly", mortal.counter, {"KEN_SYNC": "process"}, EARLY),
-    ("kitchen", mortal.kitchen, {}, EARLY),
-    ("remap", mortal.remap, {}, EARLY),
-    ("threads", mortal.threads, {}, "release.noted:6"),
-    ("lines", mortal.lines, {}, "turn.applied:3"),
-    ("leave", mortal.leave, {}, "release.noted:20"),
-    ("leave_again", mortal.leave_again, {}, "turn.released:1"),
-    ("copy", mortal.copy, {}, "release.noted:40"),
-    ("fresh", mortal.fresh, {"KEN_FRESH": "1"}, None),
-    ("tcp", tcp, {}, EARLY),
-    ("edge", edge, {}, "turn.applied:7"),
-    ("pipes", service("pipes", PIPES), {}, "turn.applied:8"),
-    ("signals", service("signals", SIGNALS), {}, "turn.applied:9"),
-    ("files", service("files", FILES, "/proc/cpuinfo", "{dir}/log"), {}, "turn.applied:6"),
-    ("number_server", talk("number", 40, "server"), {}, "turn.applied:15"),
-    ("number_client", talk("number", 40, "client"), {}, "turn.applied:15"),
-    ("stream_server", talk("stream", 60, "server"), {}, "turn.applied:20"),
-    ("stream_client", talk("stream", 60, "client"), {}, "turn.applied:20"),
-    ("kinds", service("descriptor_kinds", KINDS), {}, "turn.applied:24"),
-    ("pthreads", service("pthread_kinds", PTHREADS), {}, "turn.applied:12"),
-    ("user", service("drops_root", "who, count, count, who, count, who, count, who"), {}, EARLY),
-    ("terminal", terminal, {}, "turn.applied:3"),
-    ("forking", forking, {}, None),
-    ("unsent", mortal.unsent, {}, "turn.applied:2"),
-    ("far_server", far("tcp", 20, "server"), {}, "turn.applied:10"),
-    ("far_client", far("udp", 20, "client"), {}, "turn.applied:10"),
-    ("children", children, {}, EARLY),
-    ("wrapper", wrapper, {}, EARLY),
-    ("nameless", mortal.nameless, {}, "commit.captured:7"),
-    ("in_memory", places.in_memory, {}, EARLY),
-    ("relative", places.relative, {}, EARLY),
-    ("by_default", places.by_default, {}, EARLY),
-    ("older_kernel", places.older_kernel, {}, EARLY),
-    ("memory", service("kitchen", MEMORY), {}, "turn.applied:9"),
-    ("shared", service("shared_memory", WAITING), {}, EARLY),
-    ("waits", service("waits", WAITING), {}, "turn.applied:9"),
-    ("queued", service("pending", QUEUED), {}, "turn.applied:9"),
-    ("half_done", service("descriptor_kinds", HALF), {}, "turn.applied:10"),
-    ("spliced", service("spliced", "pump 900, file, pump 5000, pump 70, file, pump 12345, file, pump 1, pump 8000", "{dir}/text",
-                        files={"text": "f" * 300000}), {}, EARLY),
-    ("inside", service("drops_root", "who, count, count, who, count, who, count, who", "{dir}/root", files={"root/here": ""}), {}, EARLY),
-    ("allocations", service("malloc_kinds", ", ".join(f"step {n * 7919}" for n in range(1, 21))), {}, "turn.applied:9"),
-)}
-
-
 def under_kenrun(call="pwritev2:9:EIO", requests=40):
     """Each start of the program ends in trouble after a few turns, and kenrun starts it again. What went wrong, or None."""
     t = Case("kenrun")
@@ -463,9 +173,8 @@ def under_kenrun(call="pwritev2:9:EIO", requests=40):
     return wrong
 
 
-def run(name, plan, lists=None):
+def run(name, function, env, plan, lists=None):
     """One workload. Returns (what went wrong or None, how often a call failed, what came of it)."""
-    function, env, _, _ = WORKLOADS[name]
     t = Case(name)
     p = Erring(t, plan, env=env, lists=lists)
     t.programs.append(p)

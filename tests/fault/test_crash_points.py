@@ -20,7 +20,7 @@ import tempfile
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import erring
+import companions
 import mortal
 import points
 from harness import BUILD, LIB, SEED, require_aslr
@@ -36,8 +36,8 @@ FIRST_DEATH = {"nameless": "commit.captured:7", "leave": "release.noted:20", "le
 ONLY = {"fresh": ("aside.",)}
 # One of two that talk dies, the other one never.
 mortal.WORKLOADS.update({
-    "stream_server": (erring.talk("stream", 30, "server"), {}, {}),
-    "stream_client": (erring.talk("stream", 30, "client"), {}, {}),
+    "stream_server": (companions.talk("stream", 30, "server"), {}, {}),
+    "stream_client": (companions.talk("stream", 30, "client"), {}, {}),
 })
 
 

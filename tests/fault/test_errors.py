@@ -29,6 +29,7 @@ import erring
 import mortal
 import unreached
 from harness import BUILD, LIB, SEED, Case, Skip, require_aslr
+from programs import WORKLOADS
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 LONG = os.environ.get("KEN_LONG") == "1"
@@ -46,8 +47,13 @@ ALWAYS = [("counter", 1, f"pread64:{n}:EIO") for n in range(1, 9)]
 
 
 def plan_of(name, start, call):
-    _, _, first, second = erring.WORKLOADS[name]
+    _, _, first, second = WORKLOADS[name]
     return [(None, first), (call, second)] if start else [(call, first)]
+
+
+def run(name, plan, lists=None):
+    function, env, _, _ = WORKLOADS[name]
+    return erring.run(name, function, env, plan, lists)
 
 
 def reached(name):
@@ -55,7 +61,7 @@ def reached(name):
     with tempfile.TemporaryDirectory() as place:
         lists = os.path.join(place, "calls")
         try:
-            wrong, _, _ = erring.run(name, plan_of(name, 1, None), lists=lists)
+            wrong, _, _ = run(name, plan_of(name, 1, None), lists)
         except Exception as error:
             wrong = f"{type(error).__name__}: {error}"
         calls = []
@@ -71,7 +77,7 @@ def one(spec):
     name, start, call = spec
     began = time.monotonic()
     try:
-        wrong, failed, outcome = erring.run(name, plan_of(name, start, call))
+        wrong, failed, outcome = run(name, plan_of(name, start, call))
     except Exception as error:  # the case itself is broken: that is no pass
         wrong, failed, outcome = f"{type(error).__name__}: {error}", 0, "broken"
     return name, start, call, wrong, failed, outcome, time.monotonic() - began
@@ -191,7 +197,7 @@ def repeat(workload, start, call, times=1):
 def impossible():
     """The workloads that cannot run here."""
     names = []
-    for name, (function, *_) in erring.WORKLOADS.items():
+    for name, (function, *_) in WORKLOADS.items():
         t = Case(name)
         try:
             getattr(function, "needs", lambda t: None)(t)
@@ -210,19 +216,19 @@ def main():
     mortal.models()
     skipped = impossible()
     for name in skipped:
-        del erring.WORKLOADS[name]
-    for function, *_ in erring.WORKLOADS.values():
+        del WORKLOADS[name]
+    for function, *_ in WORKLOADS.values():
         getattr(function, "prepare", lambda: None)()
     if sys.argv[1:]:
         repeat(*sys.argv[1:])
     started, reach, broken = time.monotonic(), {}, 0
     with multiprocessing.Pool(JOBS) as pool:
-        for name, calls, wrong in pool.imap_unordered(reached, erring.WORKLOADS, chunksize=1):
+        for name, calls, wrong in pool.imap_unordered(reached, WORKLOADS, chunksize=1):
             reach[name] = calls
             if wrong:
                 broken += 1
                 print(f"FAIL {name}, without a fault: {wrong}")
-        cases, untold = choose(random.Random(SEED), {name: reach[name] for name in erring.WORKLOADS})
+        cases, untold = choose(random.Random(SEED), {name: reach[name] for name in WORKLOADS})
         chosen = ALWAYS + [c for c in cases if re.search(ONLY, f"{c[0]} {c[1]} {c[2]}")]
         results = sweep(pool, chosen, started + SECONDS)
     for call in sorted(untold):

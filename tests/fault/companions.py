@@ -1,0 +1,129 @@
+"""Workloads of two programs under libken that talk to each other; one of them is the one that dies, or whose calls fail."""
+import os
+import subprocess
+import time
+
+import mortal  # knows where the next one is
+import hosts
+from erring import Erring, Told
+from harness import PYTHON, Program, check, free_port, subject
+from mortal import Mortal
+
+
+def converse(t, p, ours, server_argv, client_argv, port, table, right, within=None):
+    """A server and a client under libken; one of them is the one whose calls fail."""
+    path = os.path.join(t.dir, "answers")
+    place = os.path.join(t.dir, "other")
+    os.makedirs(place)
+    other = Mortal(t, [])
+    other.cwd, other.store = place, os.path.join(place, "store")
+    other.env["KEN_STORE"] = other.store
+    t.programs.append(other)
+    server, client = (p, other) if ours == "server" else (other, p)
+    server.argv, client.argv = server_argv, client_argv
+    client.stdout, client.final = os.open(path, os.O_CREAT | os.O_WRONLY), 0
+    t.at_end(lambda: os.close(client.stdout))
+    if within:
+        within(server, client)
+    server.start()
+    await_port(server, port, table)
+    client.start()
+    deadline = time.monotonic() + mortal.PATIENCE
+    while client.ended is None:
+        p.judge()
+        other.judge()
+        check(time.monotonic() < deadline, f"no progress: {client.tail()}; {server.tail()}")
+        time.sleep(0.002)
+    if ours == "server" and server.starts > 1 and "Connection refused" in client.stderr():
+        return  # it came just between two incarnations
+    if client.ended and ours == "server":  # perhaps because the server was told, and left
+        await_judgement(p)
+    check(client.ended == 0, f"the client ended with {client.ended}: {client.tail()}")
+    with open(path) as f:
+        lines = f.read().splitlines()
+    check(lines == right, f"{len(lines)} lines, the last is {lines[-1:]}")
+
+
+def talk(kind, count, ours):
+    def run(t, p):
+        port = free_port()
+        converse(t, p, ours, [subject(f"{kind}_server"), str(port)], [subject(f"{kind}_client"), str(port), str(count), "c"], port,
+                 "udp" if kind == "number" else "tcp", [f"{n} {n + 1}" for n in range(count)] + ["done"])
+    return run
+
+
+def far(kind, count, ours):
+    """They are on two hosts."""
+    def run(t, p):
+        two, key = hosts.Hosts(t), hosts.make_key(t)
+
+        def within(server, client):
+            for program, host in ((server, 1), (client, 0)):
+                program.env.update(KEN_PEERS="10.77.0.0/24", KEN_KEY_FILE=key)
+                program.start = lambda start=program.start, host=host: two.within(host, start)
+        converse(t, p, ours, [PYTHON, subject("far_server.py"), kind, "0.0.0.0", "7001"],
+                 [PYTHON, subject("far_client.py"), kind, "10.77.0.2", "7001", str(count), "c"], 7001, kind,
+                 [str(n + 1) for n in range(count)] + ["done"], within)
+    run.needs = hosts.Hosts
+    return run
+
+
+def await_judgement(p):
+    deadline = time.monotonic() + 1
+    while isinstance(p, Erring) and time.monotonic() < deadline and p.ended is None:
+        p.judge()
+        if p.did_fail() and p.own_words():  # it lingers, for a peer that is gone
+            p.outcome = "told"
+            raise Told(p.tail())
+        time.sleep(0.01)
+
+
+def await_port(p, port, table):
+    deadline = time.monotonic() + mortal.PATIENCE
+    while not mortal.has_open(p, port, table):
+        p.judge()
+        check(time.monotonic() < deadline, "the server's port does not open")
+        time.sleep(0.002)
+
+
+FORK_CLIENT = """
+import socket, sys
+for n in range(4):
+    s = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+    f = s.makefile("rwb")
+    for k in range(1, 4):
+        f.write(b"sum %d\\n" % k)
+        f.flush()
+        assert f.readline() == b"%d\\n" % (k * (k + 1) // 2)
+    f.write(b"send 100000\\n")
+    f.flush()
+    assert f.read(100000) == b"x" * 100000
+    print(n, flush=True)
+"""
+
+
+def forking(t, p):
+    """A server that forks for each connection; its client is under libken as well. A server that was killed has reset what its
+    children had, so none is killed here but by the error."""
+    port = free_port()
+    p.argv = [PYTHON, subject("forking.py"), str(port)]
+    p.start()
+    await_port(p, port, "tcp")
+    client = Program([PYTHON, "-c", FORK_CLIENT, str(port)], os.path.join(t.dir, "client"), t.dir, stdout=subprocess.PIPE)
+    t.programs.append(client)
+    client.start()
+    deadline = time.monotonic() + mortal.PATIENCE
+    while client.process.poll() is None:
+        p.judge()
+        check(time.monotonic() < deadline, f"no progress: {client.tail()}; {p.tail()}")
+        time.sleep(0.002)
+    time.sleep(0.05)
+    p.judge()
+    text = client.process.stdout.read().decode().split()
+    client.wait_gone()
+    if p.starts > 1 and any(word in client.stderr() for word in ("Refused", "Reset", "reset", "BrokenPipe", "assert")):
+        return
+    if p.did_fail() and p.own_words():  # its fork was refused, and it says so
+        p.outcome = "told"
+        raise Told(p.tail())
+    check(text == list("0123"), f"the client has {text}: {client.tail()}")
