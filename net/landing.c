@@ -63,6 +63,7 @@ bool landing_keep(char **owner, const void *bytes, size_t length)
     *owner = to;
     if (i)
         i->owner = owner;
+    FAULT("landing.kept");
     return true;
 }
 
@@ -91,7 +92,9 @@ void landing_settle(void)
         if (!to)
             say_die_of(-ENOMEM, "no memory for what peers have sent; what was committed before is safe, start the same command again");
         *i->owner = to;
+        FAULT("landing.moved");
     }
     landing->kept = 0;
     landing->used = 0;
+    FAULT("landing.settled");
 }

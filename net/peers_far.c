@@ -6,6 +6,7 @@
 #include "net/remote.h"
 #include "net/remote_steer.h"
 #include "net/trouble.h"
+#include "heap/fault.h"
 #include "heap/say.h"
 #include "heap/sys.h"
 
@@ -70,12 +71,13 @@ uint16_t far_own_door(void)
 /* Without one, peers find us by the program's sockets alone. */
 static void open_door(void)
 {
-    if (!remote_any(session_remote()))
+    if (!remote_any(session_remote()) || MUTANT("door.shut", true, false))
         return;
     long port = transport_listen_door(own_door);
     if (port < 0 && own_door) /* somebody else has it now */
         port = transport_listen_door(0);
     own_door = port < 0 ? 0 : (uint16_t)port;
+    FAULT("door.opened");
 }
 
 void far_resume(void)
@@ -112,8 +114,10 @@ void far_note(struct channel *c, const struct wire_address *a)
 void far_note_door(struct channel *c, const struct wire_address *door)
 {
     struct far *f = make(c);
-    if (f && !wire_same_address(&f->door, door))
-        f->door = *door;
+    if (!f || wire_same_address(&f->door, door))
+        return;
+    f->door = *door;
+    FAULT("door.told");
 }
 
 void far_follow(void)

@@ -56,6 +56,8 @@ void stream_lend(void)
     for (struct stream *s = stream_first; s && n < LENT_MOST; s = s->next)
         if (s->of >= 0 && s->state == STREAM_OPEN && !s->failed)
             n += lend(s);
+    if (n)
+        FAULT("loan.lent");
 }
 
 static void watch(struct loan *l, uint32_t events)
@@ -92,6 +94,8 @@ void stream_lent(bool child)
         else
             watch(l, EPOLLIN);
     }
+    if (child && loans)
+        FAULT("loan.begun");
     if (child && stream_any_pending())
         transport_alarm(RETRY_MS);
 }
@@ -158,6 +162,7 @@ static void hand_in(struct stream *s)
         if (trouble_none(n, "hand a child its input") <= 0)
             break;
         stream_consume(s, (size_t)n);
+        FAULT("loan.handed_in");
     }
     watch(l, s->unread ? EPOLLIN | EPOLLOUT : EPOLLIN);
     if (!s->unread && (s->ended || s->failed))
@@ -188,6 +193,7 @@ static void child_ended(struct loan *l, bool altogether)
     if (!altogether)
         return;
     end_loan(l);
+    FAULT("loan.ended");
     if (childs && !s->loans)
         finish(s);
     else
@@ -211,6 +217,7 @@ static bool carry(struct loan *l, bool hung_up)
         struct iovec v = {bytes, (size_t)n};
         if (stream_put(s, &v, 1, 0, (size_t)n) < 0)
             stream_fail(s, ECONNRESET); /* out of memory: the bytes cannot be put back */
+        FAULT("loan.carried");
     }
     return true;
 }
@@ -260,6 +267,7 @@ static void pass_on(struct stream *s, struct description *listener)
     loans = s->loans = l;
     stream_not_pending(s, listener);
     watch(l, EPOLLIN | EPOLLOUT);
+    FAULT("loan.passed_on");
 }
 
 bool stream_pass_on(void)
@@ -287,6 +295,7 @@ void stream_loans_lost(void)
             continue;
         MUTANT("loan.loss_untold", 0, stream_tell(s, WIRE_RESET, 0));
         stream_destroy(s);
+        FAULT("loan.lost");
     }
     while (loans) {
         struct loan *l = loans;

@@ -3,6 +3,7 @@
 #include "net/fdtable.h"
 #include "net/host.h"
 #include "heap/room.h"
+#include "heap/fault.h"
 #include "heap/sys.h"
 
 #include <sys/un.h>
@@ -63,6 +64,8 @@ static int dial_far(const struct wire_address *to, struct channel *c, bool asks,
     transport_send(t);
     if (to->door && !transport_alarmed())
         transport_alarm(LOOK_MS);
+    if (to->door)
+        FAULT("door.dialed");
     return 0;
 }
 

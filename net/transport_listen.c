@@ -7,6 +7,7 @@
 #include "net/peers_inner.h"
 #include "net/trouble.h"
 #include "heap/room.h"
+#include "heap/fault.h"
 #include "heap/sys.h"
 
 #include <sys/epoll.h>
@@ -242,5 +243,7 @@ void transport_accept_far(const struct listener *l)
         transport_start(t);
         if (l->door)
             transport_send(t); /* who comes in waits for the first word */
+        if (l->door)
+            FAULT("door.entered");
     }
 }

@@ -52,8 +52,9 @@ def talk(kind, count, ours):
     return run
 
 
-def far(kind, count, ours):
-    """They are on two hosts."""
+def far(kind, count, ours, table=None):
+    """They are on two hosts. `once`: the server's listener is closed when its client is there, so they find each other again at
+    their doors."""
     def run(t, p):
         two, key = hosts.Hosts(t), hosts.make_key(t)
 
@@ -62,7 +63,7 @@ def far(kind, count, ours):
                 program.env.update(KEN_PEERS="10.77.0.0/24", KEN_KEY_FILE=key)
                 program.start = lambda start=program.start, host=host: two.within(host, start)
         converse(t, p, ours, [PYTHON, subject("far_server.py"), kind, "0.0.0.0", "7001"],
-                 [PYTHON, subject("far_client.py"), kind, "10.77.0.2", "7001", str(count), "c"], 7001, kind,
+                 [PYTHON, subject("far_client.py"), table or kind, "10.77.0.2", "7001", str(count), "c"], 7001, table or kind,
                  [str(n + 1) for n in range(count)] + ["done"], within)
     run.needs = hosts.Hosts
     return run
@@ -127,3 +128,57 @@ def forking(t, p):
         p.outcome = "told"
         raise Told(p.tail())
     check(text == list("0123"), f"the client has {text}: {client.tail()}")
+
+
+LENT_CLIENT = """
+import socket, sys, time
+broken = 0
+for n in range(5):
+    while True:
+        try:
+            with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as s:
+                f = s.makefile("rwb")
+                for k in range(1, 5):
+                    f.write(b"sum %d\\n" % k)
+                    f.flush()
+                    answer = f.readline()
+                    if not answer:
+                        raise ConnectionResetError
+                    assert answer == b"%d\\n" % (k * (k + 1) // 2), answer
+                f.write(b"send 70000\\n")
+                f.flush()
+                if len(f.read(70000)) < 70000:
+                    raise ConnectionResetError
+            break
+        except (ConnectionResetError, BrokenPipeError):
+            broken += 1
+        except ConnectionRefusedError:  # not yet met, and just down
+            time.sleep(0.02)
+    print(n, flush=True)
+print("broken", broken, flush=True)
+"""
+
+
+def lending(*way):
+    """A server whose children answer. It dies, and what they had is reset: a connection for each death, and no other. Its client,
+    also under libken, asks again."""
+    def run(t, p):
+        port = free_port()
+        p.argv = [PYTHON, subject("forking.py"), str(port), *way]
+        p.start()
+        await_port(p, port, "tcp")
+        client = Program([PYTHON, "-c", LENT_CLIENT, str(port)], os.path.join(t.dir, "client"), t.dir, stdout=subprocess.PIPE)
+        t.programs.append(client)
+        client.expected_messages.append("a peer began anew with a fresh store")  # it died before its first commit
+        client.start()
+        deadline = time.monotonic() + mortal.PATIENCE
+        while client.process.poll() is None:
+            p.judge()
+            check(time.monotonic() < deadline, f"no progress: {client.tail()}; {p.tail()}")
+            time.sleep(0.002)
+        p.judge()
+        *served, word, broken = client.process.stdout.read().decode().split() or ["", "none"]
+        client.wait_gone()
+        check(served == list("01234") and word == "broken", f"the client has {served}: {client.tail()}")
+        check(int(broken) <= p.starts - 1, f"{broken} connections were broken by {p.starts - 1} deaths")
+    return run

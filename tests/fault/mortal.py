@@ -465,7 +465,7 @@ WORKLOADS = {
 
 
 def run(name, schedule, log=None, env=None):
-    """One workload with these deaths. Returns (what went wrong or None, the faults that it died of)."""
+    """One workload with these deaths. Returns (what went wrong or None, the faults that it died of, how often it was started)."""
     function, first, later = WORKLOADS[name]
     t = Case(name)
     p = Mortal(t, schedule, log=log, env=dict(first, **(env or {})), later=later)
@@ -485,4 +485,4 @@ def run(name, schedule, log=None, env=None):
         t.finish(wrong)
     except Failure:
         pass
-    return wrong, hits
+    return wrong, hits, p.starts

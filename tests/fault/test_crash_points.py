@@ -12,6 +12,7 @@ Environment: KEN_BUILD (a build with -Dfaults=true), KEN_SEED, KEN_LONG=1 (every
 many of each as fit into KEN_SECONDS, default 240; without it each point is once the first death and once the second), KEN_JOBS.
 """
 import collections
+import itertools
 import multiprocessing
 import os
 import random
@@ -23,21 +24,28 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import companions
 import mortal
 import points
-from harness import BUILD, LIB, SEED, require_aslr
+from harness import BUILD, LIB, SEED, Case, Skip, require_aslr
 
 LONG = os.environ.get("KEN_LONG") == "1"
 OCCURRENCES = 5 if LONG else 3
 SECONDS = float(os.environ.get("KEN_SECONDS", "240"))
+ROUNDS = 3  # of pairs
 TRIES = 3  # of a run that ends before its death: which turn an output shares with others is the scheduler's
 JOBS = int(os.environ.get("KEN_JOBS", "2"))
 # Where the first process dies when it is the second one that is looked at.
 FIRST_DEATH = {"nameless": "commit.captured:7", "leave": "release.noted:20", "leave_again": "turn.released:1", "told": "turn.released:1", "copy": "release.noted:40",
-               "lines": "turn.applied:3", "fresh": None, "unsent": "turn.applied:1", "unsent_heard": "turn.applied:1", "threads": "release.noted:6"}
+               "lines": "turn.applied:3", "fresh": None, "unsent": "turn.applied:1", "unsent_heard": "turn.applied:1", "threads": "release.noted:6",
+               "lending": "loan.carried:2", "workers": "loan.carried:2", "door_server": "turn.applied:12", "door_client": "turn.applied:12"}
 ONLY = {"fresh": ("aside.",)}
+NEEDED = {"door_server": "door."}  # by the points with these names: only there are they reached
 # One of two that talk dies, the other one never.
 mortal.WORKLOADS.update({
     "stream_server": (companions.talk("stream", 30, "server"), {}, {}),
     "stream_client": (companions.talk("stream", 30, "client"), {}, {}),
+    "lending": (companions.lending(), {}, {}),
+    "workers": (companions.lending("workers"), {}, {}),
+    "door_server": (companions.far("once", 20, "server", "tcp"), {}, {}),
+    "door_client": (companions.far("once", 20, "client", "tcp"), {}, {}),
 })
 
 
@@ -48,7 +56,7 @@ def reached(name):
         log = os.path.join(place, "log")
         death = FIRST_DEATH.get(name, "turn.applied:5")
         for schedule in ([], [death]) if death else ([],):
-            wrong, _ = mortal.run(name, schedule, log=log)
+            wrong, _, _ = mortal.run(name, schedule, log=log)
             path = f"{log}.{len(schedule)}"
             lines = open(path).read().split() if os.path.exists(path) else []
             wanted = ONLY.get(name, ("",))
@@ -61,17 +69,40 @@ def reached(name):
     return name, counts, None
 
 
+Result = collections.namedtuple("Result", "name schedule wrong hits starts seconds")
+
+
+def is_whole(result):
+    """It died of all that it was to die of."""
+    return len(result.hits) == len(result.schedule)
+
+
+def earlier(schedule, missed):
+    """The same with the missed death at an earlier occurrence of its point: how often a point comes is in part the scheduler's,
+    and in a pair the first death's. None when there is none."""
+    point, _, occurrence = schedule[missed].partition(":")
+    if int(occurrence or 1) < 2:
+        return None
+    return schedule[:missed] + [f"{point}:{int(occurrence) // 2}"] + schedule[missed + 1:]
+
+
 def one(spec):
     name, schedule = spec
-    started = time.monotonic()
-    for _ in range(TRIES):
+    started, tries = time.monotonic(), 0
+    while True:
         try:
-            wrong, hits = mortal.run(name, schedule)
+            wrong, hits, starts = mortal.run(name, schedule)
         except Exception as error:  # the case itself is broken: that is no pass
-            wrong, hits = f"{type(error).__name__}: {error}", []
+            wrong, hits, starts = f"{type(error).__name__}: {error}", [], 0
+        tries += 1
         if wrong or len(hits) == len(schedule):
             break
-    return name, schedule, wrong, hits, time.monotonic() - started
+        if tries >= TRIES:
+            sooner = earlier(schedule, len(hits))
+            if not sooner:
+                break
+            schedule, tries = sooner, TRIES - 1
+    return Result(name, schedule, wrong, hits, starts, time.monotonic() - started)
 
 
 def choose(rng, counts, names):
@@ -107,8 +138,8 @@ def deaths_of(first, second):
     return (running, recovering), (begins, begins)
 
 
-def choose_pairs(rng, paths):
-    """(workload, [first death, second]), each pair of points in one workload; in the short suite so many that each death comes."""
+def all_pairs(rng, paths):
+    """(workload, [first death, second]), each pair of points in one workload."""
     pairs, seen = [], set()
     names = [name for name in paths if len(paths[name]) == 2]
     rng.shuffle(names)
@@ -122,9 +153,13 @@ def choose_pairs(rng, paths):
                     seen.add(points)
                     pairs.append((name, list(pair)))
     rng.shuffle(pairs)
-    if LONG:
-        return pairs
-    chosen, met = [], set()
+    return pairs
+
+
+def needed(pairs, results):
+    """Of these pairs so many that each death comes once as the first one and once as the second, as far as it has not."""
+    met = {(n, death.split(":")[0]) for result in results if is_whole(result) for n, death in enumerate(result.schedule)}
+    chosen = []
     for name, pair in pairs:
         new = {(n, death.split(":")[0]) for n, death in enumerate(pair)} - met
         if new:
@@ -133,44 +168,101 @@ def choose_pairs(rng, paths):
     return chosen
 
 
-def run_some(pool, cases):
-    """As many as the time is for."""
-    results, until, size = [], time.monotonic() + SECONDS, JOBS * 8
-    for at in range(0, len(cases), size):
-        if time.monotonic() > until:
-            break
-        results += pool.imap_unordered(one, cases[at:at + size], chunksize=1)
+def run_pairs(pool, pairs):
+    """Whether the second start comes to a point depends on what the first one died of, and is seen when it is tried: in the
+    short suite another pair takes the place of one that cannot be."""
+    if LONG:
+        return run_some(pool, pairs)
+    results = []
+    for _ in range(ROUNDS):
+        chosen = needed(pairs, results)
+        results += pool.imap_unordered(one, chosen, chunksize=1)
+        pairs = [pair for pair in pairs if pair not in chosen]
     return results
 
 
-def hunt(pool, names, results):
-    """Points that a workload reaches only now and then (a sync that is late, a thread that happens to commit): tried in
-    all of them, again and again."""
+def is_last(result):
+    """It died once, and there was no start behind that: the run was over, or went on in a daemon."""
+    return len(result.hits) == 1 == result.starts
+
+
+def run_some(pool, cases):
+    """As many as the time is for. A first death that was found to be the last one is not tried in further pairs."""
+    results, until, last = [], time.monotonic() + SECONDS, set()
+    cases = iter(cases)
+    while time.monotonic() < until:
+        chosen = itertools.islice((c for c in cases if len(c[1]) < 2 or (c[0], c[1][0]) not in last), JOBS * 8)
+        done = list(pool.imap_unordered(one, chosen, chunksize=1))
+        if not done:
+            break
+        last |= {(r.name, r.schedule[0]) for r in done if is_last(r) and not is_whole(r)}
+        results += done
+    return results
+
+
+def hunt(pool, names, paths, results):
+    """Points that a workload reaches only now and then (a sync that is late, a thread that happens to commit): tried again and
+    again, in those that come near. Returns the runs that died there, and how many were made for it."""
+    found, made = [], 0
     for attempt in range(1, 9):
-        died = {hit.split(":")[0] for _, _, _, hits, _ in results for hit in hits}
+        died = {hit.split(":")[0] for result in results + found for hit in result.hits}
         missing = [point for point in names if point not in died]
-        if not missing:
-            return
         cases = []
         for point in missing:
-            for name in mortal.WORKLOADS:
-                if name not in ONLY:
-                    cases.append((name, [f"turn.released:{attempt + 1}", point] if attempt % 2 else [point]))
-        results += pool.imap_unordered(one, cases, chunksize=1)
+            near = [name for name in paths if any(at.split(".")[0] == point.split(".")[0] for path in paths[name] for at in path)]
+            cases += [(name, [f"turn.released:{attempt + 1}", point] if attempt % 2 else [point]) for name in near if name not in ONLY]
+        made += len(cases)
+        found += [result for result in pool.imap_unordered(one, cases, chunksize=1) if is_whole(result) or result.wrong]
+    return found, made
 
 
 def report(results, names):
     deaths, failed = collections.Counter(), 0
-    for name, schedule, wrong, hits, seconds in results:
-        deaths.update(hit.split(":")[0] for hit in hits)
-        if wrong:
+    for r in results:
+        deaths.update(hit.split(":")[0] for hit in r.hits)
+        if r.wrong:
             failed += 1
-            print(f"FAIL {name}, dying at {' then '.join(schedule)} ({seconds:.1f} s): {wrong}\n"
-                  f"    repeat it: KEN_BUILD={BUILD} {sys.executable} {os.path.abspath(__file__)} {name} {' '.join(schedule)}")
+            print(f"FAIL {r.name}, dying at {' then '.join(r.schedule)} ({r.seconds:.1f} s): {r.wrong}\n"
+                  f"    repeat it: KEN_BUILD={BUILD} {sys.executable} {os.path.abspath(__file__)} {r.name} {' '.join(r.schedule)}")
     unreached = [point for point in names if not deaths[point]]
     for point in unreached:
         print(f"FAIL {point}: no run died there")
     return deaths, failed + len(unreached)
+
+
+def report_missed(results):
+    """The runs in which not all deaths came count as nothing: why."""
+    missed = [r for r in results if not is_whole(r) and not r.wrong]
+    over = [r for r in missed if is_last(r)]
+    for what, runs in (("there is no start behind their first death", over),
+                       ("a start does not come to that point", [r for r in missed if r not in over])):
+        if runs:
+            print(f"NOTE {len(runs)} runs count as nothing, {what}: "
+                  + "; ".join(sorted(f"{r.name} {' then '.join(r.schedule)}" for r in runs)))
+
+
+def impossible():
+    """{workload that cannot run here: why}."""
+    reasons = {}
+    for name, (function, *_) in mortal.WORKLOADS.items():
+        t = Case(name)
+        try:
+            getattr(function, "needs", lambda t: None)(t)
+        except Skip as reason:
+            reasons[name] = str(reason)
+        t.finish(False)
+    return reasons
+
+
+def without(skipped, names):
+    """Leaves out the workloads that cannot run, and the points that no other one reaches. Returns how many those are."""
+    left_out = []
+    for name, reason in skipped.items():
+        print(f"SKIP {name}: {reason}")
+        del mortal.WORKLOADS[name]
+        left_out += [point for point in names if point.startswith(NEEDED.get(name, "-"))]
+    names[:] = [point for point in names if point not in left_out]
+    return len(left_out)
 
 
 def main():
@@ -179,12 +271,17 @@ def main():
         print(f"{LIB} does not exist: build it first, with -Dfaults=true\n0 passed, 1 failed, 0 skipped")
         sys.exit(1)
     mortal.models()
+    skipped = impossible()
+    if sys.argv[1:] and sys.argv[1] in skipped:
+        print(f"SKIP {sys.argv[1]}: {skipped[sys.argv[1]]}")
+        sys.exit(77)
     if sys.argv[1:]:
-        _, schedule, wrong, hits, seconds = one((sys.argv[1], sys.argv[2:]))
-        print(f"died at {hits} in {seconds:.2f} s: {wrong or 'in order'}")
-        sys.exit(1 if wrong else 2 if len(hits) < len(schedule) else 0)
+        r = one((sys.argv[1], sys.argv[2:]))
+        print(f"died at {r.hits} in {r.seconds:.2f} s: {r.wrong or 'in order'}")
+        sys.exit(1 if r.wrong else 0 if is_whole(r) else 2)
     started = time.monotonic()
     names, rng = points.names("FAULT"), random.Random(SEED)
+    left_out = without(skipped, names)
     with multiprocessing.Pool(JOBS) as pool:
         paths, failed = {}, 0
         for name, path, wrong in pool.imap_unordered(reached, mortal.WORKLOADS, chunksize=1):
@@ -197,22 +294,20 @@ def main():
         cases, more = choose(rng, counts, names)
         results = list(pool.imap_unordered(one, cases, chunksize=1))
         results += run_some(pool, more)
-        hunt(pool, names, results)
-        pairs = choose_pairs(rng, paths)
-        twice = run_some(pool, pairs)
-    deaths, wrong = report(results + twice, names)
+        further = len(results) - len(cases)
+        found, hunted = hunt(pool, names, paths, results)
+        pairs = all_pairs(rng, paths)
+        twice = run_pairs(pool, pairs)
+    results += found + twice
+    deaths, wrong = report(results, names)
     failed += wrong
-    both = sum(len(hits) == 2 for _, _, _, hits, _ in twice)
-    further = len(results) - len(cases)
-    results += twice
-    whole = sum(len(hits) == len(schedule) and not wrong for _, schedule, wrong, hits, _ in results)
-    missed = sum(len(hits) < len(schedule) and not wrong for _, schedule, wrong, hits, _ in results)
-    slow = max(results, key=lambda r: r[4])
-    print(f"NOTE {len(names)} points, {len(results)} runs, {sum(deaths.values())} deaths; {further} of "
-          f"{len(more)} further ones and {len(twice)} of {len(pairs)} pairs were tried, of these {both} died twice; {time.monotonic() - started:.0f} s, slowest {slow[4]:.1f} s ({slow[0]} {slow[1]}), seed {SEED}")
-    if missed:
-        print(f"NOTE {missed} runs ended well before all of their deaths; they count as nothing")
-    print(f"{whole} passed, {failed} failed, 0 skipped", flush=True)
+    passed = sum(is_whole(r) and not r.wrong for r in results)
+    slow = max(results, key=lambda r: r.seconds)
+    print(f"NOTE {len(names)} points, {len(results)} runs, {sum(deaths.values())} deaths; {further} of {len(more)} further ones and "
+          f"{len(twice)} of {len(pairs)} pairs were tried, of these {sum(map(is_whole, twice))} died twice; {hunted} runs to meet what is rare; "
+          f"{time.monotonic() - started:.0f} s, slowest {slow.seconds:.1f} s ({slow.name} {slow.schedule}), seed {SEED}")
+    report_missed(results)
+    print(f"{passed} passed, {failed} failed, {left_out} skipped", flush=True)
     sys.exit(1 if failed else 0)
 
 
