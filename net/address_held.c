@@ -1,6 +1,7 @@
 /* Who has an address, asked of the kernel's own lists. To try to bind it would tell as well, but stand in the way of a program
  * that binds it at that moment. */
 #include "net/address.h"
+#include "net/trouble.h"
 #include "heap/digits.h"
 #include "heap/proc.h"
 #include "heap/say.h"
@@ -37,11 +38,13 @@ static bool listed(const char *path, bool v6, unsigned state, const struct wire_
     char text[4097];
     size_t used = 0;
     bool found = false;
-    long fd = proc_open(path, O_RDONLY), n = 1;
+    long fd = trouble_none(proc_open(path, O_RDONLY), "read who listens"), n = 1;
     if (fd < 0)
         return !v6 || fd != -ENOENT; /* IPv6 may not be there at all */
     while (!found && n > 0) {
-        n = sys(SYS_read, fd, text + used, sizeof text - 1 - used);
+        while ((n = sys(SYS_read, fd, text + used, sizeof text - 1 - used)) == -EINTR)
+            ;
+        trouble_none(n, "read who listens");
         used += n > 0 ? (size_t)n : 0;
         text[used] = '\0';
         char *line = text;

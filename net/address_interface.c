@@ -1,5 +1,6 @@
 /* Which interface has an address. */
 #include "net/address.h"
+#include "net/trouble.h"
 #include "heap/digits.h"
 #include "heap/proc.h"
 #include "heap/room.h"
@@ -24,7 +25,7 @@ static unsigned find_v4(const struct wire_address *a)
     struct ifreq all[INTERFACES];
     struct ifconf c = {.ifc_len = sizeof all, .ifc_req = all};
     unsigned found = 0;
-    long fd = sys_fd(SYS_socket, AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    long fd = trouble_none(sys_fd(SYS_socket, AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), "ask for the addresses of interfaces");
     if (fd < 0)
         return 0;
     if (sys(SYS_ioctl, fd, SIOCGIFCONF, &c) < 0)
@@ -47,11 +48,16 @@ static unsigned find_v6(const struct wire_address *a)
     for (int i = 0; i < 32; i++)
         wanted[i] = digits[a->bytes[i / 2] >> (i % 2 ? 0 : 4) & 15];
     wanted[32] = '\0';
-    long fd = proc_open("net/if_inet6", O_RDONLY);
-    long n = fd < 0 ? 0 : sys(SYS_read, fd, text, sizeof text - 1);
+    long fd = trouble_none(proc_open("net/if_inet6", O_RDONLY), "read the addresses of interfaces");
+    size_t used = 0;
+    for (long n = 1; fd >= 0 && n > 0 && used < sizeof text - 1;) {
+        while ((n = sys(SYS_read, fd, text + used, sizeof text - 1 - used)) == -EINTR)
+            ;
+        used += trouble_none(n, "read the addresses of interfaces") > 0 ? (size_t)n : 0;
+    }
     if (fd >= 0)
         sys(SYS_close, fd);
-    text[n > 0 ? n : 0] = '\0';
+    text[used] = '\0';
     const char *at = strstr(text, wanted);
     at = at ? at + 33 : "";
     return (unsigned)digits_hex(&at, 8);

@@ -1,5 +1,6 @@
 #include "net/address_resolve.h"
 #include "net/address_text.h"
+#include "heap/fault.h"
 #include "heap/room.h"
 #include "heap/sys.h"
 
@@ -43,15 +44,19 @@ int address_resolve_text(struct address_list *l, unsigned name, const char *text
     return r;
 }
 
-/* On our own stack, as vfork does: the child touches nothing but registers and this frame, and we stand still until
- * it is another program. */
-__attribute__((noinline)) static long start(const char *path, char *const argv[], char *const no_environment[], int out)
+/* On our own stack, as vfork does: the child touches nothing but registers and what lies below this frame, and we stand still until
+ * it is another program. *failed: why it is not. */
+__attribute__((noinline)) static long start(const char *path, char *const argv[], char *const no_environment[], int out,
+                                            volatile long *failed)
 {
-    long pid = sys(SYS_clone, CLONE_VM | CLONE_VFORK, 0, 0, 0, 0);
+    *failed = 0;
+    long pid = FAULT_CALL(SYS_clone, sys_call6(SYS_clone, CLONE_VM | CLONE_VFORK, 0, 0, 0, 0, 0));
     if (pid != 0)
         return pid;
-    sys(SYS_dup2, out, 1);
-    sys(SYS_execve, path, argv, no_environment);
+    long r;
+    while ((r = sys(SYS_dup2, out, 1)) == -EINTR || r == -EBUSY)
+        ;
+    *failed = r < 0 ? r : sys(SYS_execve, path, argv, no_environment);
     for (;;)
         sys(SYS_exit, 127);
 }
@@ -80,11 +85,12 @@ static long ask(const char *getent, char *name, char *to, size_t room, long unti
 {
     char program[] = "getent", database[] = "ahosts";
     char *argv[] = {program, database, name, NULL}, *no_environment[] = {NULL};
+    volatile long failed;
     int ends[2], status;
     long r = sys_fd(SYS_pipe2, ends, O_CLOEXEC);
     if (r < 0)
         return r;
-    long pid = start(getent, argv, no_environment, ends[1]);
+    long pid = start(getent, argv, no_environment, ends[1], &failed);
     sys(SYS_close, ends[1]);
     r = pid < 0 ? pid : read_output(ends[0], to, room, until);
     sys(SYS_close, ends[0]);
@@ -94,15 +100,16 @@ static long ask(const char *getent, char *name, char *to, size_t room, long unti
         sys(SYS_kill, pid, SIGKILL);
     while (sys(SYS_wait4, pid, &status, __WALL, NULL) == -EINTR)
         continue;
-    return r;
+    return failed ? failed : r;
 }
 
-int address_resolve(struct address_list *l, const char *getent, unsigned within_ms)
+int address_resolve(struct address_list *l, const char *getent, unsigned within_ms, long *error)
 {
     static char output[OUTPUT_MOST];
     long until = now_ms() + (long)within_ms;
     for (uint32_t i = 0; i < l->names; i++) {
         long n = ask(getent, l->name[i].text, output, sizeof output, until);
+        *error = n < 0 ? n : 0;
         if (n < 0 || address_resolve_text(l, i, output, (size_t)n) < 0 || !l->name[i].resolved)
             return (int)i;
     }

@@ -13,10 +13,11 @@
 #define ADDRESS_GETENT "/usr/bin/getent"
 
 /* Resolves all names of the list, in `within_ms` altogether. Returns -1 when each has an address, else the number of
- * a name that has none: the list is not known whole, and the caller does not start.
+ * a name that has none: the list is not known whole, and the caller does not start. *error says why it was not even asked
+ * for (-errno); 0: it was.
  * Before the program runs: it makes and reaps children, and each leaves a SIGCHLD that is ignored while nobody
  * handles it. */
-int address_resolve(struct address_list *, const char *getent, unsigned within_ms);
+int address_resolve(struct address_list *, const char *getent, unsigned within_ms, long *error);
 
 /* The addresses at the beginnings of lines, as `getent ahosts` prints them, each once. Others are passed over. */
 int address_resolve_text(struct address_list *, unsigned name, const char *text, size_t length);

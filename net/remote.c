@@ -48,13 +48,18 @@ int remote_open(struct remote *r, const char *peers, const char *key_file, const
     int e = peers ? address_list_read(&r->list, peers, &wrong, &length) : 0;
     if (e < 0)
         return explain_list(e, wrong, length, why, why_size);
-    int name = address_resolve(&r->list, getent, RESOLVE_MS);
+    long error;
+    int name = address_resolve(&r->list, getent, RESOLVE_MS, &error);
     if (name < 0)
         return 0;
-    say_format(why, why_size, "KEN_PEERS: the name '%s' has no address now; mend it, or list its addresses",
-               r->list.name[name].text);
+    bool unasked = sys_in_trouble(error);
+    if (unasked)
+        say_format(why, why_size, "KEN_PEERS: cannot ask for the address of '%s' (%s)", r->list.name[name].text, say_error(error));
+    else
+        say_format(why, why_size, "KEN_PEERS: the name '%s' has no address now; mend it, or list its addresses",
+                   r->list.name[name].text);
     r->list.entries = r->list.names = 0;
-    return -ENOENT;
+    return unasked ? (int)error : -ENOENT;
 }
 
 /* Without a key, only within this host. */

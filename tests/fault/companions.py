@@ -10,8 +10,8 @@ from harness import PYTHON, Program, check, free_port, subject
 from mortal import Mortal
 
 
-def converse(t, p, ours, server_argv, client_argv, port, table, right, within=None):
-    """A server and a client under libken; one of them is the one whose calls fail."""
+def converse(t, p, ours, server_argv, client_argv, port, table, right, within=None, late=0):
+    """A server and a client under libken; one of them is the one whose calls fail. The server may come late: seconds."""
     path = os.path.join(t.dir, "answers")
     place = os.path.join(t.dir, "other")
     os.makedirs(place)
@@ -25,9 +25,13 @@ def converse(t, p, ours, server_argv, client_argv, port, table, right, within=No
     t.at_end(lambda: os.close(client.stdout))
     if within:
         within(server, client)
+    if late:
+        client.start()
+        time.sleep(late)
     server.start()
     await_port(server, port, table)
-    client.start()
+    if not late:
+        client.start()
     deadline = time.monotonic() + mortal.PATIENCE
     while client.ended is None:
         p.judge()
@@ -52,19 +56,20 @@ def talk(kind, count, ours):
     return run
 
 
-def far(kind, count, ours, table=None):
-    """They are on two hosts. `once`: the server's listener is closed when its client is there, so they find each other again at
-    their doors."""
+def far(kind, count, ours, table=None, address="10.77.0.2", peers="10.77.0.0/24", host=0, late=0):
+    """They are on two hosts, or on one that calls itself by its outer address. `once`: the server's listener is closed when its
+    client is there, so they find each other again at their doors."""
+    table = table or kind
     def run(t, p):
         two, key = hosts.Hosts(t), hosts.make_key(t)
 
         def within(server, client):
-            for program, host in ((server, 1), (client, 0)):
-                program.env.update(KEN_PEERS="10.77.0.0/24", KEN_KEY_FILE=key)
-                program.start = lambda start=program.start, host=host: two.within(host, start)
-        converse(t, p, ours, [PYTHON, subject("far_server.py"), kind, "0.0.0.0", "7001"],
-                 [PYTHON, subject("far_client.py"), table or kind, "10.77.0.2", "7001", str(count), "c"], 7001, table or kind,
-                 [str(n + 1) for n in range(count)] + ["done"], within)
+            for program, where in ((server, 1), (client, host)):
+                program.env.update(KEN_PEERS=peers, KEN_KEY_FILE=key)
+                program.start = lambda start=program.start, where=where: two.within(where, start)
+        converse(t, p, ours, [PYTHON, subject("far_server.py"), kind, "::" if ":" in address else "0.0.0.0", "7001"],
+                 [PYTHON, subject("far_client.py"), table, address, "7001", str(count), "c"], 7001, table + "6" * (":" in address),
+                 [str(n + 1) for n in range(count)] + ["done"], within, late)
     run.needs = hosts.Hosts
     return run
 
@@ -83,7 +88,7 @@ def await_port(p, port, table):
     deadline = time.monotonic() + mortal.PATIENCE
     while not mortal.has_open(p, port, table):
         p.judge()
-        check(time.monotonic() < deadline, "the server's port does not open")
+        check(time.monotonic() < deadline, f"the server's port does not open: {p.tail()}")
         time.sleep(0.002)
 
 
@@ -103,11 +108,11 @@ for n in range(4):
 """
 
 
-def forking(t, p):
+def forking(t, p, *way):
     """A server that forks for each connection; its client is under libken as well. A server that was killed has reset what its
     children had, so none is killed here but by the error."""
     port = free_port()
-    p.argv = [PYTHON, subject("forking.py"), str(port)]
+    p.argv = [PYTHON, subject("forking.py"), str(port), *way]
     p.start()
     await_port(p, port, "tcp")
     client = Program([PYTHON, "-c", FORK_CLIENT, str(port)], os.path.join(t.dir, "client"), t.dir, stdout=subprocess.PIPE)
@@ -157,6 +162,10 @@ for n in range(5):
     print(n, flush=True)
 print("broken", broken, flush=True)
 """
+
+
+def workers(t, p):
+    forking(t, p, "workers")
 
 
 def lending(*way):

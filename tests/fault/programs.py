@@ -3,6 +3,7 @@ import os
 import tty
 
 import companions
+import corners
 import mortal  # knows where the next ones are
 import places
 from erring import Told
@@ -39,13 +40,14 @@ def answers(name, commands, arguments, files):
     return known_answers[name, commands, arguments]
 
 
-def service(name, text, *arguments, files={}):
+def service(name, text, *arguments, files={}, roots=()):
     """A workload of a subject that answers datagrams, with the answers that a run of it alone gives."""
     commands = tuple(text.split(", "))
 
     def run(t, p):
         port, right_ones = free_port(), answers(name, commands, arguments, files)
         lay(files, t.dir)
+        p.roots = [os.path.join(t.dir, root) for root in roots]
         p.argv = command_line(name, port, arguments, t.dir)
         p.dialog = dialog = UdpDialog(p, port)
         dialog.retry = 0.04
@@ -69,6 +71,11 @@ def tcp(t, p, argv=None, requests=12):
 
 def edge(t, p):
     tcp(t, p, [subject("echo_loop")])
+
+
+def daemon(t, p):
+    p.closes_stderr = True
+    mortal.daemon(t, p)
 
 
 def children(t, p):
@@ -125,6 +132,8 @@ MEMORY = ("vault 1, arena 3, arena 4, grow 900, block 5, vault 2, arena 6, grow 
 WAITING = ", ".join("a" * 26)
 QUEUED = ("queue sleeper 100 1, kill sleeper 10, queue process 101 2, queue main 102 3, show, kill process 10, queue sleeper 100 4, "
           "queue process 100 5, kill main 10, hit sleeper, show, queue process 102 6, queue sleeper 101 7, show")
+JAIL = {f"{place}file": letter * 100000 for place, letter in (("", "a"), ("program/", "a"), ("root/", "b"), ("root/cell/", "c"))}
+JAIL.update({"root/cell/corner/any": "", "root/cell/here": ""})
 HALF = ", ".join("pair message unix dup pipe epoll lock memfd timer".split() * 3)
 EARLY, LATER = "turn.applied:5", "turn.applied:4"
 
@@ -154,8 +163,11 @@ WORKLOADS = {name: (function, env, mortal_death, LATER) for name, function, env,
     ("pthreads", service("pthread_kinds", PTHREADS), {}, "turn.applied:12"),
     ("user", service("drops_root", "who, count, count, who, count, who, count, who"), {}, EARLY),
     ("terminal", terminal, {}, "turn.applied:3"),
+    ("daemon", daemon, {}, EARLY),
     ("forking", companions.forking, {}, None),
+    ("workers", companions.workers, {}, None),
     ("unsent", mortal.unsent, {}, "turn.applied:2"),
+    ("unsent_heard", mortal.unsent_heard, {}, "turn.applied:1"),
     ("far_server", companions.far("tcp", 20, "server"), {}, "turn.applied:10"),
     ("far_client", companions.far("udp", 20, "client"), {}, "turn.applied:10"),
     ("children", children, {}, EARLY),
@@ -172,6 +184,17 @@ WORKLOADS = {name: (function, env, mortal_death, LATER) for name, function, env,
     ("half_done", service("descriptor_kinds", HALF), {}, "turn.applied:10"),
     ("spliced", service("spliced", "pump 900, file, pump 5000, pump 70, file, pump 12345, file, pump 1, pump 8000", "{dir}/text",
                         files={"text": "f" * 300000}), {}, EARLY),
-    ("inside", service("drops_root", "who, count, count, who, count, who, count, who", "{dir}/root", files={"root/here": ""}), {}, EARLY),
+    ("inside", service("drops_root", "who, count, count, who, count, who, count, who", "{dir}/root", files={"root/here": ""}, roots=("root",)), {}, EARLY),
+    ("jailed", service("jailed", "where, count, where, count, count, where, count, where", "{dir}/root", files=JAIL, roots=("root", "root/cell")), {}, EARLY),
+    ("nameless_over", mortal.nameless, {}, "turn.captured:10"),
+    ("without_stdin", corners.without_stdin, {}, EARLY),
+    ("no_execution", corners.no_execution, {}, EARLY),
+    ("shorter_journal", corners.shorter_journal, {}, EARLY),
+    ("company", corners.company, {}, EARLY),
+    ("pages", corners.pages, {}, "turn.applied:3"),
+    ("resets", corners.resets("client"), {}, "turn.applied:9"),
+    ("by_name", companions.far("tcp", 12, "client", peers="localhost 10.77.0.0/24"), {}, "turn.applied:6"),
+    ("outer_address", companions.far("udp", 12, "client", host=1, late=0.2), {}, "turn.applied:6"),
+    ("informed", companions.far("info", 12, "server", table="udp", address="fd77::2", peers="fd77::/64"), {}, "turn.applied:6"),
     ("allocations", service("malloc_kinds", ", ".join(f"step {n * 7919}" for n in range(1, 21))), {}, "turn.applied:9"),
 )}

@@ -94,7 +94,7 @@ def choose(rng, reach):
     cases, untold, seen = [], set(), set()
     names = list(reach)
     rng.shuffle(names)
-    names.sort(key=lambda name: name == "fresh")  # what it reaches that others do as well is better seen there
+    names.sort(key=lambda name: name in ("fresh", "unsent_heard"))  # what they reach that others do as well is better seen there
     for name in names:
         for start, calls in enumerate(reach[name]):
             for (site, number, command), times in calls.items():
@@ -238,9 +238,10 @@ def main():
     if VERBOSE:
         print("no workload reaches:", " ".join(sorted(set(of_the_source()) - sites)))
     wrong_reach, reasons = judge_reach(sites)
-    for line in wrong_reach if LONG else ():  # the short suite's sample is too small for what is reached now and then
+    judged = LONG and not skipped  # the short suite's sample is too small for what is reached now and then
+    for line in wrong_reach if judged else ():
         print(f"FAIL {line}")
-    broken += len(wrong_reach) if LONG else 0
+    broken += len(wrong_reach) if judged else 0
     print("NOTE not reached:", "; ".join(f"{n} {reason}" for reason, n in reasons.most_common()))
     kenrun = erring.under_kenrun()
     if kenrun:

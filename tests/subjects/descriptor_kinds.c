@@ -433,7 +433,7 @@ static void lock_step(void)
         sure(fcntl(other, F_OFD_SETLK, &range), "F_OFD_SETLK");
         sure(flock(file, LOCK_EX), "flock");
     }
-    pid_t child = fork();
+    pid_t child = (pid_t)sure(fork(), "fork");
     if (child == 0) {
         int mine = open(name, O_RDWR), taken = 0;
         for (int at = 10; at <= 100; at += 90) {

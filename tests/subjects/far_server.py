@@ -1,6 +1,8 @@
 """Take a number, for clients anywhere: each request is answered with itself and a number, over UDP or TCP.
 
-    far_server.py udp|tcp|once ADDRESS PORT
+    far_server.py udp|info|tcp|once ADDRESS PORT
+
+`info`: over UDP; it learns from each datagram at which interface it came, and answers through that.
 
 `once`: over TCP, for one client; the listener is closed when that is there.
 """
@@ -24,6 +26,17 @@ if kind == "udp":
     while True:
         request, client = s.recvfrom(2000)
         s.sendto(answer(request), client)
+
+if kind == "info":
+    s = socket.socket(family, socket.SOCK_DGRAM)
+    s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    s.bind((address, port))
+    while True:
+        request, told, _, client = s.recvmsg(2000, 1000)
+        (_, _, info), = told
+        if not any(info[16:20]):
+            sys.exit(f"a datagram of {client} came at {info}")
+        s.sendmsg([answer(request)], [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, info)], 0, client)
 
 listener = socket.socket(family)
 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

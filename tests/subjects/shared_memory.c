@@ -49,6 +49,8 @@ int main(int argc, char **argv)
         plain[100000]++;
         named[5000]++;
         pid_t child = fork();
+        if (child < 0)
+            err(1, "fork");
         if (child == 0) {
             plain[50000]++;
             _exit(0);

@@ -44,6 +44,8 @@ static enum listed match(const char *text)
     return address_list_match(&list, &a);
 }
 
+static long error;
+
 TestSuite(address_resolve, .fini = clean);
 
 Test(address_resolve, the_real_one_knows_localhost_and_leaves_no_child)
@@ -51,7 +53,7 @@ Test(address_resolve, the_real_one_knows_localhost_and_leaves_no_child)
     if (access(ADDRESS_GETENT, X_OK) != 0)
         cr_skip_test("no " ADDRESS_GETENT);
     read_list("localhost:7001");
-    cr_assert_eq(address_resolve(&list, ADDRESS_GETENT, 5000), -1);
+    cr_assert_eq(address_resolve(&list, ADDRESS_GETENT, 5000, &error), -1);
     struct wire_address v4, v6;
     address_scan(&v4, "127.0.0.1", 9);
     address_scan(&v6, "::1", 3);
@@ -68,7 +70,7 @@ Test(address_resolve, all_addresses_of_a_name_once_and_names_by_themselves)
                  "b.c) printf '10.0.0.3' ;;\n"
                  "esac");
     read_list("a,10.9.0.0/16,b.c");
-    cr_assert_eq(address_resolve(&list, script, 5000), -1);
+    cr_assert_eq(address_resolve(&list, script, 5000, &error), -1);
     cr_assert_eq(list.entries, 5);
     cr_assert(match("10.0.0.1") && match("10.0.0.2") && match("fd00::7") && match("10.0.0.3"));
     cr_assert_eq(match("10.0.0.4"), LISTED_NO);
@@ -78,7 +80,8 @@ Test(address_resolve, a_name_without_address_is_named)
 {
     write_script("test \"$2\" = good && echo 10.0.0.1; exit 2");
     read_list("good bad good");
-    cr_assert_eq(address_resolve(&list, script, 5000), 1);
+    cr_assert_eq(address_resolve(&list, script, 5000, &error), 1);
+    cr_assert_eq(error, 0);
 }
 
 Test(address_resolve, who_takes_too_long_is_ended)
@@ -87,7 +90,7 @@ Test(address_resolve, who_takes_too_long_is_ended)
     write_script("echo 10.0.0.1; exec sleep 30");
     read_list("slow");
     clock_gettime(CLOCK_MONOTONIC, &from);
-    cr_assert_eq(address_resolve(&list, script, 300), 0);
+    cr_assert_eq(address_resolve(&list, script, 300, &error), 0);
     clock_gettime(CLOCK_MONOTONIC, &to);
     cr_assert_leq(to.tv_sec - from.tv_sec, 2);
     cr_assert_eq(list.entries, 0);
@@ -98,8 +101,9 @@ Test(address_resolve, endless_output_and_no_getent)
 {
     write_script("while echo 10.0.0.1; do :; done 2>/dev/null");
     read_list("loud");
-    cr_assert_eq(address_resolve(&list, script, 5000), -1);
+    cr_assert_eq(address_resolve(&list, script, 5000, &error), -1);
     cr_assert_eq(list.entries, 1);
     read_list("name");
-    cr_assert_eq(address_resolve(&list, "/no/such/getent", 5000), 0);
+    cr_assert_eq(address_resolve(&list, "/no/such/getent", 5000, &error), 0);
+    cr_assert_eq(error, -ENOENT);
 }
