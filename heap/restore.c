@@ -95,7 +95,10 @@ static void add_copy(struct builder *b, const struct area *a, int fd)
 {
     struct stat file;
     add_map(b, a->start, a->end, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (fd >= 0 && !sys_failed(sys(SYS_fstat, fd, &file)) && (uint64_t)file.st_size > a->offset) {
+    long r = fd < 0 ? 0 : sys(SYS_fstat, fd, &file);
+    if (sys_failed(r))
+        b->error = (int)r;
+    else if (fd >= 0 && (uint64_t)file.st_size > a->offset) {
         uint64_t there = (uint64_t)file.st_size - a->offset, room = a->end - a->start;
         struct step *step = add(b, STEP_READ, a->start, there < room ? there : room);
         step->fd = fd;

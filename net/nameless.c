@@ -41,7 +41,7 @@ static long from_first_root(int fd, char *path, long length, size_t size)
 {
     const char *root = session_root();
     size_t more = strlen(root);
-    if (!more || more + (size_t)length >= size || proc_fd_is_at(fd, path) <= 0)
+    if (!more || more + (size_t)length >= size || trouble_none(proc_fd_is_at(fd, path), "learn an open file's path") <= 0)
         return length;
     memmove(path + more, path, (size_t)length + 1);
     memcpy(path, root, more);

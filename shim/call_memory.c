@@ -1,4 +1,5 @@
 #include "shim/call_memory.h"
+#include "net/trouble.h"
 #include "heap/mapping.h"
 #include "heap/say.h"
 #include "heap/session.h"
@@ -151,25 +152,30 @@ static void touch(uintptr_t start, uintptr_t end)
         __atomic_fetch_or((uint8_t *)start, 0, __ATOMIC_RELAXED);
 }
 
-void memory_unshare(void)
+long memory_unshare(void)
 {
     const uint32_t both = PROT_READ | PROT_WRITE;
     struct areas *a = &session->areas;
     struct mapping_line line;
     if (!session->resumed || session->unshared)
-        return;
-    session->unshared = true;
+        return 0;
     long length = mapping_read(session->maps_fd, a->text, AREAS_TEXT_BYTES);
+    if (length < 0)
+        return length;
     const char *cursor = a->text;
     while (length > 0 && mapping_next(&cursor, a->text + length, &line)) {
         if (!from_image(&line) || window_holds(line.start) || !(line.prot & PROT_READ))
             continue; /* what cannot be read is not seen either */
-        if ((line.prot & both) != both)
-            sys(SYS_mprotect, line.start, line.end - line.start, line.prot | both);
+        bool closed = (line.prot & both) != both;
+        long r = closed ? sys(SYS_mprotect, line.start, line.end - line.start, line.prot | both) : 0;
+        if (r < 0)
+            return r;
         touch(line.start, line.end);
-        if ((line.prot & both) != both)
-            sys(SYS_mprotect, line.start, line.end - line.start, line.prot);
+        if (closed)
+            trouble_none(sys(SYS_mprotect, line.start, line.end - line.start, line.prot), "protect memory again");
     }
+    session->unshared = true;
+    return 0;
 }
 
 long call_madvise(struct call *c)
@@ -209,8 +215,12 @@ static long grow_restored(uintptr_t old, size_t old_bytes, size_t bytes, int fla
     if (sys_failed(at))
         return at;
     memcpy((void *)at, (const void *)old, old_bytes < bytes ? old_bytes : bytes);
-    if ((prot & (PROT_READ | PROT_WRITE)) != (PROT_READ | PROT_WRITE))
-        sys(SYS_mprotect, at, bytes, prot);
+    bool closed = (prot & (PROT_READ | PROT_WRITE)) != (PROT_READ | PROT_WRITE);
+    long r = closed ? sys(SYS_mprotect, at, bytes, prot) : 0;
+    if (r < 0) {
+        sys(SYS_munmap, at, bytes);
+        return r;
+    }
     sys(SYS_munmap, old, old_bytes);
     areas_forget(session, old, old + old_bytes);
     areas_forget(session, (uintptr_t)at, (uintptr_t)at + bytes);

@@ -99,10 +99,11 @@ static long after_child(const struct call *c, unsigned long flags, long pid)
 static long fork_copy(struct call *c, unsigned long flags, unsigned long stack)
 {
     before_child();
+    long unshared = flags & CLONE_VFORK ? 0 : memory_unshare();
+    if (unshared < 0)
+        return unshared;
     bool followed = !stack && is_plain_fork(flags) && heir_before_fork();
     bool lends = !heir_candidate; /* what a candidate has was lent to it */
-    if (!(flags & CLONE_VFORK))
-        memory_unshare();
     if (lends)
         stream_lend();
     alloc_fork_prepare();

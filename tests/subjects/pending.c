@@ -72,8 +72,11 @@ static void *act(void *argument)
             ;
         take(self);
         sem_post(&self->done);
-        while (self == &actors[SPINNER] && taking)
+        if (self != &actors[SPINNER])
+            continue;
+        while (taking)
             sched_yield();
+        sem_post(&self->done); /* it has seen that it is over */
     }
     return NULL;
 }
@@ -85,6 +88,8 @@ static void ask(struct actor *a)
     while (sem_wait(&a->done))
         ;
     taking = false;
+    while (a == &actors[SPINNER] && sem_wait(&a->done))
+        ;
 }
 
 static void show(void)
