@@ -214,7 +214,7 @@ def check_identity(p):
     until = time.monotonic() + 1
     while p.process is not None and p.process.poll() is None:
         try:
-            with open(f"/proc/{p.process.pid}/cmdline") as f:
+            with open(f"/proc/{p.process.pid}/cmdline", "rb") as f:
                 if f.read():
                     return
         except (AttributeError, OSError):  # it has ended

@@ -26,7 +26,6 @@ REASONS = {
     "net/progress.c": ((r"FALLOC_FL_PUNCH_HOLE", SELDOM),),
     "net/release.c": ((r"SYS_poll", PAUSE),),
     "net/remote.c": ((r"SO_LINGER", "a switch needs no memory"),),
-    "net/reopen_event.c": ((r"SYS_timerfd_settime", "ECANCELED is for TFD_TIMER_CANCEL_ON_SET, which is not asked for"),),
     "net/reopen_socket.c": ((r"SYS_sendto, from, p", SELDOM),),  # what was on its way when it died; in most runs there is some
     "net/transport_listen.c": ((r"r = sys\(SYS_bind", SELDOM),),
     "shim/call_memory.c": ((r"SYS_(mmap|madvise), start", SELDOM),),

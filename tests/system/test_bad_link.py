@@ -74,7 +74,7 @@ def outages(t, minute):
 
 def take_numbers(t, kind, version):
     """Clients on one host take numbers from a server on the other. UDP sees an outage of a minute."""
-    hosts, key, count = Hosts(t, bad=BAD), make_key(t), 200 if LONG else 15
+    hosts, key, count = Hosts(t, bad=BAD), make_key(t), 100 if LONG else 15
     _, address, wildcard = ADDRESSES[version]
     server = hosts.program(1, [PYTHON, subject("far_server.py"), kind, wildcard, "7001"], key)
     time.sleep(0.3)
@@ -93,7 +93,7 @@ def take_numbers(t, kind, version):
 def bank(t, kind, version):
     """Four branches, two on a host: no money is lost or made, no transfer doubled or out of order. TCP sees an outage of a
     minute."""
-    hosts, key, transfers = Hosts(t, bad=BAD), make_key(t), 800 if LONG else 150
+    hosts, key, transfers = Hosts(t, bad=BAD), make_key(t), 400 if LONG else 150
     names = [f"{ADDRESSES[version][n // 2]},{7001 + n}" for n in range(4)]
     tellers = [Teller(t, hosts, n // 2, f"branch{n}", [PYTHON, subject("far_bank.py"), kind, str(transfers), name] +
                       [other for other in names if other != name], key) for n, name in enumerate(names)]
@@ -157,7 +157,7 @@ for kind, version in VARIANTS:
 def last_words(t):
     """Runs of one store that end after KEN_LINGER, short for this link, some of them while it is cut: what the peer had not
     taken then is delivered by the runs that follow, once, in order."""
-    hosts, key, runs = Hosts(t, bad=BAD), make_key(t), 40 if LONG else 3
+    hosts, key, runs = Hosts(t, bad=BAD), make_key(t), 20 if LONG else 3
     collector = hosts.program(1, [PYTHON, subject("collector.py"), "0.0.0.0:7001"], key)
     time.sleep(0.3)
     store, left = os.path.join(t.dir, "teller-store"), 0
