@@ -116,6 +116,7 @@ def forking(t, p, *way):
     p.start()
     await_port(p, port, "tcp")
     client = Program([PYTHON, "-c", FORK_CLIENT, str(port)], os.path.join(t.dir, "client"), t.dir, stdout=subprocess.PIPE)
+    client.expected_messages.append("a peer began anew with a fresh store")  # one that ended before its first commit
     t.programs.append(client)
     client.start()
     deadline = time.monotonic() + mortal.PATIENCE

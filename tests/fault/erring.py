@@ -138,6 +138,9 @@ class Erring(Mortal):
             if did_fail and self.outcome != "waits" and self.own_words():
                 self.outcome = "told"  # and was on its way out
                 raise Told(self.tail())
+        elif not did_fail and self.failed and status != self.final and not self.said() and self.own_words():
+            self.outcome = "told"  # in an earlier incarnation, which died before it had said so
+            raise Told(self.tail())
         elif not did_fail or status == self.final and not self.said():
             self.ended = status
             return False
