@@ -5,6 +5,7 @@ import subprocess
 
 import companions
 import mortal  # knows where the next ones are
+import timens
 from harness import PYTHON, Skip, free_port, subject
 from mortal import ask, udp_dialog
 
@@ -30,6 +31,33 @@ def without_stdin(t, p):
     t.at_end(lambda: os.close(p.stdin))
     before_restart(p, lambda: setattr(p, "before_exec", lambda: os.close(0)))
     counted(t, p)
+
+
+def renamed(function):
+    """Somebody else gives another name to the file that it has open, as logrotate does."""
+    def run(t, p):
+        path = os.path.join(t.dir, "files", "steady")
+        before_restart(p, lambda: os.path.exists(path) and os.rename(path, path + ".1"))
+        function(t, p)
+    run.prepare = function.prepare
+    return run
+
+
+def rebooted(t, p):
+    """The clock that counts from the machine's start goes back."""
+    p.before_exec = timens.uptime(100000)
+    before_restart(p, lambda: setattr(p, "before_exec", None))
+    counted(t, p)
+
+
+def has_time_namespaces(t):
+    try:
+        subprocess.run(["/bin/true"], preexec_fn=timens.uptime(1), check=True)
+    except (subprocess.SubprocessError, OSError) as error:
+        raise Skip(f"no time namespaces here: {error}") from None
+
+
+rebooted.needs = has_time_namespaces
 
 
 def no_execution(t, p):
