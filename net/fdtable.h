@@ -210,6 +210,7 @@ void fd_pair(int a, int b);
 void fd_note_bound(int fd, struct description *);
 void fd_note_connected(int fd, struct description *, const void *address, size_t length);
 void fd_note_option(struct description *, int level, int name, const void *value, size_t length);
+void fd_note_inherited(struct description *accepted, const struct fd_socket *listener); /* a peer's connection; the kernel's know */
 
 /* What flock() of a file came to: LOCK_SH, LOCK_EX or LOCK_UN. */
 void fd_note_lock(int fd, struct description *, long operation);

@@ -90,6 +90,14 @@ void fd_note_option(struct description *d, int level, int name, const void *valu
     *link = o;
 }
 
+void fd_note_inherited(struct description *d, const struct fd_socket *listener)
+{
+    d->socket->receive_timeout_ns = listener->receive_timeout_ns;
+    d->socket->send_timeout_ns = listener->send_timeout_ns;
+    for (const struct sock_option *o = listener->options; o; o = o->next)
+        fd_note_option(d, o->level, o->name, o->value, o->length);
+}
+
 void fd_pair(int a, int b)
 {
     struct description *da = fd_peek(a), *db = fd_peek(b);

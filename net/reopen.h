@@ -13,6 +13,9 @@ long reopen_event(struct description *); /* eventfd, timerfd, signalfd, inotify,
 long reopen_pipe(struct description *d, int ends[2]);
 long reopen_socketpair(struct description *d, int ends[2]);
 
+/* The options that were set, in that order. 0, what the last one met, or trouble (net/trouble.h). */
+long reopen_options(int fd, const struct fd_socket *);
+
 /* The interest lists, when all descriptors are in place. */
 int reopen_watches(void);
 

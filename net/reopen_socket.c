@@ -88,7 +88,7 @@ void reopen_socket_done(void)
     listener = -1;
 }
 
-static long set_options(int fd, const struct fd_socket *s)
+long reopen_options(int fd, const struct fd_socket *s)
 {
     int on = 1;
     long r = 0;
@@ -180,7 +180,7 @@ long reopen_socket(struct description *d)
         say("cannot make a socket again: %s", say_error(fd));
         return reopen_nothing();
     }
-    long r = set_options((int)fd, s);
+    long r = reopen_options((int)fd, s);
     if (!trouble_is(r))
         r = name_again((int)fd, d);
     if (r < 0) {
@@ -261,9 +261,9 @@ static long put_back(int from, const struct description *to)
 
 static long fill(const int ends[2], const struct description *d, const struct description *other)
 {
-    long r = set_options(ends[0], d->socket);
+    long r = reopen_options(ends[0], d->socket);
     if (!trouble_is(r) && other && other->socket)
-        r = set_options(ends[1], other->socket);
+        r = reopen_options(ends[1], other->socket);
     if (!trouble_is(r) && d->content)
         r = put_back(ends[1], d);
     if (!trouble_is(r) && other && other->content)

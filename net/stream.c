@@ -233,8 +233,6 @@ long stream_read(int fd, struct description *d, const struct iovec *v, int count
     struct stream *s = stream_of(d);
     if (s->state == STREAM_CONNECTING)
         return -EAGAIN;
-    if (d->socket->shut & 1)
-        return 0;
     if (s->unread) {
         size_t n = copy(s, v, count, flags & MSG_TRUNC);
         if (flags & MSG_PEEK)
@@ -247,9 +245,9 @@ long stream_read(int fd, struct description *d, const struct iovec *v, int count
     if (s->rings)
         bell_hush(s, fd);
     grant(s);
-    if (s->error)
+    if (s->error && !s->ended)
         return stream_take_error(d);
-    return s->ended || s->failed ? 0 : -EAGAIN;
+    return s->ended || s->failed || (d->socket->shut & 1) ? 0 : -EAGAIN;
 }
 
 size_t stream_room(const struct stream *s)
@@ -274,8 +272,12 @@ long stream_write(int fd, struct description *d, const struct iovec *v, int coun
         return -EAGAIN;
     if (s->error)
         return stream_take_error(d);
-    if (s->failed || s->deaf || !s->channel || (d->socket->shut & 2))
+    if (s->failed || (d->socket->shut & 2))
         return -EPIPE;
+    if (s->deaf || !s->channel) { /* as TCP: what is sent to who has closed is answered by a reset */
+        stream_fail(s, EPIPE);
+        return (long)length;
+    }
     while (done < length && stream_room(s)) {
         size_t n = length - done < STREAM_PIECE ? length - done : STREAM_PIECE;
         if (n > stream_room(s))
@@ -292,8 +294,8 @@ long stream_write(int fd, struct description *d, const struct iovec *v, int coun
 size_t stream_writable(const struct description *d)
 {
     const struct stream *s = stream_of(d);
-    bool broken = s->state == STREAM_CONNECTING || s->error || s->failed || s->deaf || !s->channel || (d->socket->shut & 2);
-    return broken ? 0 : stream_room(s);
+    bool broken = s->state == STREAM_CONNECTING || s->error || s->failed || (d->socket->shut & 2);
+    return broken ? 0 : s->deaf || !s->channel ? STREAM_PIECE : stream_room(s);
 }
 
 size_t stream_unread(const struct description *d)
@@ -357,8 +359,20 @@ static bool opened(struct channel *c, const struct wire_head *h, const unsigned 
     return peers_produce(c, answer, NULL, 0, NULL, 0, 0, 0) == 0;
 }
 
+/* Who neither reads nor writes any more answers by a reset. */
+static bool is_shut(const struct stream *s)
+{
+    const struct description *d = s->of < 0 ? NULL : fd_description(s->of);
+    return d && d->socket && d->socket->shut == 3;
+}
+
 static bool arrived(struct stream *s, const struct wire_head *h, const unsigned char *body)
 {
+    if (is_shut(s)) {
+        if (stream_tell(s, WIRE_RESET, 0) == 0)
+            stream_fail(s, ECONNRESET);
+        return true;
+    }
     struct chunk *k = pool_take(sizeof *k);
     if (!k)
         return false;
@@ -412,7 +426,7 @@ bool stream_deliver(struct channel *c, const struct wire_head *h, const unsigned
         stream_hand_in(s);
         break;
     default:
-        stream_fail(s, ECONNRESET);
+        stream_fail(s, s->ended ? EPIPE : ECONNRESET);
     }
     return true;
 }

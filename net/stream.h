@@ -23,6 +23,10 @@ enum stream_state { STREAM_CONNECTING, STREAM_OPEN, STREAM_FAILED };
  * address is not a peer's; or -errno. */
 int stream_connect(int fd, struct description *, const void *address, size_t length);
 
+/* connect() with AF_UNSPEC, and before one that was refused connects to a plain process: it is reset, and the descriptor is an
+ * unconnected socket of the kernel's. 0 or -errno. */
+int stream_dissolve(struct description *);
+
 enum stream_state stream_state(const struct description *);
 
 /* Open, and connect() says so: true once. */
@@ -46,6 +50,13 @@ size_t stream_writable(const struct description *);
 
 /* Bytes that can be read at once. */
 size_t stream_unread(const struct description *);
+
+/* How it stands in TCP's words: one of the states of netinet/tcp.h; bytes that the peer has not acknowledged; all that
+ * getsockopt(TCP_INFO) may be asked of it, over what an unconnected socket says. */
+struct tcp_info;
+int stream_tcp_state(const struct description *);
+size_t stream_unsent(const struct description *);
+void stream_info(const struct description *, struct tcp_info *);
 
 /* As the system calls. */
 int stream_shutdown(struct description *, int how);

@@ -51,6 +51,9 @@ struct stream *stream_make(struct channel *, uint32_t id, bool opened_here);
 void stream_destroy(struct stream *);
 void stream_called(struct stream *); /* or given up */
 void stream_refused(struct stream *);
+
+/* It is made to a plain process instead, by the kernel, under the same numbers. False: that cannot be; nothing has changed. */
+bool stream_connect_plain(struct stream *);
 int stream_tell(struct stream *, enum wire_kind, uint64_t value); /* 0 or -errno: the channel is full */
 void stream_fail(struct stream *, int error);
 

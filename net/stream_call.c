@@ -112,7 +112,7 @@ static void call_again(struct stream *s)
     if (c && call(s, c) < 0)
         return;
     stream_called(s);
-    if (!c)
+    if (!c && !stream_connect_plain(s))
         stream_fail(s, ECONNREFUSED);
 }
 
@@ -140,8 +140,10 @@ bool stream_call_again(void)
     struct stream *s = uncalled ? stream_first : NULL;
     while (s && s->next)
         s = s->next;
-    for (; s; s = s->before) /* in the order in which they were made */
+    for (struct stream *later; s; s = later) { /* in the order in which they were made */
+        later = s->before;
         if (s->uncalled)
             call_again(s);
+    }
     return uncalled;
 }

@@ -3,6 +3,8 @@
 #include "net/stream_bell.h"
 #include "heap/sys.h"
 
+#include <netinet/tcp.h>
+
 bool stream_over(const struct stream *s)
 {
     const struct description *d = fd_description(s->of);
@@ -15,13 +17,13 @@ int stream_shutdown(struct description *d, int how)
     struct stream *s = stream_of(d);
     if (how < 0 || how > 2)
         return -EINVAL;
-    if (s->state != STREAM_OPEN || s->failed)
+    if (s->state != STREAM_OPEN || stream_tcp_state(d) == TCP_CLOSE)
         return -ENOTCONN;
     uint8_t bits = how == SHUT_RDWR ? 3 : (uint8_t)(1 << how);
     if ((bits & 2) && !(d->socket->shut & 2))
         stream_tell(s, WIRE_SHUTDOWN, 0);
     d->socket->shut |= bits;
-    if ((bits & 1) || s->ended)
+    if ((d->socket->shut & 1) || s->ended)
         bell_end(s, stream_over(s));
     return 0;
 }
@@ -40,7 +42,7 @@ void stream_fail(struct stream *s, int error)
     if (s->failed)
         return;
     s->failed = true;
-    s->error = s->ended && s->deaf ? 0 : error;
+    s->error = error;
     s->state = s->state == STREAM_CONNECTING ? STREAM_FAILED : s->state;
     bell_break(s, bell_number(s->of));
     stream_hand_in(s);

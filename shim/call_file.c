@@ -5,7 +5,6 @@
 #include "net/inbox.h"
 #include "net/nameless.h"
 #include "net/trouble.h"
-#include "net/stream.h"
 #include "net/terminal.h"
 #include "shim/call_net.h"
 #include "shim/call_peer.h"
@@ -150,10 +149,8 @@ long call_ioctl(struct call *c)
     case FIONBIO:
         return set_nonblocking(c, d);
     case FIONREAD:
-        if (stream_is(d)) {
-            *(int *)c->arg[2] = (int)stream_unread(d);
-            return 0;
-        }
+        if (stream_is(d))
+            return stream_control(c, d);
         r = call_raw(c);
         if (r == 0 && d && d->inbox)
             *(int *)c->arg[2] += (int)inbox_unread(d->inbox);
@@ -167,7 +164,7 @@ long call_ioctl(struct call *c)
             fd_set_close_on_exec(fd, (unsigned)c->arg[1] == FIOCLEX);
         return r;
     default:
-        return call_raw(c);
+        return stream_is(d) ? stream_control(c, d) : call_raw(c);
     }
 }
 

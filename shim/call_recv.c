@@ -44,14 +44,17 @@ static long try_recvfrom(struct call *c)
 /* MSG_WAITALL on a stream: pieces until it is full, each wait a boundary of its own. */
 static long receive_all(struct call *c, struct waiting *w)
 {
+    struct deadline until = wait_until(w->timeout_ns ? w->timeout_ns : -1);
     size_t got = 0, wanted = (size_t)c->arg[2];
     while (got < wanted) {
+        int64_t left = wait_left(&until);
         struct call piece = *c;
         piece.arg[1] += (long)got;
         piece.arg[2] -= (long)got;
         piece.arg[3] &= ~MSG_WAITALL;
         w->blocking = &piece;
-        long r = wait_rhythm(&piece, w);
+        w->timeout_ns = left < 0 ? 0 : left;
+        long r = left == 0 ? -EAGAIN : wait_rhythm(&piece, w);
         if (r <= 0)
             return got ? (long)got : r;
         got += (size_t)r;

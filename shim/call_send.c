@@ -78,6 +78,7 @@ static long hold_stream(int fd, struct description *d, const struct iovec *v, in
                         long flags, bool nonblocking)
 {
     enum output_kind kind = d->kind == FD_SOCKET ? OUTPUT_STREAM : OUTPUT_WRITE;
+    struct deadline until = wait_until(d->socket && d->socket->send_timeout_ns ? d->socket->send_timeout_ns : -1);
     size_t done = 0;
     bool ended = false;
     while (done < total) {
@@ -97,7 +98,7 @@ static long hold_stream(int fd, struct description *d, const struct iovec *v, in
             break;
         if (ended && !outbox.tails)
             return done ? (long)done : -ENOMEM;
-        long r = ended ? wait_tails(SYS_write) : 0;
+        long r = ended ? wait_tails(&until, wait_left(&until) < 0 ? SYS_write : SYS_ppoll) : 0;
         if (r < 0)
             return done ? (long)done : r;
         if (!ended)
@@ -164,13 +165,14 @@ static long hold_datagram(struct call *c, int fd, struct description *d, const s
     }
     if (!outbox_room())
         turn_end(TURN_FLUSH);
+    struct deadline never = wait_until(-1);
     bool ended = false;
     while (outbox_hold(fd, d, OUTPUT_DATAGRAM, (int)flags, address, address ? address_length : 0, v,
                        count, 0, total) < 0) {
         if (ended && (!outbox.tails || (d->flags & O_NONBLOCK)))
             return -ENOBUFS;
         if (ended)
-            wait_tails(SYS_sendto);
+            wait_tails(&never, SYS_sendto);
         else
             turn_end(TURN_FLUSH);
         ended = true;

@@ -210,8 +210,11 @@ static long accept_as(struct call *c, long flags)
                                   ? enter((int)fd, d->socket->domain, d->socket->type | flags,
                                           d->socket->protocol)
                                   : NULL;
-        if (s)
+        if (s) {
             s->state = SOCK_CONNECTED;
+            s->receive_timeout_ns = d->socket->receive_timeout_ns;
+            s->send_timeout_ns = d->socket->send_timeout_ns;
+        }
     }
     return fd;
 }
@@ -236,27 +239,5 @@ long call_shutdown(struct call *c)
     long r = call_raw(c);
     if (d && r == 0)
         d->socket->shut |= c->arg[1] == SHUT_RDWR ? 3 : (uint8_t)(1 << c->arg[1]);
-    return r;
-}
-
-static int64_t timeout_of(struct call *c)
-{
-    const struct timeval *t = (const struct timeval *)c->arg[3];
-    if ((size_t)c->arg[4] < sizeof *t)
-        return 0;
-    return t->tv_sec * 1000000000L + t->tv_usec * 1000L;
-}
-
-long call_setsockopt(struct call *c)
-{
-    struct description *d = socket_of(c);
-    long r = stream_is(d) ? 0 : call_raw(c);
-    if (!d || r < 0)
-        return r;
-    if (c->arg[1] == SOL_SOCKET && c->arg[2] == SO_RCVTIMEO)
-        d->socket->receive_timeout_ns = timeout_of(c);
-    if (c->arg[1] == SOL_SOCKET && c->arg[2] == SO_SNDTIMEO)
-        d->socket->send_timeout_ns = timeout_of(c);
-    fd_note_option(d, (int)c->arg[1], (int)c->arg[2], (const void *)c->arg[3], (size_t)c->arg[4]);
     return r;
 }

@@ -2,6 +2,7 @@
 #include "shim/call_stream.h"
 #include "net/stream.h"
 #include "shim/call_net.h"
+#include "shim/call_signal.h"
 #include "shim/call_wait.h"
 #include "shim/turn.h"
 
@@ -35,14 +36,14 @@ static bool waits_for_nobody(const struct description *d, long flags)
     return !(flags & STREAM_PATIENT) && ((d->flags & O_NONBLOCK) || (flags & MSG_DONTWAIT));
 }
 
-static long receive_once(struct call *c, int fd, struct description *d, const struct iovec *v, int count, long flags)
+static long receive_once(struct call *c, int fd, struct description *d, const struct iovec *v, int count, long flags, int64_t limit)
 {
     struct stream_call s = {.call = {.nr = c->nr}, .d = d, .v = v, .fd = fd, .count = count, .flags = flags};
     struct waiting w = {
         .fd = fd,
         .events = POLLIN,
         .nonblocking = waits_for_nobody(d, flags),
-        .timeout_ns = d->socket->receive_timeout_ns,
+        .timeout_ns = limit,
         .attempt = try_receive,
     };
     return wait_rhythm(&s.call, &w);
@@ -56,11 +57,13 @@ long stream_receive(struct call *c, int fd, struct description *d, const struct 
     if (flags & (MSG_OOB | MSG_ERRQUEUE))
         return flags & MSG_OOB ? -EINVAL : -EAGAIN;
     if (!(flags & MSG_WAITALL) || (flags & MSG_PEEK) || count != 1 || waits_for_nobody(d, flags))
-        return receive_once(c, fd, d, v, count, flags);
+        return receive_once(c, fd, d, v, count, flags, d->socket->receive_timeout_ns);
+    struct deadline until = wait_until(d->socket->receive_timeout_ns ? d->socket->receive_timeout_ns : -1);
     size_t got = 0;
     while (got < v->iov_len) {
         struct iovec rest = {(char *)v->iov_base + got, v->iov_len - got};
-        long r = receive_once(c, fd, d, &rest, 1, flags);
+        int64_t left = wait_left(&until);
+        long r = left == 0 ? -EAGAIN : receive_once(c, fd, d, &rest, 1, flags, left < 0 ? 0 : left);
         if (r <= 0)
             return got ? (long)got : r;
         got += (size_t)r;
@@ -89,12 +92,21 @@ static long refused(long error, size_t done, long flags)
     return error;
 }
 
-/* The window is closed, or the channel is full: what is held goes out, then the peer has to read. */
-static long wait_window(void)
+static struct deadline send_limit(const struct description *d)
+{
+    return wait_until(d->socket->send_timeout_ns ? d->socket->send_timeout_ns : -1);
+}
+
+/* The window is closed, or the channel is full: what is held goes out, then the peer has to read. 0; -EAGAIN: that took too long. */
+static long wait_window(const struct deadline *until)
 {
     if (outbox_held() || peers_owe())
         turn_end(TURN_FLUSH);
-    return wait_peers(LOOK_AGAIN_NS, SYS_write);
+    int64_t left = wait_left(until);
+    if (left == 0)
+        return -EAGAIN;
+    bool limited = left > 0;
+    return wait_peers(limited && left < LOOK_AGAIN_NS ? left : LOOK_AGAIN_NS, limited ? SYS_ppoll : SYS_write);
 }
 
 long stream_send(int fd, struct description *d, const struct iovec *v, int count, long flags)
@@ -103,6 +115,7 @@ long stream_send(int fd, struct description *d, const struct iovec *v, int count
     if (total < 0 || (flags & MSG_OOB))
         return total < 0 ? total : -EOPNOTSUPP;
     bool patient = !waits_for_nobody(d, flags), ended = false;
+    struct deadline until = send_limit(d);
     for (size_t done = 0;;) {
         long r = stream_write(fd, d, v, count, done, (size_t)total - done);
         if (r < 0 && r != -EAGAIN)
@@ -119,7 +132,7 @@ long stream_send(int fd, struct description *d, const struct iovec *v, int count
             ended = true;
             continue;
         }
-        r = wait_window();
+        r = wait_window(&until);
         if (r < 0)
             return done ? (long)done : r;
     }
@@ -127,6 +140,7 @@ long stream_send(int fd, struct description *d, const struct iovec *v, int count
 
 long stream_space(int fd, struct description *d, bool hurried)
 {
+    struct deadline until = send_limit(d);
     for (bool looked = false;; looked = true) {
         size_t room = stream_writable(d);
         long r = room || hurried ? 0 : stream_write(fd, d, NULL, 0, 0, 0);
@@ -136,7 +150,7 @@ long stream_space(int fd, struct description *d, bool hurried)
             return refused(r, 0, 0);
         if (waits_for_nobody(d, 0) && looked)
             return -EAGAIN;
-        r = waits_for_nobody(d, 0) ? wait_refused(0) : wait_window();
+        r = waits_for_nobody(d, 0) ? wait_refused(0) : wait_window(&until);
         if (r < 0)
             return r;
         transport_pump();
@@ -145,22 +159,54 @@ long stream_space(int fd, struct description *d, bool hurried)
 
 /* --- making connections --------------------------------------------------------------------------- */
 
+/* It turned out to be a plain process's, and is under way to it. */
+static long await_plain(int fd, struct description *d, const struct deadline *until)
+{
+    for (;;) {
+        long r = sys(SYS_connect, fd, &d->socket->peer->at, d->socket->peer->length);
+        if (r != -EALREADY && r != -EINPROGRESS && r != -EINTR)
+            return r == -EISCONN ? 0 : r;
+        r = wait_ready(fd, POLLOUT, until, SYS_connect);
+        if (r <= 0 && r != WAIT_AGAIN)
+            return r ? r : -EINPROGRESS;
+    }
+}
+
 static long await_connection(int fd, struct description *d)
 {
-    struct deadline until = wait_until(d->socket->send_timeout_ns ? d->socket->send_timeout_ns : -1);
-    while (stream_state(d) == STREAM_CONNECTING) {
+    struct deadline until = send_limit(d);
+    while (stream_is(d) && stream_state(d) == STREAM_CONNECTING) {
         turn_end(TURN_WAIT);
         long r = wait_ready(fd, POLLOUT, &until, SYS_connect);
         if (r <= 0 && r != WAIT_AGAIN)
             return r ? r : -EINPROGRESS;
     }
+    if (!stream_is(d))
+        return await_plain(fd, d, &until);
     stream_announce(d);
     return stream_state(d) == STREAM_OPEN ? 0 : stream_take_error(d);
+}
+
+/* connect() with AF_UNSPEC. */
+static bool names_nobody(const struct call *c)
+{
+    sa_family_t family;
+    return (size_t)c->arg[2] >= sizeof family && fault_copy(&family, (const void *)c->arg[1], sizeof family) && family == AF_UNSPEC;
+}
+
+/* A peer refused it; now it is for a plain process. */
+static long dissolve_first(struct description *d, bool *plain)
+{
+    long r = stream_dissolve(d);
+    *plain = r == 0;
+    return r;
 }
 
 long stream_dial(struct call *c, int fd, struct description *d, bool *plain)
 {
     *plain = false;
+    if (stream_is(d) && names_nobody(c))
+        return stream_dissolve(d);
     if (stream_is(d) && stream_state(d) != STREAM_FAILED)
         return stream_state(d) == STREAM_OPEN ? (stream_announce(d) ? 0 : -EISCONN)
                : d->flags & O_NONBLOCK        ? -EALREADY
@@ -172,13 +218,14 @@ long stream_dial(struct call *c, int fd, struct description *d, bool *plain)
     }
     long r = stream_connect(fd, d, (const void *)c->arg[1], (size_t)c->arg[2]);
     while (r == -ENOBUFS && !call_passive) { /* in a child that may yet become the program: only then it has peers */
-        r = wait_window();
+        struct deadline never = wait_until(-1);
+        r = wait_window(&never);
         if (r == 0)
             r = stream_connect(fd, d, (const void *)c->arg[1], (size_t)c->arg[2]);
     }
     *plain = r > 0 || (r == -ENOBUFS && call_passive);
     if (*plain)
-        return 0;
+        return stream_is(d) ? dissolve_first(d, plain) : 0;
     if (r)
         return r;
     return d->flags & O_NONBLOCK ? -EINPROGRESS : await_connection(fd, d);
@@ -201,6 +248,7 @@ long stream_take(struct call *c, struct description *listener, long flags)
     sock->domain = from->domain;
     sock->type = from->type;
     sock->protocol = from->protocol;
+    fd_note_inherited(d, from);
     stream_adopt(d, s);
     if (flags & SOCK_NONBLOCK)
         sys(SYS_fcntl, fd, F_SETFL, O_RDWR | O_NONBLOCK);
@@ -220,7 +268,7 @@ static long name(struct call *c, bool peer)
     if (!stream_is(d))
         return call_raw(c);
     socklen_t *length = (socklen_t *)c->arg[2];
-    if (peer && stream_state(d) != STREAM_OPEN)
+    if (peer && (stream_tcp_state(d) == TCP_CLOSE || stream_state(d) != STREAM_OPEN))
         return -ENOTCONN;
     if (!c->arg[1] || !length)
         return -EFAULT;
@@ -236,54 +284,4 @@ long call_getsockname(struct call *c)
 long call_getpeername(struct call *c)
 {
     return name(c, true);
-}
-
-static int socket_value(struct description *d, int option)
-{
-    switch (option) {
-    case SO_TYPE:
-        return SOCK_STREAM;
-    case SO_DOMAIN:
-        return d->socket->domain;
-    case SO_PROTOCOL:
-        return IPPROTO_TCP;
-    case SO_ERROR:
-        return -stream_take_error(d);
-    case SO_SNDBUF:
-    case SO_RCVBUF:
-        return (int)STREAM_WINDOW;
-    default:
-        return 0;
-    }
-}
-
-static const struct sock_option *noted(const struct description *d, int level, int option)
-{
-    const struct sock_option *found = NULL;
-    for (const struct sock_option *o = d->socket->options; o; o = o->next)
-        if (o->level == level && o->name == option)
-            found = o;
-    return found;
-}
-
-long call_getsockopt(struct call *c)
-{
-    struct description *d = fd_find((int)c->arg[0]);
-    if (!stream_is(d))
-        return call_raw(c);
-    int level = (int)c->arg[1], option = (int)c->arg[2];
-    socklen_t *length = (socklen_t *)c->arg[4];
-    if (!c->arg[3] || !length)
-        return -EFAULT;
-    const struct sock_option *o = noted(d, level, option);
-    int value = level == SOL_SOCKET ? socket_value(d, option) : level == IPPROTO_TCP && option == TCP_MAXSEG ? 65483 : 0;
-    struct tcp_info info = {.tcpi_state = TCP_ESTABLISHED};
-    bool is_info = level == IPPROTO_TCP && option == TCP_INFO;
-    const void *from = o ? o->value : is_info ? (void *)&info : &value;
-    socklen_t bytes = o ? o->length : is_info ? sizeof info : sizeof value;
-    if (bytes > *length)
-        bytes = *length;
-    memcpy((void *)c->arg[3], from, bytes);
-    *length = bytes;
-    return 0;
 }

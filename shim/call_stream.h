@@ -29,6 +29,9 @@ long splice_peer(struct call *, struct description *from, struct description *to
 long sendfile_to_peer(struct call *, struct description *peer, struct description *from);
 long sendfile_from_peer(struct call *, struct description *peer, struct description *to);
 
+/* ioctl(), but for what is the descriptor's and not the connection's. */
+long stream_control(struct call *, struct description *);
+
 /* recvmsg() and its like fill in the rest of the message. */
 long stream_receive_message(struct call *, int fd, struct description *, void *message, long flags);
 

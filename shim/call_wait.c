@@ -237,16 +237,17 @@ bool wait_beside(int fd, unsigned ms, long nr, long *result)
     return true;
 }
 
-long wait_tails(long nr)
+long wait_tails(const struct deadline *until, long nr)
 {
-    struct deadline never = {INT64_MAX};
     while (outbox.tails) {
         bool ready;
-        long r = wait_once(-1, 0, &never, nr, &ready);
+        long r = wait_once(-1, 0, until, nr, &ready);
         if (r < 0 && r != WAIT_AGAIN)
             return r;
         if (outbox_retry())
             return 0;
+        if (r == 0 && wait_left(until) == 0)
+            return -EAGAIN;
     }
     return 0;
 }
@@ -352,9 +353,10 @@ void wait_drain(int fd)
 {
     if (!outbox.count || !outbox_holds(fd))
         return;
+    struct deadline never = wait_until(-1);
     turn_end(TURN_FLUSH);
     while (outbox.tails && outbox_holds(fd))
-        wait_tails(SYS_close);
+        wait_tails(&never, SYS_close);
 }
 
 void wait_close(int fd)

@@ -69,8 +69,8 @@ long wait_prepared(struct call *, long nr);
  * call `nr` would not be made again after it. */
 long wait_ready(int fd, short events, const struct deadline *, long nr);
 
-/* Blocks until some tail has moved. 0, or -EINTR as above. */
-long wait_tails(long nr);
+/* Blocks until some tail has moved. 0, -EAGAIN when it is too late, or -EINTR as above. */
+long wait_tails(const struct deadline *, long nr);
 
 struct waiting {
     int fd;

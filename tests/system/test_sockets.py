@@ -50,6 +50,17 @@ def the_same_datagrams_over_ipv6(t):
 
 
 @case
+def the_same_endings_over_ipv4(t):
+    """Options, time limits, shutdown in all orders, resets."""
+    same_answers(t, "endings.py", "127.0.0.1")
+
+
+@case
+def the_same_endings_over_ipv6(t):
+    same_answers(t, "endings.py", "::1")
+
+
+@case
 def the_same_alone(t):
     """Calls to oneself, IPv4 at IPv6 sockets, several sockets at one port."""
     seen = []
@@ -288,22 +299,50 @@ def a_port_that_another_takes(t):
               "u.bind(('127.0.0.1', PORT))\nfor _ in range(int(sys.argv[2])):\n"
               " text, peer = u.recvfrom(9)\n u.sendto(sys.argv[1].encode(), peer)\n s = l.accept()[0]\n s.sendall(sys.argv[1].encode())\n s.close()\n"
               "l.close()\nu.close()\nprint('gone', flush=True)\ntime.sleep(60)\n").replace("PORT", str(port))
-    client = ("import select, socket, sys\na = ('127.0.0.1', PORT)\nu = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\nu.connect(a)\n"
-              "def both():\n while True:\n  try:\n   u.send(b'?')\n   if select.select([u], [], [], 0.5)[0]:\n    first = u.recv(9).decode()\n    break\n"
-              "  except ConnectionRefusedError: pass\n"
-              " for n in range(2):\n  try: return first, socket.create_connection(a).recv(9).decode(), n\n  except ConnectionRefusedError: pass\n"
-              "for line in sys.stdin: print(*both(), flush=True)\n").replace("PORT", str(port))
-    asked, words = os.pipe()
-    o = Output(t, "client", [PYTHON, "-c", client], stdin=asked)
-    t.at_end(lambda: (os.close(asked), os.close(words)))
-    for n, (name, bare) in enumerate((("a", False), ("b", False), ("c", True), ("d", False))):
-        holder = Output(t, name, [PYTHON, "-c", script, name, "1"], bare=bare)
+    client = """
+import select, socket, sys
+a = ('127.0.0.1', PORT)
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+u.connect(a)
+def datagram():
+    while True:
+        try:
+            u.send(b'?')
+            if select.select([u], [], [], 0.5)[0]:
+                return u.recv(9).decode()
+        except ConnectionRefusedError:
+            pass
+def connected():
+    s, p, e = socket.socket(), select.poll(), select.epoll()
+    if sys.argv[1] == 'wait':
+        s.connect(a)
+        return s
+    s.setblocking(False)
+    p.register(s, select.POLLOUT)
+    e.register(s, select.EPOLLOUT)
+    s.connect_ex(a)
+    found = (p if sys.argv[1] == 'poll' else e).poll(5)
+    while s.getsockopt(6, 11, 1)[0] == 2: # SYN_SENT
+        assert s.getsockopt(1, 4) == 0
+        found = (p if sys.argv[1] == 'poll' else e).poll(5)
+    assert found and found[0][1] & select.POLLOUT and s.getpeername() == a, found
+    s.setblocking(True)
+    return s
+for line in sys.stdin:
+    print(datagram(), connected().recv(9).decode(), flush=True)
+""".replace("PORT", str(port))
+    clients = []
+    for way in ("wait", "poll", "epoll"):
+        asked, words = os.pipe()
+        t.at_end(lambda ends=(asked, words): [os.close(end) for end in ends])
+        clients.append((way, words, Output(t, way, [PYTHON, "-c", client, way], stdin=asked)))
+    for n, (name, bare) in enumerate((("a", False), ("b", False), ("c", True), ("d", False), ("e", True), ("f", True))):
+        holder = Output(t, name, [PYTHON, "-c", script, name, str(len(clients))], bare=bare)
         wait_until(lambda: is_open(port) and is_open(port, "tcp"), f"{name}'s port")
-        os.write(words, b"\n")
-        wait_until(lambda: len(o.lines()) > n or o.ended(), f"{name}'s answer {o.program.tail()}")
-        got = o.lines()[n].split()
-        # a connection that is on its way to a peer cannot become a plain one
-        check(got[:2] == [name, name] and (got[2] == "0" or bare), f"{name} is asked: {got}")
+        for way, words, o in clients:
+            os.write(words, b"\n")
+            wait_until(lambda: len(o.lines()) > n or o.ended(), f"{name}'s answer by {way}")
+            check(len(o.lines()) > n and o.lines()[n] == f"{name} {name}", f"{name} is asked by {way}: {o.lines()[n:]} {o.program.tail()}")
         wait_until(holder.lines, "the end of its sockets")
 
 
