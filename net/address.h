@@ -31,6 +31,8 @@ void peers_listen(void);
 
 /* Nothing leads to that channel any more. */
 void peers_forget(const struct channel *);
-void peers_forget_address(enum protocol, const struct wire_address *, const struct channel *); /* if it led there */
+
+/* The peer said that nobody has that address: the next time it is asked for anew who has. True: it is on another host. */
+bool peers_refused_by(enum protocol, const struct wire_address *, const struct channel *);
 
 #endif

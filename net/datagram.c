@@ -5,6 +5,7 @@
 #include "net/outbox.h"
 #include "net/peers_inner.h"
 #include "net/pool.h"
+#include "net/refusal.h"
 #include "net/stream_bell.h"
 
 #include <fcntl.h>
@@ -124,14 +125,18 @@ void datagram_returned(struct channel *c, const struct wire_head *h, const unsig
     struct wire_route route;
     memcpy(&route, body, sizeof route);
     struct wire_route back = {.from = route.to, .to = route.from};
-    peers_forget_address(PROTOCOL_UDP, &route.to, c);
-    const struct mail *m = peers_is_far(&route.to) ? NULL : mail_for(&back);
+    bool far = peers_refused_by(PROTOCOL_UDP, &route.to, c);
+    const struct mail *m = mail_for(&back);
     int fd = m ? bell_number(m->of) : -1;
     if (fd < 0)
         return;
     struct description *d = fd_description(m->of);
     struct sockaddr_storage to;
     struct iovec v = {(void *)(body + sizeof route), h->body - sizeof route};
+    if (far) {
+        refusal_cause(fd, d, &route.from, v.iov_base, v.iov_len);
+        return;
+    }
     bool connected = d->socket->state == SOCK_CONNECTED;
     size_t length = connected ? 0 : address_write(&route.to, d->socket->domain, &to, sizeof to);
     outbox_hold(fd, d, OUTPUT_DATAGRAM, 0, connected ? NULL : &to, length, &v, 1, 0, v.iov_len);

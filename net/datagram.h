@@ -35,7 +35,7 @@ void datagram_orphan(const struct channel *);
 bool datagram_deliver(struct channel *, const struct wire_head *, const unsigned char *body);
 
 /* One of ours found nobody there. On this host it is sent once more, as a plain one: who has taken the port meanwhile gets it, and where
- * nobody has the kernel tells the socket so, in all the ways that it has. To another host nothing plain may go: it is lost. */
+ * nobody has the kernel tells the socket so, in all the ways that it has. To another host nothing plain may go (refusal.h). */
 void datagram_returned(struct channel *, const struct wire_head *, const unsigned char *body);
 
 #endif

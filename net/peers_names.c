@@ -77,13 +77,24 @@ void peers_forget(const struct channel *c)
     }
 }
 
-void peers_forget_address(enum protocol p, const struct wire_address *a, const struct channel *c)
+static void forget(enum protocol p, const struct wire_address *a, const struct channel *c)
 {
     struct known **link = find_known(p, a), *k = *link;
     if (!k || k->channel != c)
         return;
     *link = k->next;
     pool_give(k);
+}
+
+/* On another host it stays known: nobody answers for a port that is closed, and who is listed and does not answer is waited for. */
+bool peers_refused_by(enum protocol p, const struct wire_address *a, const struct channel *c)
+{
+    bool far = peers_is_far(a);
+    if (far)
+        transport_ask_far(p, a);
+    else
+        forget(p, a, c);
+    return far;
 }
 
 unsigned peers_addresses(const struct channel *c, struct unsent_address *to, unsigned most)

@@ -119,8 +119,8 @@ static void call_again(struct stream *s)
 /* The peer does not listen there any more. On this host somebody else may have taken the address. */
 void stream_refused(struct stream *s)
 {
-    peers_forget_address(PROTOCOL_TCP, &s->remote, s->channel);
-    if (s->moved || s->state != STREAM_CONNECTING || peers_is_far(&s->remote) || !address_is_held(PROTOCOL_TCP, &s->remote)) {
+    bool far = peers_refused_by(PROTOCOL_TCP, &s->remote, s->channel);
+    if (far || s->moved || s->state != STREAM_CONNECTING || !address_is_held(PROTOCOL_TCP, &s->remote)) {
         stream_fail(s, ECONNREFUSED);
         return;
     }

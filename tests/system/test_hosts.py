@@ -102,6 +102,104 @@ def streams_without_a_listener(t):
     numbers(t, "once", 800, killing(t, KILLS))
 
 
+PORTS_SERVER = """
+import socket
+l = socket.create_server(('0.0.0.0', 7001))
+c, t, u = l.accept()[0], None, None
+while word := c.recv(1):
+    if word == b't': t = socket.create_server(('0.0.0.0', 7002))
+    elif word == b'T': t.close()
+    elif word == b'u':
+        u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        u.bind(('0.0.0.0', 7002))
+    elif word == b'U': u.close()
+    elif word == b'e': u.sendto(*u.recvfrom(99))
+    elif word == b'a':
+        s = t.accept()[0]
+        s.sendall(b'first')
+        s.close()
+    c.sendall(word)
+"""
+PORTS_CLIENT = """
+import select, socket, sys, time
+a = ('10.77.0.2', 7002)
+c = socket.create_connection(('10.77.0.2', 7001))
+def order(word):
+    c.sendall(word)
+    assert c.recv(1) == word
+def tell(*what):
+    print(*what, flush=True)
+def attempt(action):
+    try: return action()
+    except OSError as error: return type(error).__name__
+def asked():
+    u.send(b'here')
+    order(b'e')
+    return u.recv(9).decode()
+def poll():
+    u.send(b'lost')
+    p = select.poll()
+    p.register(u, select.POLLIN)
+    return [bits for _, bits in p.poll(5000)]
+def connected():
+    with socket.create_connection(a) as s:
+        if first: order(b'a')
+        return s.recv(9).decode()
+u, first = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), True
+order(b'u')
+u.connect(a)
+tell('open', asked())
+order(b'U')
+for n in range(3): tell('poll', poll(), attempt(lambda: u.recv(9)), u.getpeername() == a)
+u.send(b'lost')
+tell('recv', attempt(lambda: u.recv(9)))
+poll()
+tell('error', u.getsockopt(1, 4), u.getsockopt(1, 4))
+poll()
+tell('send', attempt(lambda: u.send(b'lost')), attempt(lambda: u.send(b'lost')))
+attempt(lambda: u.recv(9))
+order(b'u')
+tell('again', asked())
+order(b't')
+tell('listens', connected())
+order(b'T')
+for n in range(3): tell('closed', attempt(connected))
+order(b't')
+tell('again', connected())
+order(b'T')
+order(b'U')
+tell('gone')
+sys.stdin.readline()
+first = False
+u.settimeout(0.5)
+for way in (connected, lambda: (u.send(b'?'), u.recv(9).decode())[1]):
+    while (answer := attempt(way)) in ('ConnectionRefusedError', 'TimeoutError'): time.sleep(0.05)
+    tell(answer)
+"""
+
+
+@case
+def ports_that_a_living_peer_has_closed(t):
+    """They are refused as on one host, connections and datagrams alike; open again they answer; and so does another peer that has them."""
+    hosts, key, path = Hosts(t), make_key(t), os.path.join(t.dir, "out")
+    server = hosts.program(1, [PYTHON, "-c", PORTS_SERVER], key)
+    wait_open(server, "tcp")
+    asked, words = os.pipe()
+    t.at_end(lambda: (os.close(asked), os.close(words)))
+    client = hosts.program(0, [PYTHON, "-c", PORTS_CLIENT], key, out=open(path, "wb"), stdin=asked)
+    wait_until(lambda: "gone" in lines_of(path) or client.process.poll() is not None, f"the first part: {client.tail()}")
+    wanted = ["open here"] + ["poll [8] ConnectionRefusedError True"] * 3 + ["recv ConnectionRefusedError", "error 111 0",
+              "send ConnectionRefusedError 4", "again here", "listens first"] + ["closed ConnectionRefusedError"] * 3 + ["again first", "gone"]
+    check(lines_of(path) == wanted, f"it says {lines_of(path)} {client.tail()}")
+    other = hosts.program(1, [PYTHON, "-c", "import socket\nl = socket.create_server(('0.0.0.0', 7002))\nu = socket.socket(socket.AF_INET, "
+                              "socket.SOCK_DGRAM)\nu.bind(('0.0.0.0', 7002))\ns = l.accept()[0]\ns.sendall(b'second')\nu.sendto(b'second', "
+                              "u.recvfrom(9)[1])\nimport time\ntime.sleep(60)\n"], key)
+    wait_open(other, "udp", 7002)
+    os.write(words, b"\n")
+    wait_until(lambda: client.process.poll() is not None, f"the second part: {lines_of(path)[-1:]} {client.tail()}")
+    check(lines_of(path)[-2:] == ["second", "second"], f"it says {lines_of(path)[-2:]} {client.tail()}")
+
+
 def first_contact(t, kind, host):
     """A client whose server is down: listed, so it is waited for, through kills of the client. `host` 1: the server's own."""
     hosts, key, path = Hosts(t), make_key(t), os.path.join(t.dir, "out")
