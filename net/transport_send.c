@@ -94,10 +94,20 @@ static void pause_out(struct transport *t)
     transport_want_out(t, link_pending(t->link) || link_ready(t->link));
 }
 
+/* The peer had it over another transport, and it is forgotten here: what was begun cannot be ended. */
+static bool is_stranded(const struct transport *t)
+{
+    return t->state == STATE_READY && t->done && t->cursor < t->channel->acked;
+}
+
 void transport_send(struct transport *t)
 {
     for (;;) {
         struct iovec v[VECTOR];
+        if (is_stranded(t)) {
+            transport_hang_up(t);
+            return;
+        }
         if (t->state == STATE_READY && !t->retired)
             put_ack(t);
         struct msghdr m = {.msg_iov = v, .msg_iovlen = (size_t)gather(t, v)};

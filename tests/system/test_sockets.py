@@ -178,6 +178,54 @@ def thousands_of_connections(t):
     check(set(o.lines()) == {"begun", "open", "done"}, f"it says {o.lines()}")
 
 
+def image(p):
+    """Bytes that the program's image takes on the disk, the log left out."""
+    return sum(os.stat(os.path.join(p.store, name)).st_blocks * 512 for name in os.listdir(p.store) if name.startswith("image"))
+
+
+@case(limit=120)
+def connections_that_come_and_go(t):
+    """Thousands between one pair, a hundred at a time, through kills of both; what is over takes no room."""
+    rounds = 400 if LONG else 40
+    server, o = pair(t, "come_and_go.py", "100", str(rounds))
+    wait_until(lambda: len(o.lines()) >= rounds // 8 or o.ended(), "the first rounds")
+    before = image(server), image(o.program)
+    kill_until(t, [o], [server], KILLS // 2, 0.2, 90)
+    after = image(server), image(o.program)
+    check(o.lines() == [str(n) for n in range(rounds)] + ["done"], f"it says {o.lines()[-3:]} {o.program.tail()}")
+    check(all(b < a + (4 << 20) for a, b in zip(before, after)), f"the images had {before} bytes after the first rounds, then {after}")
+    t.note(f"{rounds * 100} connections")
+
+
+@case(limit=120)
+def a_slow_reader_among_fast_ones(t):
+    """Twenty connections between one pair; one that is not read holds up no other, and no more than its window waits for it."""
+    size = (100 if LONG else 12) << 20
+    port = free_port()
+    server = t.program([PYTHON, subject("readers.py"), "serve", str(port)])
+    wait_until(lambda: is_open(port, "tcp"), "the server's port")
+    asked, words = os.pipe()
+    t.at_end(lambda: (os.close(asked), os.close(words)))
+    o = Output(t, "ask", [PYTHON, subject("readers.py"), "ask", str(port), "20", str(size)], stdin=asked)
+    wait_until(o.lines, "the first connection")
+    kills = 0
+    while len(o.lines()) < 2 and not o.ended() and kills < KILLS // 2:
+        time.sleep(t.random.uniform(0, 0.3))
+        for p in t.random.sample([server, o.program], t.random.randrange(1, 3)):
+            p.kill9()
+            kills += 1
+            p.restart()
+    wait_until(lambda: len(o.lines()) > 1 or o.ended(), f"the others' end: {o.program.tail()}")
+    check(o.lines()[1:] == ["others True 0"], f"it says {o.lines()} {o.program.tail()}")
+    sizes = image(server), image(o.program)
+    check(max(sizes) < 80 << 20, f"the images have {sizes} bytes")
+    os.write(words, b"\n")
+    wait_until(o.ended, "the slow one's end")
+    o.finish()
+    check(o.lines()[2:] == ["all True"], f"it says {o.lines()} {o.program.tail()}")
+    t.note(f"{kills} kills, images of {sizes[0] >> 20} and {sizes[1] >> 20} MiB")
+
+
 def rss(p):
     with open(f"/proc/{p.pid()}/status") as f:
         return next(int(line.split()[1]) for line in f if line.startswith("VmRSS"))

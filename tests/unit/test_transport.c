@@ -94,6 +94,28 @@ Test(transport, a_retired_one_stays_so_beside_another)
     expect(oldest, "");
 }
 
+/* Frames that are begun on the newer one have come over the older one meanwhile, and are acknowledged. */
+Test(transport, one_that_cannot_end_a_frame_hangs_up)
+{
+    int newer;
+    struct transport *t = make_ready(false, &newer);
+    char big[60000];
+    cr_assert_eq(setsockopt(t->fd, SOL_SOCKET, SO_SNDBUF, &(int){30000}, sizeof(int)), 0);
+    memset(big, 'x', sizeof big - 1);
+    big[sizeof big - 1] = '\0';
+    while (!t->done) {
+        produce(big);
+        transport_send(t);
+    }
+    struct wire_head ack = {.kind = WIRE_ACK, .body = 8, .value = t->cursor + 1};
+    uint64_t taken = 0;
+    cr_assert_eq(channel_receive(channel, &ack, &taken), CHANNEL_DROP);
+    produce("more");
+    transport_send(t);
+    cr_assert_eq(t->state, STATE_FREE, "it waits for ever to send what is gone");
+    cr_assert(transport_alarmed(), "nobody dials again");
+}
+
 static int knock(const char *name)
 {
     struct sockaddr_un un;
