@@ -169,6 +169,7 @@ bool datagram_deliver(struct channel *c, const struct wire_head *h, const unsign
         m->first = l;
     m->last = l;
     unread++;
+    transport_arrived();
     return true;
 }
 

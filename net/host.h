@@ -48,6 +48,9 @@ long session_known_pid(long real);
 long session_real_pid(long known);
 bool session_has_child(long pid);
 
+/* The number of the calling thread, from 0 on; -1 while there is only one. */
+int session_thread(void);
+
 /* Counts commits; the same before and after a resume. */
 uint64_t turn_number(void);
 

@@ -353,6 +353,7 @@ static bool opened(struct channel *c, const struct wire_head *h, const unsigned 
         s->limit = h->value;
         listener->socket->pending++;
         pending++;
+        transport_arrived();
         if (listener->bits & FD_LENT)
             transport_alarm(RETRY_MS);
     }
@@ -413,6 +414,8 @@ bool stream_deliver(struct channel *c, const struct wire_head *h, const unsigned
     case WIRE_WINDOW:
         if (h->value > s->limit)
             s->limit = h->value;
+        if (s->full)
+            transport_arrived();
         bell_drain(s);
         stream_window_opened(s);
         break;

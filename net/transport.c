@@ -1,4 +1,5 @@
 #include "net/transport_inner.h"
+#include "net/alert.h"
 #include "net/fdtable.h"
 #include "net/host.h"
 #include "net/trouble.h"
@@ -18,6 +19,7 @@ struct table *transport_table;
 void transport_boot(void)
 {
     transport_table = NULL;
+    alert_boot();
 }
 
 void transport_watch(int operation, int fd, uint32_t events, uint32_t tag, uint32_t index)
@@ -72,7 +74,7 @@ bool transport_owns(int fd)
 {
     if (!transport_table || fd < 64)
         return false;
-    if (fd == transport_table->epoll || fd == transport_table->timer)
+    if (fd == transport_table->epoll || fd == transport_table->timer || alert_owns(fd))
         return true;
     for (unsigned i = 0; i < transport_table->used; i++)
         if (transport_table->transports[i].state != STATE_FREE && transport_table->transports[i].fd == fd)
@@ -96,6 +98,7 @@ void transport_forked(void)
     sys(SYS_close, transport_table->timer);
     sys(SYS_close, transport_table->epoll);
     transport_table = NULL;
+    alert_forked();
 }
 
 /* A place for one more; its link is to be opened, then comes transport_start(). */
@@ -330,7 +333,17 @@ bool transport_pump(void)
         }
     }
     peers_pumped();
+    if (transport_table && transport_table->arrived && session_thread() >= 0)
+        alert_others((unsigned)session_thread());
+    if (transport_table)
+        transport_table->arrived = false;
     return moved;
+}
+
+void transport_arrived(void)
+{
+    if (transport_table)
+        transport_table->arrived = true;
 }
 
 bool transport_alarmed(void)

@@ -69,6 +69,9 @@ bool transport_pending(const struct channel *);
  * found by is not asked for it each time: until transport_wake() it mostly returns at once, without a system call. */
 bool transport_pump(void);
 
+/* Something came that another thread may wait for, and the kernel tells it nothing of that. */
+void transport_arrived(void);
+
 /* Counts the calls that looked, in this process. */
 uint32_t transport_looks(void);
 

@@ -52,6 +52,7 @@ struct table {
     unsigned passed; /* pumps that looked at nothing */
     uint32_t looks;  /* and those that did */
     bool awake;
+    bool arrived; /* something that other threads may wait for */
     bool held; /* the listeners are not watched */
     bool (*undecided)(void); /* nor are the transports, until this says no; NULL: they are */
     bool leaving; /* the run is over */

@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "shim/call_wait.h"
 #include "heap/fault.h"
+#include "net/alert.h"
 #include "net/host.h"
 #include "net/peers.h"
 #include "shim/call_signal.h"
@@ -12,6 +13,7 @@
 
 #define COMPANY_TRY 8 /* commits */
 #define COMPANY_LASTS 256
+#define WAIT_ALERTED (-602L) /* another thread took in what this one may wait for: look again */
 
 struct deadline wait_until(int64_t ns)
 {
@@ -64,6 +66,19 @@ long wait_refused(long result)
     return result;
 }
 
+#define PEER_EXTRAS 2
+
+/* Peers, and what another thread takes in of theirs: watched from here on, it is not missed. */
+static int peer_extras(struct pollfd *to)
+{
+    int n = 0;
+    if (transport_fd() >= 0)
+        to[n++] = (struct pollfd){transport_fd(), POLLIN, 0};
+    if (n && session_thread() >= 0)
+        to[n++] = (struct pollfd){alert_fd((unsigned)session_thread()), POLLIN, 0};
+    return n;
+}
+
 struct sharing {
     struct call poll;
     struct timespec limit;
@@ -102,14 +117,13 @@ static long rest(void *context)
 static long share(const struct pollfd *fds, unsigned count, int64_t ns, bool last)
 {
     struct sharing s = {.limit = {ns / 1000000000L, ns % 1000000000L}, .last = last};
-    struct pollfd all[count + 1];
-    int transport = transport_fd();
+    struct pollfd all[count + PEER_EXTRAS];
     memcpy(all, fds, count * sizeof *all);
-    all[count] = (struct pollfd){transport, POLLIN, 0};
-    s.poll = (struct call){.nr = SYS_ppoll, .arg = {(long)all, count + (transport >= 0), (long)&s.limit, 0, 8, 0}};
+    int n = peer_extras(all + count);
+    s.poll = (struct call){.nr = SYS_ppoll, .arg = {(long)all, count + (unsigned)n, (long)&s.limit, 0, 8, 0}};
     long r = threads_away(rest, &s);
-    if (r > 0 && transport >= 0 && all[count].revents)
-        transport_wake();
+    if (r > 0)
+        wait_woken(all + count, n);
     return r;
 }
 
@@ -122,6 +136,8 @@ bool wait_settle(const struct pollfd *fds, unsigned count, const struct deadline
         grace = TURN_GROUP_NS;
     if (left >= 0 && left < grace)
         grace = left;
+    struct pollfd unused[PEER_EXTRAS];
+    peer_extras(unused); /* before anybody may take something in */
     if (grace > 0) {
         long r = share(fds, count, grace, last);
         if (r > 0 || r == THREADS_AGAIN)
@@ -164,15 +180,23 @@ int wait_extras(struct pollfd *to)
     int n = outbox.tails ? outbox_tails(tails, WAIT_TAILS) : 0;
     for (int i = 0; i < n; i++)
         to[i] = (struct pollfd){tails[i], POLLOUT, 0};
-    if (transport_fd() >= 0)
-        to[n++] = (struct pollfd){transport_fd(), POLLIN, 0};
-    return n;
+    return n + peer_extras(to + n);
 }
 
-void wait_woken(const struct pollfd *extras, int n)
+bool wait_woken(const struct pollfd *extras, int n)
 {
-    if (n && extras[n - 1].revents && extras[n - 1].fd == transport_fd())
-        transport_wake();
+    bool alerted = false;
+    for (int i = 0; i < n; i++) {
+        if (!extras[i].revents)
+            continue;
+        if (extras[i].fd == transport_fd())
+            transport_wake();
+        else if (alert_owns(extras[i].fd))
+            alerted = true;
+    }
+    if (alerted)
+        alert_heard((unsigned)session_thread());
+    return alerted;
 }
 
 bool wait_serve(void)
@@ -185,7 +209,7 @@ bool wait_serve(void)
     return peers_owe() || outbox.frames;
 }
 
-/* One wait for `fd` (if it is one) and the tails. What poll says, or WAIT_AGAIN. */
+/* One wait for `fd` (if it is one) and the tails. What poll says, WAIT_AGAIN, or WAIT_ALERTED. */
 static long wait_once(int fd, short events, const struct deadline *until, long nr, bool *ready)
 {
     struct pollfd p[1 + WAIT_EXTRAS];
@@ -195,8 +219,8 @@ static long wait_once(int fd, short events, const struct deadline *until, long n
     struct call c = {.nr = SYS_ppoll, .arg = {(long)p, 1 + n, (long)wait_timespec(until, &t), 0, 8, 0}};
     long r = wait_prepared(&c, nr);
     *ready = r > 0 && p[0].revents;
-    if (r > 0)
-        wait_woken(p + 1, n);
+    if (r > 0 && wait_woken(p + 1, n) && !*ready)
+        return WAIT_ALERTED;
     return r;
 }
 
@@ -205,12 +229,12 @@ long wait_ready(int fd, short events, const struct deadline *until, long nr)
     for (;;) {
         bool ready = false;
         long r = wait_once(fd, events, until, nr, &ready);
-        if (r < 0 && r != WAIT_AGAIN)
+        if (r < 0 && r != WAIT_AGAIN && r != WAIT_ALERTED)
             return r;
         bool served = wait_serve();
         if (ready)
             return 1;
-        if (served)
+        if (served || r == WAIT_ALERTED)
             return WAIT_AGAIN;
         if (r == 0 && wait_left(until) == 0)
             return 0;
@@ -222,7 +246,7 @@ long wait_peers(int64_t ns, long nr)
     struct deadline until = wait_until(ns);
     bool ready;
     long r = wait_once(-1, 0, &until, nr, &ready);
-    if (r < 0 && r != WAIT_AGAIN)
+    if (r < 0 && r != WAIT_AGAIN && r != WAIT_ALERTED)
         return r;
     wait_serve();
     return 0;
@@ -242,7 +266,7 @@ long wait_tails(const struct deadline *until, long nr)
     while (outbox.tails) {
         bool ready;
         long r = wait_once(-1, 0, until, nr, &ready);
-        if (r < 0 && r != WAIT_AGAIN)
+        if (r < 0 && r != WAIT_AGAIN && r != WAIT_ALERTED)
             return r;
         if (outbox_retry())
             return 0;

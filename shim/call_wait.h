@@ -84,10 +84,10 @@ struct waiting {
 
 /* What every wait watches besides its own descriptors: outputs that did not fit, and the peers. At most WAIT_EXTRAS;
  * then wait_serve(): true when frames came that a commit must cover, or the turn now has outputs. */
-#define WAIT_EXTRAS (WAIT_TAILS + 1)
+#define WAIT_EXTRAS (WAIT_TAILS + 2)
 bool wait_has_extras(void);
 int wait_extras(struct pollfd *);
-void wait_woken(const struct pollfd *extras, int); /* after a wait that ended with something ready */
+bool wait_woken(const struct pollfd *extras, int); /* after a wait that ended with something ready; true: look at everything again */
 bool wait_serve(void);
 
 /* Who waits for a child serves peers meanwhile: for up to `ms`, or until `fd` (-1: none) is readable, and then looks again. *result is

@@ -5,6 +5,8 @@
 #include "shim/children.h"
 #include "shim/credentials.h"
 #include "shim/process.h"
+#include "shim/thread.h"
+#include "shim/threads.h"
 
 #include <time.h>
 
@@ -47,6 +49,11 @@ int session_kept_dirfd(void)
 const uint8_t *session_identity(void)
 {
     return session && !session->apart ? session->store.super.id.bytes : NULL;
+}
+
+int session_thread(void)
+{
+    return threads_many ? (int)thread_self()->peer : -1;
 }
 
 struct progress *session_progress(void)

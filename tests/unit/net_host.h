@@ -73,6 +73,11 @@ const uint8_t *session_identity(void)
     return NULL;
 }
 
+int session_thread(void)
+{
+    return -1;
+}
+
 struct progress *session_progress(void)
 {
     return host_page;
