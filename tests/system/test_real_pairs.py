@@ -111,9 +111,10 @@ def mosquitto(t):
             deadline = time.monotonic() + PATIENCE
             while not listener.lines():  # until it is there
                 check(time.monotonic() < deadline, f"it hears nothing: {listener.program.tail()}")
-                subprocess.run([need("mosquitto_pub"), "-p", str(port), "-t", f"topic{qos}", "-r", "-m", "begin"], check=True)
+                subprocess.run([need("mosquitto_pub"), "-p", str(port), "-t", f"topic{qos}", "-r", "-m", "begin"], capture_output=True)
             pub = Output(t, f"pub{qos}", [need("mosquitto_pub"), "-p", str(port), "-t", f"topic{qos}", "-q", str(qos), "-l"], stdin=f)
             pub.program.expected_messages.append("")
+            wait_until(lambda: "0" in listener.lines() or pub.ended(), f"the first word {pub.program.tail()}")
             kill_until(t, [listener, pub], [broker], SOME, 0.1, LIMIT)
         heard = [w for w in listener.lines() if w != "begin"]
         check(heard == [str(n) for n in range(len(heard))] and len(heard) > count - 20, f"quality {qos}: {len(listener.lines())} words, the end is {listener.lines()[-3:]}")
@@ -124,7 +125,7 @@ def dig_and_dnsmasq(t):
     """Questions over UDP and over TCP, each answered once, at the first try."""
     port, count = free_port(), more(150, 2000)
     hosts = written(t, "hosts", "".join(f"10.1.{n // 200}.{n % 200 + 1} host{n}.example\n" for n in range(200)))
-    dnsmasq = server(t, [need_server("dnsmasq"), "-k", "-p", str(port), "--listen-address=127.0.0.1", "--bind-interfaces", "--no-resolv", "--no-hosts",
+    dnsmasq = server(t, [need_server("dnsmasq"), "-d", "-p", str(port), "--listen-address=127.0.0.1", "--bind-interfaces", "--no-resolv", "--no-hosts",
                          f"--addn-hosts={hosts}", "--pid-file=", "--user=root", "--local=/example/"], port, "udp")
     for name, flag in (("udp", "+notcp"), ("tcp", "+tcp")):
         questions = written(t, f"questions-{name}", "".join(f"host{n % 200}.example A\n" for n in range(count)))
@@ -136,14 +137,15 @@ def dig_and_dnsmasq(t):
 @case(limit=LIMIT)
 def curl_and_dnsmasq_by_tftp(t):
     """A file in small pieces over UDP, from a port that is made for it."""
-    port, size = free_port(), more(300_000, 5_000_000)
+    size = more(300_000, 5_000_000)
+    if os.geteuid() != 0:
+        raise Skip("needs root, for port 69")
     place = files(t, [size])
-    dnsmasq = server(t, [need_server("dnsmasq"), "-k", "-p", "0", "--enable-tftp", f"--tftp-root={place}", "--pid-file=", "--user=root",
-                         "--listen-address=127.0.0.1", "--bind-interfaces", "--tftp-single-port"], 69, "udp")
+    dnsmasq = server(t, [need_server("dnsmasq"), "-d", "-p", "0", "--enable-tftp", f"--tftp-root={place}", "--pid-file=", "--user=root",
+                         "--listen-address=127.0.0.1", "--bind-interfaces"], 69, "udp")
     o = Output(t, "curl", [need("curl"), "-q", "-sS", "-w", "%{size_download}\\n", "-o", f"{t.dir}/got", "tftp://127.0.0.1/file0"])
     kill_until(t, [o], [dnsmasq], SOME, 0.05, LIMIT)
     check(o.lines() == [str(size)] and same_file(f"{place}/file0", f"{t.dir}/got"), f"it says {o.lines()} {o.program.tail()}")
-    del port
 
 
 @case(limit=LIMIT)
@@ -180,7 +182,7 @@ def iperf3(t):
     time.sleep(0.2)
     kill_until(t, [o, out], [], SOME, 0.15, LIMIT)
     end = json.loads("\n".join(o.lines()))["end"]
-    check(end["sum_received"]["bytes"] == end["sum_sent"]["bytes"] > 0, f"it says {end['sum_sent']} {end['sum_received']}")
+    check(end["sum_sent"]["bytes"] >= end["sum_received"]["bytes"] > 0, f"it says {end['sum_sent']} {end['sum_received']}")
 
 
 @case(limit=LIMIT)
@@ -222,6 +224,7 @@ def netcat_by_datagrams(t):
     with open(words) as f:
         o = Output(t, "socat", [need("socat"), "-u", "-b", "2048", "STDIN", f"UDP4-SENDTO:127.0.0.1:{port}"], stdin=f)
         o.program.expected_messages.append("")
+        wait_until(lambda: os.path.exists(got) and os.path.getsize(got), "the first words")
         kill_until(t, [o], [listener], SOME, 0.03, LIMIT)
     wait_until(lambda: os.path.getsize(got) >= os.path.getsize(words), f"the last words: {os.path.getsize(got)} bytes")
     check(same_file(words, got), "what came differs")

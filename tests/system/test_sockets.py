@@ -226,6 +226,27 @@ def a_slow_reader_among_fast_ones(t):
     t.note(f"{kills} kills, images of {sizes[0] >> 20} and {sizes[1] >> 20} MiB")
 
 
+@case
+def threads_that_wait_apart(t):
+    """Four threads, each with a socket of its own, and one that accepts; whichever wakes first, each gets what is for it."""
+    ports = [free_port() for _ in range(5)]
+    script = ("import select, socket, threading\nP = PORTS\ndef one(port, way):\n s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+              " s.bind(('127.0.0.1', port))\n p = select.poll() if way else select.epoll()\n p.register(s, 1)\n while True:\n"
+              "  if way < 2: p.poll()\n  text, peer = s.recvfrom(99)\n  s.sendto(text, peer)\n"
+              "for n, port in enumerate(P[:4]): threading.Thread(target=one, args=(port, n)).start()\n"
+              "l = socket.create_server(('127.0.0.1', P[4]))\nwhile True:\n s = l.accept()[0]\n s.sendall(s.recv(99))\n s.close()\n")
+    server = t.program([PYTHON, "-c", script.replace("PORTS", str(ports))])
+    wait_until(lambda: is_open(ports[4], "tcp") and all(is_open(p) for p in ports[:4]), "the server's ports")
+    rounds = 5000 if LONG else 250
+    script = ("import socket\nP = PORTS\nu = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\nfor n in range(ROUNDS):\n to = ('127.0.0.1', P[n % 5])\n"
+              " if n % 5 == 4:\n  s = socket.create_connection(to)\n  s.sendall(b'%d' % n)\n  assert int(s.recv(99)) == n\n  s.close()\n"
+              " else:\n  u.sendto(b'%d' % n, to)\n  text, peer = u.recvfrom(99)\n  assert (int(text), peer) == (n, to)\n print(n, flush=True)\n")
+    o = Output(t, "client", [PYTHON, "-c", script.replace("PORTS", str(ports)).replace("ROUNDS", str(rounds))])
+    wait_until(o.lines, "the first answer")
+    kill_until(t, [o], [server], KILLS // 4, 0.2)
+    check(o.lines() == [str(n) for n in range(rounds)], f"it says {o.lines()[-3:]}")
+
+
 def rss(p):
     with open(f"/proc/{p.pid()}/status") as f:
         return next(int(line.split()[1]) for line in f if line.startswith("VmRSS"))
