@@ -105,6 +105,8 @@ void stream_adopt(struct description *d, struct stream *s)
     s->listener = -1;
 }
 
+static void grant(struct stream *s);
+
 static struct stream *pending_of(const struct description *listener)
 {
     struct stream *oldest = NULL;
@@ -134,6 +136,7 @@ long stream_accept(const struct description *listener, struct stream **accepted)
         return fd;
     listener->socket->pending--;
     pending--;
+    grant(s);
     if (s->unread)
         bell_ring(s);
     if (s->failed)
@@ -161,6 +164,7 @@ void stream_not_pending(struct stream *s, struct description *listener)
     s->listener = -1;
     listener->socket->pending--;
     pending--;
+    grant(s);
 }
 
 bool stream_any_pending(void)
@@ -295,7 +299,7 @@ size_t stream_writable(const struct description *d)
 {
     const struct stream *s = stream_of(d);
     bool broken = s->state == STREAM_CONNECTING || s->error || s->failed || (d->socket->shut & 2);
-    return broken ? 0 : s->deaf || !s->channel ? STREAM_PIECE : stream_room(s);
+    return broken ? 0 : s->deaf || !s->channel ? STREAM_WINDOW : stream_room(s);
 }
 
 size_t stream_unread(const struct description *d)
@@ -335,13 +339,30 @@ static struct description *listener_of(const struct wire_address *to)
     return best;
 }
 
+/* Who comes when the queue is full may not write before it is accepted. */
+static uint64_t first_window(const struct description *listener)
+{
+    uint32_t backlog = listener && listener->socket->backlog > 0 ? (uint32_t)listener->socket->backlog : 0;
+    return listener && listener->socket->pending <= backlog ? STREAM_WINDOW : 0;
+}
+
+static void enqueue(struct stream *s, struct description *listener)
+{
+    s->listener = fd_index(listener);
+    listener->socket->pending++;
+    pending++;
+    transport_arrived();
+    if (listener->bits & FD_LENT)
+        transport_alarm(RETRY_MS);
+}
+
 static bool opened(struct channel *c, const struct wire_head *h, const unsigned char *body)
 {
     struct wire_route route;
     memcpy(&route, body, sizeof route);
     struct description *listener = listener_of(&route.to);
     struct wire_head answer = {
-        .kind = listener ? WIRE_ACCEPT : WIRE_REFUSE, .stream = h->stream, .value = listener ? STREAM_WINDOW : 0};
+        .kind = listener ? WIRE_ACCEPT : WIRE_REFUSE, .stream = h->stream, .value = first_window(listener)};
     struct stream *s = listener ? stream_make(c, h->stream, false) : NULL;
     if (listener && !s)
         return false;
@@ -349,15 +370,17 @@ static bool opened(struct channel *c, const struct wire_head *h, const unsigned 
         s->state = STREAM_OPEN;
         s->local = route.to;
         s->remote = route.from;
-        s->listener = fd_index(listener);
         s->limit = h->value;
-        listener->socket->pending++;
-        pending++;
-        transport_arrived();
-        if (listener->bits & FD_LENT)
-            transport_alarm(RETRY_MS);
+        s->granted = answer.value;
     }
-    return peers_produce(c, answer, NULL, 0, NULL, 0, 0, 0) == 0;
+    if (peers_produce(c, answer, NULL, 0, NULL, 0, 0, 0) < 0) {
+        if (s)
+            stream_destroy(s);
+        return false;
+    }
+    if (s)
+        enqueue(s, listener);
+    return true;
 }
 
 /* Who neither reads nor writes any more answers by a reset. */

@@ -4,6 +4,8 @@
 
 #include <netinet/tcp.h>
 
+#define SEGMENT 65483 /* what a connection within a host sends at a time */
+
 int stream_tcp_state(const struct description *d)
 {
     const struct stream *s = stream_of(d);
@@ -35,5 +37,5 @@ size_t stream_unsent(const struct description *d)
 void stream_info(const struct description *d, struct tcp_info *info)
 {
     info->tcpi_state = (uint8_t)stream_tcp_state(d);
-    info->tcpi_unacked = (uint32_t)((stream_unsent(d) + STREAM_PIECE - 1) / STREAM_PIECE);
+    info->tcpi_unacked = (uint32_t)((stream_unsent(d) + SEGMENT - 1) / SEGMENT);
 }

@@ -120,4 +120,37 @@ def memory_is_bounded(t):
     check(reader.lines()[-1] == str(800 * 50000), f"the reader got {reader.lines()}")
 
 
+@case
+def a_queue_that_is_full(t):
+    """A listener that does not accept: who comes is connected, as ever, but only so many may write before it does."""
+    port, count, size = free_port(), 1000 if LONG else 100, 200_000
+    go = os.path.join(t.dir, "go")
+    script = ("import os, socket, time\nl = socket.create_server(('127.0.0.1', PORT), backlog=7)\ns = l.accept()[0]\nprint('met', flush=True)\n"
+              f"while not os.path.exists({go!r}): time.sleep(0.02)\nfor n in range({count}):\n s, got = l.accept()[0], 0\n"
+              f" while piece := s.recv(100000): got += len(piece)\n assert got == {size}, got\nprint('done', flush=True)\n")
+    server = Output(t, "server", [PYTHON, "-c", script.replace("PORT", str(port))])
+    wait_until(lambda: is_open(port, "tcp"), "the server's port")
+    script = ("import select, socket\na = ('127.0.0.1', PORT)\nsocket.create_connection(a).close()\ns = [socket.create_connection(a) for _ in range(COUNT)]\n"
+              "left, p = {}, select.poll()\nfor c in s:\n c.setblocking(False)\n left[c.fileno()] = (c, SIZE)\n p.register(c, select.POLLOUT)\n"
+              "print('open', flush=True)\nwhile left:\n for fd, _ in p.poll():\n  c, n = left[fd]\n  try: n -= c.send(bytes(min(n, 50000)))\n"
+              "  except BlockingIOError: pass\n  left[fd] = c, n\n  if not n:\n   p.unregister(fd)\n   c.close()\n   del left[fd]\n"
+              "   if len(left) == COUNT - 8: print('eight', flush=True)\nprint('done', flush=True)\n")
+    client = Output(t, "client", [PYTHON, "-c", script.replace("PORT", str(port)).replace("COUNT", str(count)).replace("SIZE", str(size))])
+    wait_until(lambda: "eight" in client.lines(), f"the first ones: {client.program.tail()}")
+    time.sleep(0.5)
+    check(client.lines() == ["open", "eight"], f"the client says {client.lines()}")
+    check(image(server.program) < 16 << 20, f"the server's image has {image(server.program)} bytes")
+    kills = 0
+    for _ in range(3):
+        server.program.kill9()
+        server.program.restart()
+        time.sleep(0.2)
+        kills += 1
+    open(go, "w").close()
+    for o in (client, server):
+        wait_until(o.ended, f"the end: {o.lines()} {o.program.tail()}")
+        o.finish()
+    check(server.lines() == ["met", "done"], f"the server says {server.lines()}")
+
+
 main()
