@@ -278,7 +278,7 @@ long stream_write(int fd, struct description *d, const struct iovec *v, int coun
         return stream_take_error(d);
     if (s->failed || (d->socket->shut & 2))
         return -EPIPE;
-    if (s->deaf || !s->channel) { /* as TCP: what is sent to who has closed is answered by a reset */
+    if (length && (s->deaf || !s->channel)) { /* as TCP: what is sent to who has closed is answered by a reset */
         stream_fail(s, EPIPE);
         return (long)length;
     }
