@@ -186,6 +186,15 @@ static bool holdable_datagram(const struct fd_socket *s)
            (s->domain == AF_INET || s->domain == AF_INET6 || s->domain == AF_UNIX);
 }
 
+/* connect() and the first bytes at once (MSG_FASTOPEN). *plain: it is for the kernel. */
+static long send_first(int fd, struct description *d, const struct iovec *v, int count, long flags, const void *address,
+                       size_t address_length, bool *plain)
+{
+    struct call c = {.nr = SYS_connect, .arg = {fd, (long)address, (long)address_length}};
+    long r = stream_dial(&c, fd, d, plain);
+    return *plain || r < 0 ? r : stream_send(fd, d, v, count, flags & ~MSG_FASTOPEN);
+}
+
 long send_held(struct call *c, int fd, struct description *d, const struct iovec *v, int count,
                long flags, const void *address, size_t address_length)
 {
@@ -195,6 +204,12 @@ long send_held(struct call *c, int fd, struct description *d, const struct iovec
         return total;
     if (stream_is(d))
         return stream_send(fd, d, v, count, flags);
+    if ((flags & MSG_FASTOPEN) && address && fd_is_stream(d)) {
+        bool plain;
+        long r = send_first(fd, d, v, count, flags, address, address_length, &plain);
+        if (!plain)
+            return r;
+    }
     if (d->error)
         return tell_error(d, flags);
     if (d->socket && d->kind == FD_SOCKET && d->socket->domain == AF_NETLINK)

@@ -214,7 +214,7 @@ def limits():
 END_WORDS = {"R": socket.SHUT_RD, "W": socket.SHUT_WR, "B": socket.SHUT_RDWR}
 
 
-def act(name, s, other, word):
+def act(name, s, word):
     """One step of one side; the other one looks afterwards."""
     if word in END_WORDS:
         attempt(f"{name}: shutdown", lambda: s.shutdown(END_WORDS[word]))
@@ -259,10 +259,9 @@ def endings():
             side, word = step
             mine = (side == "A") == (role == "ask")
             if mine and s.fileno() >= 0:
-                act(f"{steps}: {step}", s, None, word)
+                act(f"{steps}: {step}", s, word)
             meet()
-            if not mine and s.fileno() >= 0 and word not in "rpe":
-                time.sleep(0.005)
+            meet()  # what the other side's system answered is there, too
             if s.fileno() >= 0:
                 told(f"{steps}: after {step}", s)
             meet()
@@ -297,14 +296,33 @@ def in_flight():
             meet()
 
 
+def fast_open():
+    """connect() and the first bytes at once."""
+    with open("/proc/sys/net/ipv4/tcp_fastopen") as f:
+        if not int(f.read()) & 1:
+            return
+    if role == "ask":
+        s = socket.socket(family)
+        attempt("fast", lambda: s.sendto(b"hello", socket.MSG_FASTOPEN, (host, port)))
+        s.sendall(b", too")
+        show("state", state(s))
+    else:
+        s = listener.accept()[0]
+        show("fast", s.recv(10, socket.MSG_WAITALL))
+    meet()
+    s.close()
+
+
 def urgent():
     s = pair()
     show("no urgent data", events(s, 0))
     meet()
     show("at the mark", count(s, 0x8905))
     s.sendall(b"all of it")
-    time.sleep(WAIT)
-    show("unsent", count(s, termios.TIOCOUTQ))
+    while count(s, termios.TIOCOUTQ):
+        time.sleep(0.01)
+    show("all of it went", count(s, termios.TIOCOUTQ))
+    meet()
     attempt("urgent", lambda: s.recv(1, socket.MSG_OOB))
     s.close()
     meet()
@@ -326,7 +344,7 @@ def main():
     set_options(role, s)
     meet()
     s.close()
-    for part in (inherited, limits, endings, in_flight, urgent):
+    for part in (inherited, limits, endings, in_flight, fast_open, urgent):
         part()
     show("end", role)
 
