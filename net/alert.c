@@ -48,15 +48,20 @@ void alert_heard(unsigned thread)
     alerts[thread].rung = false;
 }
 
-void alert_others(unsigned thread)
+static bool ring(const struct alert *a)
 {
     const uint64_t once = 1;
-    for (unsigned i = 0; i < used; i++) {
-        if (i == thread || !alerts[i].fd || alerts[i].rung)
-            continue;
-        sys(SYS_write, alerts[i].fd, &once, sizeof once);
-        alerts[i].rung = true;
-    }
+    for (int attempt = 0; attempt < 3; attempt++)
+        if (sys(SYS_write, a->fd, &once, sizeof once) == sizeof once)
+            return true;
+    return false;
+}
+
+void alert_others(unsigned thread)
+{
+    for (unsigned i = 0; i < used; i++)
+        if (i != thread && alerts[i].fd && !alerts[i].rung)
+            alerts[i].rung = ring(&alerts[i]);
 }
 
 bool alert_owns(int fd)

@@ -55,7 +55,7 @@ static long answer_info(struct call *c, const struct description *d, int fd)
 
 static long ask(struct call *c, const struct description *d, int fd)
 {
-    reopen_options(fd, d->socket);
+    trouble_none(reopen_options(fd, d->socket), "learn what a socket would answer");
     return c->arg[1] == IPPROTO_TCP && c->arg[2] == TCP_INFO ? answer_info(c, d, fd) : try(c, d, fd);
 }
 
