@@ -133,7 +133,16 @@ MEMORY = ("vault 1, arena 3, arena 4, grow 900, block 5, vault 2, arena 6, grow 
 WAITING = ", ".join("a" * 26)
 QUEUED = ("queue sleeper 100 1, kill sleeper 10, queue process 101 2, queue main 102 3, show, kill process 10, queue sleeper 100 4, "
           "queue process 100 5, kill main 10, hit sleeper, show, queue process 102 6, queue sleeper 101 7, show")
-RENAMES = ", ".join("steady inside inside inside inside inside inside inside steady inside inside".split())
+
+
+def nameless(text):
+    return service("nameless", text, "{dir}/files", "{port}", files={"files/any": ""})
+
+
+# Whichever turn is lost has renamed something: the directory of an open file, or the file.
+renames = nameless("steady, " + "inside, " * 9 + "steady")
+moves = nameless("moved, " * 11 + "moved")
+
 JAIL = {f"{place}file": letter * 100000 for place, letter in (("", "a"), ("program/", "a"), ("root/", "b"), ("root/cell/", "c"))}
 JAIL.update({"root/cell/corner/any": "", "root/cell/here": ""})
 HALF = ", ".join("pair message unix dup pipe epoll lock memfd timer".split() * 3)
@@ -189,7 +198,8 @@ WORKLOADS = {name: (function, env, mortal_death, LATER) for name, function, env,
     ("inside", service("drops_root", "who, count, count, who, count, who, count, who", "{dir}/root", files={"root/here": ""}, roots=("root",)), {}, EARLY),
     ("jailed", service("jailed", "where, count, where, count, count, where, count, where", "{dir}/root", files=JAIL, roots=("root", "root/cell")), {}, EARLY),
     ("nameless_over", mortal.nameless, {}, "turn.captured:10"),
-    ("renames", corners.renamed(service("nameless", RENAMES, "{dir}/files", "{port}", files={"files/any": ""})), {}, "turn.captured:6"),
+    ("renames", corners.renamed(renames), {}, "turn.captured:6"),
+    ("moves", moves, {}, "turn.captured:6"),
     ("rebooted", corners.rebooted, {}, EARLY),
     ("without_stdin", corners.without_stdin, {}, EARLY),
     ("no_execution", corners.no_execution, {}, EARLY),

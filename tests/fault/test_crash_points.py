@@ -24,6 +24,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import companions
 import mortal
 import points
+import programs
 from harness import BUILD, LIB, SEED, Case, Skip, require_aslr
 
 LONG = os.environ.get("KEN_LONG") == "1"
@@ -35,13 +36,15 @@ JOBS = int(os.environ.get("KEN_JOBS", "2"))
 # Where the first process dies when it is the second one that is looked at.
 FIRST_DEATH = {"nameless": "commit.captured:7", "leave": "release.noted:20", "leave_again": "turn.released:1", "told": "turn.released:1", "copy": "release.noted:40",
                "lines": "turn.applied:3", "fresh": None, "unsent": "turn.applied:1", "unsent_heard": "turn.applied:1", "threads": "release.noted:6",
-               "lending": "loan.carried:2", "workers": "loan.carried:2", "door_server": "turn.applied:12", "door_client": "turn.applied:12"}
+               "renames": "turn.captured:6", "moves": "turn.captured:6", "lending": "loan.carried:2", "workers": "loan.carried:2", "door_server": "turn.applied:12", "door_client": "turn.applied:12"}
 ONLY = {"fresh": ("aside.",)}
 NEEDED = {"door_server": "door."}  # by the points with these names: only there are they reached
 # One of two that talk dies, the other one never.
 mortal.WORKLOADS.update({
     "stream_server": (companions.talk("stream", 30, "server"), {}, {}),
     "stream_client": (companions.talk("stream", 30, "client"), {}, {}),
+    "renames": (programs.renames, {}, {}),
+    "moves": (programs.moves, {}, {}),
     "lending": (companions.lending(), {}, {}),
     "workers": (companions.lending("workers"), {}, {}),
     "door_server": (companions.far("once", 20, "server", "tcp"), {}, {}),
@@ -210,7 +213,8 @@ def hunt(pool, names, paths, results):
         cases = []
         for point in missing:
             near = [name for name in paths if any(at.split(".")[0] == point.split(".")[0] for path in paths[name] for at in path)]
-            cases += [(name, [f"turn.released:{attempt + 1}", point] if attempt % 2 else [point]) for name in near if name not in ONLY]
+            before = ([f"turn.released:{attempt + 1}"] if attempt % 2 else []), [f"turn.captured:{2 * attempt + 1}"]
+            cases += [(name, [*first, point]) for name in near if name not in ONLY for first in before]
         made += len(cases)
         found += [result for result in pool.imap_unordered(one, cases, chunksize=1) if is_whole(result) or result.wrong]
     return found, made
@@ -271,6 +275,8 @@ def main():
         print(f"{LIB} does not exist: build it first, with -Dfaults=true\n0 passed, 1 failed, 0 skipped")
         sys.exit(1)
     mortal.models()
+    for function, *_ in mortal.WORKLOADS.values():
+        getattr(function, "prepare", lambda: None)()
     skipped = impossible()
     if sys.argv[1:] and sys.argv[1] in skipped:
         print(f"SKIP {sys.argv[1]}: {skipped[sys.argv[1]]}")

@@ -18,11 +18,12 @@ RULES = ((r"SYS_(poll, NULL|nanosleep|clock_nanosleep|futex, [^,]*, FUTEX_WAIT)"
 REASONS = {
     "heap/chaos.c": ((r"SYS_(read|write)", REPORT),),
     "heap/log_apply.c": ((r"SYS_mmap, at, bytes", SELDOM),),  # a death between the runs that are the image's own head
+    # Where the turn that is lost is the one with the rename: which one that is, is the scheduler's.
+    "heap/moved.c": ((r"SYS_(renameat2|mmap)", SELDOM),),
     "heap/region.c": ((r"SYS_mprotect, e->end, want - have", SELDOM), (r"MADV_DONTNEED", SELDOM)),
     "heap/restorer.c": ((r"SYS_write, 2", REPORT),),
     "heap/store.c": ((r"F_GETLK", REPORT),),
     "net/inbox.c": ((r"FALLOC_FL_PUNCH_HOLE", SELDOM),),
-    # where the turn that is lost is the one with the rename: which one that is, is the scheduler's
     "net/nameless.c": ((r"beside", SELDOM), (r"not_given_back|f->given \? ", SELDOM)),
     "net/peers_end.c": ((r"SYS_poll", PAUSE),),
     "net/progress.c": ((r"FALLOC_FL_PUNCH_HOLE", SELDOM),),
