@@ -33,7 +33,8 @@ static int take_page(struct session *s, uintptr_t address)
     const void *before = present ? i->twin + offset : NULL;
     /* The record may hold lines of the page already: what libken itself wrote since the areas were refreshed, its own stack at
      * the least, is found once more. Lines that went back to what the twin has would be missed by a second comparison. */
-    uint64_t changed = pages_hold(&s->taken, address) ? ~0UL : diff_page(now, before);
+    bool whole = pages_hold(&s->taken, address) || diff_throughout(now, before);
+    uint64_t changed = whole ? ~0UL : diff_page(now, before);
     if (!changed)
         return 0;
     if (!present) {

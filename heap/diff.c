@@ -30,3 +30,16 @@ uint64_t diff_page(const void *now, const void *twin)
         changed |= (uint64_t)(alike(a + 4 * line, b + 4 * line) != 0xffff) << line;
     return changed;
 }
+
+bool diff_throughout(const void *now, const void *twin)
+{
+    /* Multiples of no common number: records that lie side by side and change in one field each are not taken for it. */
+    static const uint8_t lines[] = {0, 7, 12, 25, 31, 42, 56, 63};
+    const __m128i *a = now, *b = twin;
+    for (unsigned i = 0; i < sizeof lines; i++) {
+        unsigned at = 4u * lines[i];
+        if ((b ? alike(a + at, b + at) : blank(a + at)) == 0xffff)
+            return false;
+    }
+    return true;
+}

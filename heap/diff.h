@@ -16,6 +16,10 @@
  * zeros. Both are 16-byte aligned. */
 uint64_t diff_page(const void *now, const void *twin);
 
+/* Whether the page looks written all over: eight of its lines, at odd distances, all differ. Reads no more than these, so that
+ * a page of new contents costs no second look at it and hardly one at its twin. */
+bool diff_throughout(const void *now, const void *twin);
+
 /* A run of changed lines within one page. */
 struct diff_run {
     unsigned first, lines;

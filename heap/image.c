@@ -379,10 +379,10 @@ uintptr_t image_run(struct image *i, uintptr_t address, uintptr_t end, uint64_t 
 static void look_ahead(uint8_t *after, const void *page, const void *before, uint64_t changed)
 {
     struct diff_run run;
-    if (!before)
-        memset(after, 0, PAGE_BYTES);
-    else if (~changed)
+    if (before)
         memcpy(after, before, PAGE_BYTES);
+    else
+        memset(after, 0, PAGE_BYTES);
     while (diff_next(&changed, &run))
         memcpy(after + run.first * LINE_BYTES, (const char *)page + run.first * LINE_BYTES, run.lines * LINE_BYTES);
 }
@@ -393,6 +393,8 @@ int image_log_lines(struct image *i, struct log *log, const void *page, const vo
     struct diff_run run;
     if (!changed)
         return 0;
+    if (!~changed)
+        return log_page(log, offset, page, flags);
     look_ahead(i->after, page, before, changed);
     uint32_t sum = sums_page(i->after);
     while (diff_next(&changed, &run)) {

@@ -5,6 +5,7 @@
 #include "heap/fault.h"
 #include "heap/log_inner.h"
 #include "heap/say.h"
+#include "heap/sums.h"
 #include "heap/window.h"
 
 #include <fcntl.h>
@@ -145,6 +146,16 @@ int log_lines(struct log *log, uint64_t offset, const void *data, unsigned lines
         return log->fault;
     *run = (struct run){offset, {sum}, (uint16_t)lines, RUN_LINES, (uint8_t)flags};
     memcpy(run + 1, data, bytes);
+    return 0;
+}
+
+int log_page(struct log *log, uint64_t offset, const void *page, unsigned flags)
+{
+    struct run *run = add_run(log, BLOCK_BYTES);
+    if (!run)
+        return log->fault;
+    memcpy(run + 1, page, BLOCK_BYTES);
+    *run = (struct run){offset, {sums_page(run + 1)}, BLOCK_BYTES / LINE_BYTES, RUN_LINES, (uint8_t)flags};
     return 0;
 }
 

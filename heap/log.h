@@ -128,6 +128,9 @@ void log_begin(struct log *);
  * -EINVAL: no such lines (also told by log_commit()). `data` is copied. */
 int log_lines(struct log *, uint64_t offset, const void *data, unsigned lines, uint32_t sum, unsigned flags);
 
+/* Adds all lines of a page, with the sum of what was copied. */
+int log_page(struct log *, uint64_t offset, const void *page, unsigned flags);
+
 /* Adds: the range becomes a hole. Offset and bytes are multiples of BLOCK_BYTES. */
 int log_punch(struct log *, uint64_t offset, uint64_t bytes);
 
