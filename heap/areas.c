@@ -1,5 +1,6 @@
 #include "heap/areas.h"
 #include "heap/fault.h"
+#include "heap/loose.h"
 #include "heap/mapping.h"
 #include "heap/region.h"
 #include "heap/say.h"
@@ -162,8 +163,13 @@ static int track_new(struct session *s, const struct mapping_line *line, bool wh
             at = stop;
             continue;
         }
-        bool sealed = (line->prot & (PROT_READ | PROT_WRITE)) == PROT_READ;
-        int r = sealed        ? tracker_add_sealed(&s->tracker, at, stop)
+        bool loose = loose_holds(at), sealed = (line->prot & (PROT_READ | PROT_WRITE)) == PROT_READ;
+        if (stop > loose_span.start && at < loose_span.start)
+            stop = loose_span.start;
+        else if (loose && stop > loose_span.end)
+            stop = loose_span.end;
+        int r = loose         ? 0
+                : sealed      ? tracker_add_sealed(&s->tracker, at, stop)
                 : line->inode ? tracker_add(&s->tracker, at, stop) /* what was restored would be read by the table */
                               : tracker_add_sparse(&s->tracker, at, stop);
         if (r < 0)

@@ -23,6 +23,9 @@ static const void *look_at(struct session *s, uintptr_t address)
 static int take_page(struct session *s, uintptr_t address)
 {
     struct image *i = &s->image;
+    bool loose = loose_holds(address);
+    if (loose && pages_hold(&s->loose.written, address))
+        return 0; /* loose_take() does */
     uint64_t offset = image_find(i, address);
     bool present = offset && image_present(i, offset);
     if (present && i->unverified.count)
@@ -33,7 +36,7 @@ static int take_page(struct session *s, uintptr_t address)
     const void *before = present ? i->twin + offset : NULL;
     /* The record may hold lines of the page already: what libken itself wrote since the areas were refreshed, its own stack at
      * the least, is found once more. Lines that went back to what the twin has would be missed by a second comparison. */
-    bool whole = pages_hold(&s->taken, address) || diff_throughout(now, before);
+    bool whole = loose || pages_hold(&s->taken, address) || diff_throughout(now, before);
     uint64_t changed = whole ? ~0UL : diff_page(now, before);
     if (!changed)
         return 0;
@@ -150,6 +153,8 @@ static int capture(struct session *s)
         r = take_sparse(s);
     if (!r)
         r = take_shared(s);
+    if (!r)
+        r = loose_take(&s->loose, &s->log);
     return r ? r : image_log_meta(&s->image, &s->log);
 }
 

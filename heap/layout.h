@@ -18,7 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define STORE_VERSION 2u /* 2: sums of the image's pages */
+#define STORE_VERSION 3u /* 2: sums of the image's pages; 3: record.owed */
 #define STORE_DISTRUST "distrust"
 #define STORE_KEPT "kept" /* a directory of links to files that lost their names while in use, by inode in hex (net/nameless.h) */
 #define STORE_JOURNAL "inbox-" /* begins the names of the journals of input (net/inbox.h) */
@@ -97,12 +97,17 @@ struct record {
     uint32_t runs;
     uint64_t boot;  /* which boot of the machine wrote it (RECORD_PROCESS) */
     uint64_t mount; /* which mount the image was on: the kernel's unique id, never used again in one boot; 0: unknown */
-    uint8_t reserved[24];
+    uint64_t owed;  /* from this record on the image may lack runs that are marked so; 0: it lacks none */
+    uint8_t reserved[16];
 };
 
 enum run_kind {
     RUN_LINES = 1, /* `lines` lines of new contents follow, all within one page */
     RUN_PUNCH = 2, /* `pages` whole pages become zero, and their sums 0; nothing follows */
+};
+
+enum run_flags {
+    RUN_OWED = 2, /* a whole page that may not have come into the image with its record; its sum is not told but made of its lines */
 };
 
 /* Changes the image file at `offset`. Runs are applied in order, a page's sum with its lines. */
@@ -114,7 +119,7 @@ struct run {
     };
     uint16_t lines;
     uint8_t kind;
-    uint8_t flags; /* enum log_flags of log.h; of no meaning in recovery */
+    uint8_t flags; /* enum run_flags; and log_flags of log.h, of no meaning in recovery */
 };
 
 #define RUN_PUNCH_MAX ((uint64_t)UINT32_MAX * BLOCK_BYTES)

@@ -4,6 +4,7 @@
 #include "heap/disk.h"
 #include "heap/fault.h"
 #include "heap/log_inner.h"
+#include "heap/loose.h"
 #include "heap/say.h"
 #include "heap/sums.h"
 #include "heap/window.h"
@@ -83,6 +84,9 @@ void log_inherit(struct log *log)
     log_attach_after_restore(log);
     log->twin = NULL;
     log->trust_cache = log->marked = log->full = log->ready = false;
+    log->owed = 0;
+    if (log->loose)
+        loose_inherit(log->loose);
     log_begin(log);
 }
 
@@ -119,6 +123,7 @@ void log_begin(struct log *log)
     trim(log);
     log->used = sizeof(struct record);
     log->runs = 0;
+    log->owes = false;
     log->fault = 0;
 }
 
@@ -155,7 +160,9 @@ int log_page(struct log *log, uint64_t offset, const void *page, unsigned flags)
     if (!run)
         return log->fault;
     memcpy(run + 1, page, BLOCK_BYTES);
-    *run = (struct run){offset, {sums_page(run + 1)}, BLOCK_BYTES / LINE_BYTES, RUN_LINES, (uint8_t)flags};
+    uint32_t sum = flags & RUN_OWED ? 0 : sums_page(run + 1);
+    *run = (struct run){offset, {sum}, BLOCK_BYTES / LINE_BYTES, RUN_LINES, (uint8_t)flags};
+    log->owes |= flags & RUN_OWED;
     return 0;
 }
 
@@ -199,6 +206,8 @@ static int write_segment(struct log *log, struct log_segment *s, const void *dat
 void log_write_record(struct log *log, struct record *r, uint64_t bytes, uint64_t payload, unsigned flags)
 {
     struct log_segment *s = &log->segment[log->active];
+    if (!log->owed && log->owes && !(flags & RECORD_NOTE))
+        log->owed = log->sequence + 1;
     *r = (struct record){
         .magic = RECORD_MAGIC,
         .version = STORE_VERSION,
@@ -213,6 +222,7 @@ void log_write_record(struct log *log, struct record *r, uint64_t bytes, uint64_
         .runs = flags & RECORD_NOTE ? 0 : log->runs,
         .boot = log->boot,
         .mount = log->mount,
+        .owed = log->owed,
     };
     r->checksum = checksum_of((const uint8_t *)r + 16, bytes - 16);
     FAULT("log.write");
@@ -310,7 +320,9 @@ int log_apply(struct log *log)
 {
     if (log->applied == log->sequence)
         return 0;
-    struct image_writer writer = {.fd = log->image_fd, .twin = log->twin, .twin_bytes = log->twin ? UINT64_MAX : 0};
+    struct image_writer writer = {.fd = log->image_fd, .twin = log->twin, .twin_bytes = log->twin ? UINT64_MAX : 0, .owing = true};
+    if (log->loose)
+        loose_applied(log->loose, log);
     if (MUTANT("apply.left_out", false, true))
         log_apply_runs(log, (const struct record *)log->buffer, &writer);
     FAULT("log.applied");

@@ -9,6 +9,7 @@
  *  3. A segment is used again only when the image has been synced since its last record was applied,
  *     *and* a durable record says so (struct record.synced). Else recovery could not tell a segment that
  *     is being reused from a damaged one.
+ *     What is owed to the image (heap/loose.h) is in it before the sync begins.
  *  4. One write is in flight at a time, so a valid record behind an invalid one is damage, not a tear.
  * Records, segments and their validity: layout.h. Source of the idea: Mohan et al., "ARIES", TODS 1992
  * (redo), with physical line images so that replaying twice does no harm.
@@ -70,12 +71,15 @@ struct log {
     uint64_t boot;         /* which boot of the machine this is */
     uint64_t mount;        /* and which mount the image is on; 0: the kernel does not tell (before Linux 6.8) */
     bool trust_cache;      /* records that were applied in this boot and mount are in the page cache: not again */
+    struct loose *loose;   /* NULL: nothing is ever owed */
+    uint64_t owed;         /* the first record of which the image lacks something; 0: none */
     uint64_t image_end;    /* found by log_recover(): no record reaches beyond this offset */
     struct log_ring ring;
     /* The record in the making. */
     uint8_t *buffer;
     uint64_t used; /* bytes of it, header included */
     uint32_t runs;
+    bool owes;   /* it has a run that comes into the image later */
     int fault;   /* the first error of log_lines() or log_punch() */
     bool ready;  /* recovered: records may be committed */
     bool marked; /* SYNC_PROCESS: a record that says so was made durable */
@@ -98,6 +102,7 @@ struct image_writer {
     uint8_t *twin;       /* with fd: the same file mapped shared, or NULL; used where its pages are sure to be there */
     uint64_t twin_bytes; /* of that mapping, all within the file */
     int fd;          /* >= 0: by pwrite and punching */
+    bool owing;      /* runs that are owed are left out */
     uint8_t *memory; /* else, when not NULL: here; must reach to image_end. Else records are only checked */
     uint64_t memory_bytes;
 };
@@ -128,7 +133,8 @@ void log_begin(struct log *);
  * -EINVAL: no such lines (also told by log_commit()). `data` is copied. */
 int log_lines(struct log *, uint64_t offset, const void *data, unsigned lines, uint32_t sum, unsigned flags);
 
-/* Adds all lines of a page, with the sum of what was copied. */
+/* Adds all lines of a page, with the sum of what was copied. The flag may be RUN_OWED, too: a page that comes into the image later,
+ * if it is still needed then (heap/loose.h). */
 int log_page(struct log *, uint64_t offset, const void *page, unsigned flags);
 
 /* Adds: the range becomes a hole. Offset and bytes are multiples of BLOCK_BYTES. */

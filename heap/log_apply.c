@@ -147,12 +147,17 @@ static uint8_t *memory_for(const struct run *run, const struct image_writer *wri
     return there ? writer->twin : NULL;
 }
 
+static uint32_t sum_of(const struct run *run)
+{
+    return run->flags & RUN_OWED ? sums_page(run + 1) : run->sum;
+}
+
 static void apply_run(struct batch *b, const struct run *run, const struct image_writer *writer)
 {
     uint8_t *memory = memory_for(run, writer, b->roomy);
     if (run->kind == RUN_LINES && !memory) {
         batch_add(b, run);
-        MUTANT("apply.no_sum", (void)0, sums_add(b, sums_at(run->offset), run->sum));
+        MUTANT("apply.no_sum", (void)0, sums_add(b, sums_at(run->offset), sum_of(run)));
         return;
     }
     flush_all(b);
@@ -161,7 +166,7 @@ static void apply_run(struct batch *b, const struct run *run, const struct image
         forget_sums(b, run, memory);
     } else {
         memcpy(memory + run->offset, run + 1, MUTANT("apply.stale_twin", LINE_BYTES, log_run_data(run)));
-        MUTANT("apply.no_sum", (void)0, (void)(*(uint32_t *)(memory + sums_at(run->offset)) = run->sum));
+        MUTANT("apply.no_sum", (void)0, (void)(*(uint32_t *)(memory + sums_at(run->offset)) = sum_of(run)));
     }
     FAULT("apply.run");
 }
@@ -178,6 +183,7 @@ void log_apply_runs(struct log *log, const struct record *r, const struct image_
     if (writer->fd < 0 && !writer->memory)
         return;
     for (uint32_t i = 0; i < r->runs; i++, run = log_next_run(run))
-        apply_run(&batch, run, writer);
+        if (!(writer->owing && run->flags & RUN_OWED))
+            apply_run(&batch, run, writer);
     flush_all(&batch);
 }

@@ -96,7 +96,7 @@ static const struct record *look(const struct log *log, const struct chain *c, u
         r->position != at || MUTANT("recover.any_run", false, memcmp(&r->id, &log->store->super.id, sizeof r->id) != 0))
         return NULL;
     if (!r->bytes || r->bytes % BLOCK_BYTES || r->bytes > c->bytes - at ||
-        r->payload > r->bytes - sizeof *r || !r->sequence || r->synced >= r->sequence)
+        r->payload > r->bytes - sizeof *r || !r->sequence || r->synced >= r->sequence || r->owed > r->sequence)
         return NULL;
     return r;
 }
@@ -111,6 +111,8 @@ static bool is_sound(const struct run *run)
     uint64_t reach = log_run_reach(run), within = run->offset % BLOCK_BYTES;
     bool shaped = run->kind == RUN_LINES ? !(within % LINE_BYTES) && within + reach <= BLOCK_BYTES
                                          : run->kind == RUN_PUNCH && !within;
+    if (run->flags & RUN_OWED && (run->kind != RUN_LINES || reach != BLOCK_BYTES))
+        return false;
     return shaped && reach && run->offset <= IMAGE_LIMIT && reach <= IMAGE_LIMIT && sums_cover(run->offset, reach);
 }
 
@@ -276,7 +278,8 @@ static void settle(struct log *log, bool unflushed)
 
 /* A process that was killed leaves the page cache as it was, and each record was applied before the next one was written.
  * So in the same boot, and with the image on the same mount ever since (an unmount may have lost what was not synced),
- * only the last ones can be missing: the very last, or the one before it when that was a note. */
+ * only the last ones can be missing: the very last, or the one before it when that was a note; and what is owed, for which all from
+ * there on are applied again. */
 static uint64_t already_applied(const struct log *log, const struct chain *newer, uint64_t synced)
 {
     enum { RECENT = 4 };
@@ -284,7 +287,10 @@ static uint64_t already_applied(const struct log *log, const struct chain *newer
     if (!log->trust_cache || !r || !log->mount || r->mount != log->mount || r->boot != log->boot ||
         newer->last <= RECENT)
         return synced;
-    return max(synced, newer->last - RECENT);
+    uint64_t missing = newer->last - RECENT;
+    if (MUTANT("recover.nothing_owed", false, r->owed && r->owed <= missing))
+        missing = r->owed - 1;
+    return max(synced, missing);
 }
 
 static long recover(struct log *log, struct chain chains[2], const struct image_writer *writer)
@@ -313,6 +319,7 @@ static long recover(struct log *log, struct chain chains[2], const struct image_
     log->active = newer->segment;
     log->sequence = log->applied = newer->last;
     log->synced = log->proven = synced;
+    log->owed = 0;
     log->segment[newer->segment].tail = newer->end;
     log->segment[newer->segment].last = newer->last;
     log->segment[older->segment].tail = BLOCK_BYTES;

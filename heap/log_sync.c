@@ -8,6 +8,7 @@
 #include "heap/disk.h"
 #include "heap/fault.h"
 #include "heap/log_inner.h"
+#include "heap/loose.h"
 
 #include <string.h>
 
@@ -72,6 +73,8 @@ void log_sync_start(struct log *log)
 {
     if (log->sync_target || log->synced == log->applied)
         return;
+    if (log->loose)
+        MUTANT("loose.never_settled", (void)(log->owed = 0), loose_settle(log->loose, log));
     int64_t size = disk_size(log->image_fd);
     log->sync_target = log->applied;
     log->sync_bytes = size > 0 ? (uint64_t)size : 0;

@@ -13,6 +13,7 @@
 #include "heap/fault.h"
 #include "heap/image.h"
 #include "heap/log.h"
+#include "heap/loose.h"
 #include "heap/store.h"
 #include "heap/tracker.h"
 
@@ -25,6 +26,7 @@ struct session {
     struct tracker tracker;
     struct image image;
     struct areas areas;
+    struct loose loose;
     struct progress *progress; /* one page of the store's file `progress`, mapped shared: survives a SIGKILL */
     struct remote *remote;     /* net's: peers on other hosts, and the key; NULL: none are listed */
     struct heir *heir;         /* shim's: what it and its children of fork tell each other; NULL: nothing */

@@ -1,4 +1,5 @@
 #include "net/channel.h"
+#include "net/bulk.h"
 #include "net/gather.h"
 #include "net/host.h"
 #include "heap/fault.h"
@@ -6,7 +7,8 @@
 
 #define FRAMES_FIRST 16u
 #define FRAME_COST (sizeof(struct frame) + POOL_COST)
-#define LONG_FRAME 16384u /* of several pages, each of which would be a fault */
+#define LONG_FRAME 16384u /* of several pages, each of which would be a fault and a comparison */
+_Static_assert(sizeof(struct frame) + sizeof(struct wire_head) + CHANNEL_PIECE == BULK_BLOCK, "a piece fills a block");
 #define FRAMES_KEPT 1024u /* for libken's own frames, so that a full channel can still be emptied */
 
 void channel_open(struct channel *c, const struct wire_id *peer)
@@ -14,11 +16,19 @@ void channel_open(struct channel *c, const struct wire_id *peer)
     *c = (struct channel){.peer = *peer, .acked = 1, .ready = 1, .produced = 1, .expected = 1, .durable = 1};
 }
 
+static void give(struct frame *f)
+{
+    if (bulk_holds(f))
+        bulk_give(f);
+    else
+        pool_give(f);
+}
+
 /* Drops all frames below `to`. */
 static void trim(struct channel *c, uint64_t to)
 {
     for (; c->acked < to; c->acked++)
-        pool_give(c->frames[c->acked & c->mask]);
+        give(c->frames[c->acked & c->mask]);
 }
 
 void channel_close(struct channel *c)
@@ -55,26 +65,41 @@ size_t channel_datagram_room(const struct channel *c)
     return channel_room(c) && out < CHANNEL_DATAGRAMS ? CHANNEL_DATAGRAMS - out : 0;
 }
 
-/* The last frame, when it is kept back and carries bytes of the same stream with room for more. */
-static struct frame *joinable(const struct channel *c, const struct wire_head *head, size_t length)
+/* The last frame, when it is kept back and carries bytes of the same stream. */
+static struct frame *continued(const struct channel *c, const struct wire_head *head)
 {
     if (head->kind != WIRE_DATA || c->produced == c->ready || c->produced == c->acked)
         return NULL;
     struct frame *last = c->frames[(c->produced - 1) & c->mask];
     struct wire_head was;
     memcpy(&was, last->wire, sizeof was);
-    bool same = was.kind == WIRE_DATA && was.stream == head->stream && was.flags == head->flags;
-    return same && was.body + length <= WIRE_DATA_MAX && last->length + length <= last->capacity ? last : NULL;
+    return was.kind == WIRE_DATA && was.stream == head->stream && was.flags == head->flags ? last : NULL;
 }
 
-static void join(struct frame *f, const struct iovec *v, int count, size_t skip, size_t length)
+static bool join(struct frame *f, const struct iovec *v, int count, size_t skip, size_t length)
 {
     struct wire_head head;
+    if (bulk_holds(f) && !bulk_write(f, sizeof *f + f->length + length))
+        return false;
     memcpy(&head, f->wire, sizeof head);
     gather(f->wire + f->length, v, count, skip, length);
     f->length += (uint32_t)length;
     head.body += (uint32_t)length;
     memcpy(f->wire, &head, sizeof head);
+    return true;
+}
+
+/* A stream's bytes that fill pages, or continue such. */
+static struct frame *make_bulk(size_t length)
+{
+    struct frame *f = sizeof *f + length <= BULK_BLOCK ? bulk_take() : NULL;
+    if (f && !bulk_write(f, sizeof *f + length)) {
+        bulk_give(f);
+        return NULL;
+    }
+    if (f)
+        *f = (struct frame){(uint32_t)length, BULK_BLOCK - sizeof *f};
+    return f;
 }
 
 /* Bytes of a stream get room for more that join them. */
@@ -93,18 +118,25 @@ static struct frame *make(size_t length, bool grows)
     return f;
 }
 
+size_t channel_piece(const struct channel *c, const struct wire_head *head)
+{
+    const struct frame *last = continued(c, head);
+    return last && bulk_holds(last) && last->length < last->capacity ? last->capacity - last->length : CHANNEL_PIECE;
+}
+
 int channel_produce(struct channel *c, struct wire_head head, const void *front, size_t front_length,
                     const struct iovec *v, int count, size_t skip, size_t length)
 {
-    struct frame *last = joinable(c, &head, length);
-    if (last) {
-        join(last, v, count, skip, length);
-        return 0;
-    }
+    struct frame *last = continued(c, &head), *f = NULL;
+    if (last && last->length + length <= last->capacity && last->length + length - sizeof head <= WIRE_DATA_MAX)
+        return join(last, v, count, skip, length) ? 0 : -ENOBUFS;
     bool full = !c->frames || c->produced - c->acked > c->mask;
     if (full && !grow(c))
         return -ENOBUFS;
-    struct frame *f = make(sizeof head + front_length + length, head.kind == WIRE_DATA);
+    if (head.kind == WIRE_DATA && (length >= LONG_FRAME || (last && bulk_holds(last))))
+        f = make_bulk(sizeof head + length);
+    if (!f)
+        f = make(sizeof head + front_length + length, head.kind == WIRE_DATA);
     if (!f)
         return -ENOBUFS;
     head.body = (uint32_t)(front_length + length);

@@ -22,6 +22,7 @@
 #include <sys/uio.h>
 
 #define CHANNEL_FRAMES 32768u            /* retained at most; the last 1024 are kept for libken's own frames */
+#define CHANNEL_PIECE 32728u             /* bytes of a stream in one frame, if there are as many */
 #define CHANNEL_DATAGRAMS (4UL << 20)    /* bytes of datagrams on their way or unread at the peer */
 
 /* A retained frame, as it goes over the wire: head and body in one piece. */
@@ -62,6 +63,9 @@ void channel_close(struct channel *);
  * Returns 0, or -ENOBUFS: nothing was done; end the turn, wait for acknowledgements. */
 int channel_produce(struct channel *, struct wire_head head, const void *front, size_t front_length,
                     const struct iovec *, int count, size_t skip, size_t length);
+
+/* How many bytes of a stream are best produced next: what the last frame has room for, or a whole one's. */
+size_t channel_piece(const struct channel *, const struct wire_head *);
 
 /* How many more frames of the program it takes. */
 uint32_t channel_room(const struct channel *);

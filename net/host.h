@@ -39,6 +39,12 @@ bool session_layout_changing(void);
 /* Many pages are about to be written by net/: a hint for the tracker. */
 void session_will_write(const void *at, size_t bytes);
 
+/* Memory of net/'s own that nobody looks at for changes (heap/loose.h): where it lies, that a part of it is about to be written
+ * (false: for want of memory it may not be), and that its content is not needed any more. */
+void session_loose_claim(void *at, size_t bytes);
+bool session_loose_write(void *at, size_t bytes);
+void session_loose_give_up(void *at, size_t bytes);
+
 /* Peers on other hosts, in the window; NULL: none are listed. */
 struct remote;
 struct remote *session_remote(void);

@@ -1,4 +1,5 @@
 /* What a turn says to its peers, hears of them and takes, and what its commit lets go. */
+#include "net/bulk.h"
 #include "net/datagram.h"
 #include "net/former.h"
 #include "net/outbox.h"
@@ -65,6 +66,7 @@ void peers_committed(void)
     outbox.frames = 0;
     if (peers.said || peers.taken || peers.heard)
         peers.said = peers.served = peers.taken = peers.heard = 0;
+    bulk_committed();
     if (!peers.channels && !former_first())
         return;
     bool finished = false;

@@ -259,9 +259,14 @@ size_t stream_room(const struct stream *s)
     return s->sent < s->limit && channel_room(s->channel) ? s->limit - s->sent : 0;
 }
 
+static struct wire_head data_head(const struct stream *s)
+{
+    return (struct wire_head){.kind = WIRE_DATA, .flags = s->opened_here ? WIRE_OPENER : 0, .stream = s->id};
+}
+
 int stream_put(struct stream *s, const struct iovec *v, int count, size_t skip, size_t length)
 {
-    struct wire_head head = {.kind = WIRE_DATA, .flags = s->opened_here ? WIRE_OPENER : 0, .stream = s->id};
+    struct wire_head head = data_head(s);
     int r = peers_produce(s->channel, head, NULL, 0, v, count, skip, length);
     if (r == 0)
         s->sent += length;
@@ -271,6 +276,7 @@ int stream_put(struct stream *s, const struct iovec *v, int count, size_t skip, 
 long stream_write(int fd, struct description *d, const struct iovec *v, int count, size_t skip, size_t length)
 {
     struct stream *s = stream_of(d);
+    struct wire_head head = data_head(s);
     size_t done = 0;
     if (s->state == STREAM_CONNECTING)
         return -EAGAIN;
@@ -283,7 +289,9 @@ long stream_write(int fd, struct description *d, const struct iovec *v, int coun
         return (long)length;
     }
     while (done < length && stream_room(s)) {
-        size_t n = length - done < STREAM_PIECE ? length - done : STREAM_PIECE;
+        size_t n = channel_piece(s->channel, &head);
+        if (n > length - done)
+            n = length - done;
         if (n > stream_room(s))
             n = stream_room(s);
         if (stream_put(s, v, count, skip + done, n) < 0)

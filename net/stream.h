@@ -13,7 +13,6 @@
 #define STREAM_WINDOW (256UL << 10)    /* bytes on their way or unread, for each direction of each connection */
 #define STREAM_WINDOW_MOST (2UL << 20) /* the same where the program reads as fast as they come */
 #define STREAM_WIDENED (32UL << 20)    /* what all connections have beyond STREAM_WINDOW, together */
-#define STREAM_PIECE 32000u         /* bytes in one frame: with its head, just below a power of two */
 
 struct stream;
 

@@ -144,6 +144,8 @@ static void open_log(struct session *s)
     if (r)
         refuse(&s->store, r);
     s->log.trust_cache = !store_distrusts_cache(&s->store);
+    s->loose.image = &s->image;
+    s->log.loose = &s->loose;
 }
 
 /* Brings the image file up to the log. */

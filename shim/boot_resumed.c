@@ -6,6 +6,7 @@
 #include "heap/region.h"
 #include "heap/restore.h"
 #include "heap/say.h"
+#include "net/bulk.h"
 #include "net/fdtable.h"
 #include "net/outbox.h"
 #include "net/pool.h"
@@ -45,6 +46,8 @@ static void verify_own(struct session *s)
     uintptr_t start, end;
     verify_range(&s->image, PAGE_DOWN((uintptr_t)bss_start), PAGE_UP((uintptr_t)bss_end));
     pool_span(&start, &end);
+    verify_range(&s->image, start, end);
+    bulk_span(&start, &end);
     verify_range(&s->image, start, end);
     start = (uintptr_t)outbox.large;
     verify_range(&s->image, start, PAGE_UP(start + outbox.large_used));

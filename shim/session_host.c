@@ -73,6 +73,22 @@ void session_will_write(const void *at, size_t bytes)
         tracker_expect(&session->tracker, PAGE_DOWN((uintptr_t)at), PAGE_UP((uintptr_t)at + bytes));
 }
 
+void session_loose_claim(void *at, size_t bytes)
+{
+    loose_claim((uintptr_t)at, (uintptr_t)at + bytes);
+}
+
+bool session_loose_write(void *at, size_t bytes)
+{
+    return !session || session->apart || loose_write(&session->loose, (uintptr_t)at, (uintptr_t)at + bytes);
+}
+
+void session_loose_give_up(void *at, size_t bytes)
+{
+    if (session && !session->apart)
+        loose_give_up(&session->loose, (uintptr_t)at, (uintptr_t)at + bytes);
+}
+
 void session_layout_changed(void)
 {
     if (session)

@@ -104,6 +104,25 @@ void session_will_write(const void *at, size_t bytes)
     (void)bytes;
 }
 
+void session_loose_claim(void *at, size_t bytes)
+{
+    (void)at;
+    (void)bytes;
+}
+
+bool session_loose_write(void *at, size_t bytes)
+{
+    (void)at;
+    (void)bytes;
+    return true;
+}
+
+void session_loose_give_up(void *at, size_t bytes)
+{
+    (void)at;
+    (void)bytes;
+}
+
 void session_layout_changed(void)
 {
     host_layout_changes++;

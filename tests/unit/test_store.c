@@ -204,7 +204,7 @@ Test(store, newer_format)
     uint32_t version = STORE_VERSION + 6;
     smash("super", offsetof(struct super, version), &version, sizeof version);
     assert_untouched(STORE_NEWER);
-    assert_explained(STORE_NEWER, "format 8", "--fresh", directory);
+    assert_explained(STORE_NEWER, "format 9", "--fresh", directory);
 }
 
 /* A whole store of format 1: not damaged, and said to be older. */
@@ -217,7 +217,7 @@ Test(store, older_format)
     super.checksum = XXH3_64bits((const uint8_t *)&super + 16, sizeof super - 16);
     smash("super", 0, &super, sizeof super);
     assert_untouched(STORE_OLDER);
-    assert_explained(STORE_OLDER, "format 1", "older", "--fresh");
+    assert_explained(STORE_OLDER, "format 2", "older", "--fresh");
 }
 
 Test(store, foreign_magic)
