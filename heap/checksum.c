@@ -11,6 +11,15 @@ uint64_t checksum_plain(const void *data, size_t bytes)
     return XXH3_64bits(data, bytes);
 }
 
+uint64_t checksum_plain_parts(const struct iovec *v, unsigned count, size_t skip)
+{
+    XXH3_state_t state;
+    XXH3_64bits_reset(&state);
+    for (unsigned i = 0; i < count; i++, skip = 0)
+        XXH3_64bits_update(&state, (const char *)v[i].iov_base + skip, v[i].iov_len - skip);
+    return XXH3_64bits_digest(&state);
+}
+
 int checksum_wide_runs(void)
 {
     const uint32_t saves = bit_OSXSAVE | bit_AVX, registers = 6; /* the kernel keeps xmm and ymm */
@@ -21,10 +30,20 @@ int checksum_wide_runs(void)
     return (kept & registers) == registers && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & bit_AVX2);
 }
 
-uint64_t checksum_of(const void *data, size_t bytes)
+static int way_here(void)
 {
     static int way; /* asking costs microseconds in a virtual machine */
     if (way == NOT_ASKED)
         way = checksum_wide_runs() ? WIDE : PLAIN;
-    return way == WIDE ? checksum_wide(data, bytes) : checksum_plain(data, bytes);
+    return way;
+}
+
+uint64_t checksum_of(const void *data, size_t bytes)
+{
+    return way_here() == WIDE ? checksum_wide(data, bytes) : checksum_plain(data, bytes);
+}
+
+uint64_t checksum_of_parts(const struct iovec *v, unsigned count, size_t skip)
+{
+    return way_here() == WIDE ? checksum_wide_parts(v, count, skip) : checksum_plain_parts(v, count, skip);
 }

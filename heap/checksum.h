@@ -7,12 +7,18 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 uint64_t checksum_of(const void *, size_t bytes);
+
+/* That of the parts, one behind the other, but for the first `skip` bytes of the first one. */
+uint64_t checksum_of_parts(const struct iovec *, unsigned count, size_t skip);
 
 /* The two ways; the wide one only where checksum_wide_runs(). */
 uint64_t checksum_plain(const void *, size_t bytes);
 uint64_t checksum_wide(const void *, size_t bytes);
+uint64_t checksum_plain_parts(const struct iovec *, unsigned count, size_t skip);
+uint64_t checksum_wide_parts(const struct iovec *, unsigned count, size_t skip);
 int checksum_wide_runs(void);
 
 #endif

@@ -145,6 +145,21 @@ int disk_write_durable(int fd, const void *data, size_t bytes, uint64_t offset)
     return r ? r : (int)sys(SYS_fdatasync, fd);
 }
 
+/* In one call; where that does not do all of it, part by part. */
+int disk_write_durable_vector(int fd, const struct iovec *v, int count, uint64_t offset)
+{
+    long n = hook || count == 1 ? -EINTR : sys(SYS_pwritev2, fd, v, count, offset, 0, RWF_DSYNC);
+    size_t bytes = 0;
+    for (int i = 0; i < count; i++)
+        bytes += v[i].iov_len;
+    if (n == (long)bytes)
+        return 0;
+    int r = n >= 0 || n == -EINTR || n == -EOPNOTSUPP || n == -ENOSYS ? 0 : (int)n;
+    for (int i = 0; !r && i < count; offset += v[i++].iov_len)
+        r = disk_write_durable(fd, v[i].iov_base, v[i].iov_len, offset);
+    return r;
+}
+
 int disk_write_vector(int fd, struct iovec *v, int count, uint64_t offset)
 {
     for (int i = 0; hook && i < count; i++) {

@@ -67,6 +67,7 @@ long disk_read(int fd, void *data, size_t bytes, uint64_t offset);
 /* Writes all of it: 0 or -errno, after which any part may have been written. */
 int disk_write(int fd, const void *data, size_t bytes, uint64_t offset);
 int disk_write_durable(int fd, const void *data, size_t bytes, uint64_t offset); /* RWF_DSYNC */
+int disk_write_durable_vector(int fd, const struct iovec *, int count, uint64_t offset);
 int disk_write_vector(int fd, struct iovec *, int count, uint64_t offset); /* uses up the vector */
 int disk_write_zeros(int fd, uint64_t offset, uint64_t bytes);
 

@@ -60,6 +60,7 @@ static bool find_tables(struct saved *s)
 }
 
 static _Alignas(4096) uint8_t no_record[4096];
+static struct iovec no_parts[1];
 
 static bool try_open(struct saved *s, const char *directory)
 {
@@ -77,6 +78,7 @@ static bool try_open(struct saved *s, const char *directory)
     if (state == STORE_FRESH)
         return true;
     s->log.buffer = no_record; /* or the log would reserve room for one */
+    s->log.parts = no_parts;
     int error = log_open(&s->log, &s->store, SYNC_POWER, s->store.image_fd);
     if (!error) {
         s->records = log_overlay(&s->log, &s->image, &s->bytes);

@@ -77,7 +77,7 @@ enum record_flags {
  *   - magic, checksum and version hold, and the checksum covers the whole record,
  *   - `id` is the superblock's (records of an earlier run in this directory are stale, not damaged),
  *   - `segment` and `position` say where it was found (a copy elsewhere means nothing),
- *   - its runs end exactly where `payload` says, in `bytes` that lie within the file.
+ *   - its runs end exactly where `payload` says, and their lines within `bytes`, which lie within the file.
  * A segment's records are the valid ones from its first on, each with the sequence of the one before
  * plus one; what follows is the torn tail, or left over from an earlier cycle (lower sequences).
  * The log is whole if and only if no valid record has a sequence above the last one's, and every
@@ -107,7 +107,8 @@ enum run_kind {
 };
 
 enum run_flags {
-    RUN_OWED = 2, /* a whole page that may not have come into the image with its record; its sum is not told but made of its lines */
+    RUN_OWED = 2, /* a whole page that may not have come into the image with its record. Its lines do not follow, they lie behind the
+                     runs: at the next multiple of BLOCK_BYTES, those of the next such run behind them. Its sum is made of them */
 };
 
 /* Changes the image file at `offset`. Runs are applied in order, a page's sum with its lines. */

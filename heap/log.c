@@ -16,6 +16,7 @@
 #define KEEP_BYTES (1UL << 20) /* of the buffer, after a record that was much longer */
 #define TRIM_BYTES (4UL << 20)
 #define FULL_PAUSE_MS 200
+#define PARTS_MAX 1024u /* IOV_MAX */
 
 /* The last block of the buffer is where notes are made: one may be due while a record is in the making. */
 #define RECORD_MAX (LOG_BUFFER_BYTES - BLOCK_BYTES)
@@ -56,10 +57,12 @@ static int open_segment(struct log *log, unsigned number)
 int log_open(struct log *log, struct store *store, enum sync sync, int image_fd)
 {
     uint8_t *buffer = log->buffer ? log->buffer : window_alloc(LOG_BUFFER_BYTES);
+    struct iovec *parts = log->parts ? log->parts : window_alloc(PARTS_MAX * sizeof *parts);
     memset(log, 0, sizeof *log);
-    if (!buffer)
+    if (!buffer || !parts)
         return -ENOMEM;
     log->buffer = buffer;
+    log->parts = parts;
     log->store = store;
     log->image_fd = image_fd;
     log->sync = sync;
@@ -124,6 +127,7 @@ void log_begin(struct log *log)
     log->used = sizeof(struct record);
     log->runs = 0;
     log->owes = false;
+    log->part_count = 1;
     log->fault = 0;
 }
 
@@ -154,15 +158,32 @@ int log_lines(struct log *log, uint64_t offset, const void *data, unsigned lines
     return 0;
 }
 
+/* The page becomes a part of what is written. */
+static bool lend(struct log *log, const void *page)
+{
+    struct iovec *last = &log->parts[log->part_count - 1];
+    if (log->part_count > 1 && (const char *)last->iov_base + last->iov_len == page) {
+        last->iov_len += BLOCK_BYTES;
+        return true;
+    }
+    if (log->part_count == PARTS_MAX)
+        return false;
+    log->parts[log->part_count++] = (struct iovec){(void *)page, BLOCK_BYTES};
+    return true;
+}
+
 int log_page(struct log *log, uint64_t offset, const void *page, unsigned flags)
 {
-    struct run *run = add_run(log, BLOCK_BYTES);
+    bool owed = flags & RUN_OWED && lend(log, page);
+    struct run *run = add_run(log, owed ? 0 : BLOCK_BYTES);
     if (!run)
         return log->fault;
+    *run = (struct run){offset, {0}, BLOCK_BYTES / LINE_BYTES, RUN_LINES, (uint8_t)(owed ? flags : flags & ~(unsigned)RUN_OWED)};
+    log->owes |= owed;
+    if (owed)
+        return 0;
     memcpy(run + 1, page, BLOCK_BYTES);
-    uint32_t sum = flags & RUN_OWED ? 0 : sums_page(run + 1);
-    *run = (struct run){offset, {sum}, BLOCK_BYTES / LINE_BYTES, RUN_LINES, (uint8_t)flags};
-    log->owes |= flags & RUN_OWED;
+    run->sum = sums_page(run + 1);
     return 0;
 }
 
@@ -187,25 +208,43 @@ size_t log_pending(const struct log *log)
     return log->runs ? log->used : 0;
 }
 
+static int write_plain(int fd, const struct iovec *parts, unsigned count, uint64_t offset)
+{
+    int r = 0;
+    for (unsigned i = 0; !r && i < count; offset += parts[i++].iov_len)
+        r = disk_write(fd, parts[i].iov_base, parts[i].iov_len, offset);
+    return r;
+}
+
 /* One write. A file system that refuses O_DIRECT only when written to is served through the page cache. */
-static int write_segment(struct log *log, struct log_segment *s, const void *data, uint64_t bytes)
+static int write_segment(struct log *log, struct log_segment *s, const struct iovec *parts, unsigned count)
 {
     if (log->sync == SYNC_PROCESS && log->marked)
-        return disk_write(s->buffered_fd, data, bytes, s->tail);
+        return write_plain(s->buffered_fd, parts, count, s->tail);
     if (MUTANT("log.not_flushed", true, false))
-        return disk_write(s->buffered_fd, data, bytes, s->tail);
+        return write_plain(s->buffered_fd, parts, count, s->tail);
     if (s->direct_fd >= 0) {
-        int r = disk_write_durable(s->direct_fd, data, bytes, s->tail);
+        int r = disk_write_durable_vector(s->direct_fd, parts, (int)count, s->tail);
         if (r != -EINVAL)
             return r;
         disk_close(&s->direct_fd);
     }
-    return disk_write_durable(s->buffered_fd, data, bytes, s->tail);
+    return disk_write_durable_vector(s->buffered_fd, parts, (int)count, s->tail);
 }
 
-void log_write_record(struct log *log, struct record *r, uint64_t bytes, uint64_t payload, unsigned flags)
+static uint64_t bytes_of(const struct iovec *parts, unsigned count)
+{
+    uint64_t bytes = 0;
+    for (unsigned i = 0; i < count; i++)
+        bytes += parts[i].iov_len;
+    return bytes;
+}
+
+void log_write_record(struct log *log, const struct iovec *parts, unsigned count, uint64_t payload, unsigned flags)
 {
     struct log_segment *s = &log->segment[log->active];
+    struct record *r = parts->iov_base;
+    uint64_t bytes = bytes_of(parts, count);
     if (!log->owed && log->owes && !(flags & RECORD_NOTE))
         log->owed = log->sequence + 1;
     *r = (struct record){
@@ -224,9 +263,9 @@ void log_write_record(struct log *log, struct record *r, uint64_t bytes, uint64_
         .mount = log->mount,
         .owed = log->owed,
     };
-    r->checksum = checksum_of((const uint8_t *)r + 16, bytes - 16);
+    r->checksum = checksum_of_parts(parts, count, 16);
     FAULT("log.write");
-    for (int error; (error = write_segment(log, s, r, bytes));)
+    for (int error; (error = write_segment(log, s, parts, count));)
         log_trouble(log, "writing the log of", error);
     FAULT("log.written");
     log_relief(log);
@@ -239,9 +278,9 @@ void log_write_record(struct log *log, struct record *r, uint64_t bytes, uint64_
 
 void log_write_note(struct log *log)
 {
-    struct record *note = (struct record *)(log->buffer + RECORD_MAX);
+    struct iovec note = {log->buffer + RECORD_MAX, BLOCK_BYTES};
     FAULT("log.note");
-    log_write_record(log, note, BLOCK_BYTES, 0, RECORD_NOTE);
+    log_write_record(log, &note, 1, 0, RECORD_NOTE);
     FAULT("log.noted");
     log->applied = log->sequence;
 }
@@ -306,10 +345,10 @@ int log_commit(struct log *log, uint64_t *sequence)
     if (log->read_only || !log->ready || log->applied != log->sequence)
         return -EINVAL;
     log_sync_poll(log);
-    uint64_t bytes = PAGE_UP(log->used), payload = log->used - sizeof(struct record);
-    memset(log->buffer + log->used, 0, bytes - log->used);
-    log_make_room(log, bytes);
-    log_write_record(log, (struct record *)log->buffer, bytes, payload, 0);
+    log->parts[0] = (struct iovec){log->buffer, PAGE_UP(log->used)};
+    memset(log->buffer + log->used, 0, log->parts[0].iov_len - log->used);
+    log_make_room(log, bytes_of(log->parts, log->part_count));
+    log_write_record(log, log->parts, log->part_count, log->used - sizeof(struct record), 0);
     log->commits++;
     if (sequence)
         *sequence = log->sequence;

@@ -80,6 +80,8 @@ struct log {
     uint64_t used; /* bytes of it, header included */
     uint32_t runs;
     bool owes;   /* it has a run that comes into the image later */
+    struct iovec *parts; /* what is written: the buffer, then the pages of such runs */
+    unsigned part_count;
     int fault;   /* the first error of log_lines() or log_punch() */
     bool ready;  /* recovered: records may be committed */
     bool marked; /* SYNC_PROCESS: a record that says so was made durable */
@@ -134,7 +136,8 @@ void log_begin(struct log *);
 int log_lines(struct log *, uint64_t offset, const void *data, unsigned lines, uint32_t sum, unsigned flags);
 
 /* Adds all lines of a page, with the sum of what was copied. The flag may be RUN_OWED, too: a page that comes into the image later,
- * if it is still needed then (heap/loose.h). */
+ * if it is still needed then (heap/loose.h). It is not copied, unless there are too many: it must not change until log_commit()
+ * has returned. Aligned as pages are. */
 int log_page(struct log *, uint64_t offset, const void *page, unsigned flags);
 
 /* Adds: the range becomes a hole. Offset and bytes are multiples of BLOCK_BYTES. */

@@ -20,7 +20,7 @@ struct batch {
     int fd, count;
     bool roomy; /* the mapping may be stored to */
     uint64_t offset, bytes;
-    const struct run *run[BATCH];
+    struct iovec run[BATCH];
     unsigned sum_count;
     uint64_t sum_at;
     uint32_t sum[SUMS];
@@ -59,7 +59,7 @@ static void batch_flush(struct batch *b)
     while (b->count) {
         struct iovec v[BATCH];
         for (int i = 0; i < b->count; i++)
-            v[i] = (struct iovec){(void *)(b->run[i] + 1), log_run_data(b->run[i])};
+            v[i] = b->run[i];
         int error = disk_write_vector(b->fd, v, b->count, b->offset);
         if (!error)
             break;
@@ -71,7 +71,7 @@ static void batch_flush(struct batch *b)
     b->count = 0;
 }
 
-static void batch_add(struct batch *b, const struct run *run)
+static void batch_add(struct batch *b, const struct run *run, const void *data)
 {
     if (b->count == BATCH || (b->count && b->offset + b->bytes != run->offset))
         batch_flush(b);
@@ -79,8 +79,8 @@ static void batch_add(struct batch *b, const struct run *run)
         b->offset = run->offset;
         b->bytes = 0;
     }
-    b->run[b->count++] = run;
-    b->bytes += log_run_data(run);
+    b->run[b->count++] = (struct iovec){(void *)data, log_run_reach(run)};
+    b->bytes += log_run_reach(run);
 }
 
 /* Later runs may lie on earlier ones: the order holds between all ways of writing. */
@@ -147,17 +147,17 @@ static uint8_t *memory_for(const struct run *run, const struct image_writer *wri
     return there ? writer->twin : NULL;
 }
 
-static uint32_t sum_of(const struct run *run)
+static uint32_t sum_of(const struct run *run, const void *data)
 {
-    return run->flags & RUN_OWED ? sums_page(run + 1) : run->sum;
+    return run->flags & RUN_OWED ? sums_page(data) : run->sum;
 }
 
-static void apply_run(struct batch *b, const struct run *run, const struct image_writer *writer)
+static void apply_run(struct batch *b, const struct run *run, const void *data, const struct image_writer *writer)
 {
     uint8_t *memory = memory_for(run, writer, b->roomy);
     if (run->kind == RUN_LINES && !memory) {
-        batch_add(b, run);
-        MUTANT("apply.no_sum", (void)0, sums_add(b, sums_at(run->offset), sum_of(run)));
+        batch_add(b, run, data);
+        MUTANT("apply.no_sum", (void)0, sums_add(b, sums_at(run->offset), sum_of(run, data)));
         return;
     }
     flush_all(b);
@@ -165,8 +165,8 @@ static void apply_run(struct batch *b, const struct run *run, const struct image
         MUTANT("apply.no_punch", (void)0, punch(b->log, run, writer));
         forget_sums(b, run, memory);
     } else {
-        memcpy(memory + run->offset, run + 1, MUTANT("apply.stale_twin", LINE_BYTES, log_run_data(run)));
-        MUTANT("apply.no_sum", (void)0, (void)(*(uint32_t *)(memory + sums_at(run->offset)) = sum_of(run)));
+        memcpy(memory + run->offset, data, MUTANT("apply.stale_twin", LINE_BYTES, log_run_reach(run)));
+        MUTANT("apply.no_sum", (void)0, (void)(*(uint32_t *)(memory + sums_at(run->offset)) = sum_of(run, data)));
     }
     FAULT("apply.run");
 }
@@ -182,8 +182,14 @@ void log_apply_runs(struct log *log, const struct record *r, const struct image_
     batch.roomy = is_roomy(writer);
     if (writer->fd < 0 && !writer->memory)
         return;
-    for (uint32_t i = 0; i < r->runs; i++, run = log_next_run(run))
-        if (!(writer->owing && run->flags & RUN_OWED))
-            apply_run(&batch, run, writer);
+    const uint8_t *owed = (const uint8_t *)r + log_owed_at(r);
+    for (uint32_t i = 0; i < r->runs; i++, run = log_next_run(run)) {
+        if (!(run->flags & RUN_OWED)) {
+            apply_run(&batch, run, run + 1, writer);
+        } else if (!writer->owing) {
+            apply_run(&batch, run, owed, writer);
+            owed += BLOCK_BYTES;
+        }
+    }
     flush_all(&batch);
 }

@@ -5,9 +5,9 @@
 #include "heap/log.h"
 #include "heap/sys.h"
 
-/* Makes a record durable as the active segment's next: fills in its header, writes, accounts. There must
- * be room. `bytes` is a multiple of BLOCK_BYTES and `payload` of them are runs. */
-void log_write_record(struct log *, struct record *, uint64_t bytes, uint64_t payload, unsigned flags);
+/* Makes a record durable as the active segment's next: fills in its header, with which the first part begins, writes, accounts.
+ * There must be room. Parts are multiples of BLOCK_BYTES; `payload` bytes of the first are runs. */
+void log_write_record(struct log *, const struct iovec *parts, unsigned count, uint64_t payload, unsigned flags);
 
 /* Switches segments unless the active one has room for `bytes` more and a note behind them. */
 void log_make_room(struct log *, uint64_t bytes);
@@ -37,7 +37,13 @@ static inline const struct run *log_first_run(const struct record *r)
 /* The bytes of lines that follow a run's header. */
 static inline uint64_t log_run_data(const struct run *run)
 {
-    return run->kind == RUN_LINES ? (uint64_t)run->lines * LINE_BYTES : 0;
+    return run->kind == RUN_LINES && !(run->flags & RUN_OWED) ? (uint64_t)run->lines * LINE_BYTES : 0;
+}
+
+/* Where the lines of its runs that are owed begin, from the record's beginning on. */
+static inline uint64_t log_owed_at(const struct record *r)
+{
+    return PAGE_UP(sizeof *r + r->payload);
 }
 
 /* How much of the image it changes. */

@@ -118,16 +118,17 @@ static bool is_sound(const struct run *run)
 
 static bool runs_are_sound(const struct record *r, uint64_t *image_end)
 {
-    uint64_t left = r->payload;
+    uint64_t left = r->payload, owed = log_owed_at(r);
     const struct run *run = log_first_run(r);
     for (uint32_t i = 0; i < r->runs; i++, run = log_next_run(run)) {
         if (left < sizeof *run || !is_sound(run) || log_run_data(run) > left - sizeof *run)
             return false;
         left -= sizeof *run + log_run_data(run);
+        owed += run->flags & RUN_OWED ? BLOCK_BYTES : 0;
         uint64_t end = run->offset + log_run_reach(run), last = PAGE_DOWN(end - 1);
         *image_end = max(*image_end, max(end, sums_at(last) + sizeof run->sum));
     }
-    return left == 0;
+    return left == 0 && owed <= r->bytes;
 }
 
 static const struct record *valid(const struct log *log, const struct chain *c, uint64_t at, uint64_t *image_end)
@@ -215,7 +216,7 @@ static void read_ahead(int fd, const struct record *r)
     const struct run *run = log_first_run(r);
     for (uint32_t i = 0; i < r->runs; i++, run = log_next_run(run))
         if (run->kind == RUN_LINES)
-            sys(SYS_fadvise64, fd, PAGE_DOWN(run->offset), PAGE_UP(log_run_data(run)), POSIX_FADV_WILLNEED);
+            sys(SYS_fadvise64, fd, PAGE_DOWN(run->offset), PAGE_UP(log_run_reach(run)), POSIX_FADV_WILLNEED);
 }
 
 /* Applies the records above `synced` in order. After a reboot the image is not in memory: once a group was
