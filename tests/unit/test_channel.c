@@ -2,6 +2,7 @@
  * its last commit, connections that break with bytes on the way. What must hold: each side takes in exactly what the
  * other one committed, once, in order, and nothing that was not committed. */
 #include "net_host.h"
+#include "net/bulk.h"
 #include "net/channel.h"
 #include "net/pool.h"
 
@@ -317,6 +318,48 @@ Test(channel, pieces_join_while_they_are_kept_back)
     const struct frame *f = channel_frame(&c, 1);
     cr_assert_eq(f->length, sizeof(struct wire_head) + 6);
     cr_assert_eq(memcmp(f->wire + sizeof(struct wire_head), "abcdef", 6), 0);
+}
+
+/* Writes of any length fill blocks to the last byte; what a turn gave back is taken again when that is durable. */
+Test(channel, bulk_lies_in_blocks_of_its_own, .init = host_open, .fini = host_close)
+{
+    static const size_t lengths[] = {40000, 20000, 70000, 16384, 50};
+    static char bytes[70000], got[200000];
+    struct wire_id id = {{1}};
+    struct channel c;
+    size_t sent = 0, taken = 0;
+    channel_open(&c, &id);
+    for (unsigned i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        for (size_t k = 0; k < lengths[i]; k++)
+            bytes[k] = (char)((sent + k) % 251);
+        struct wire_head head = {.kind = WIRE_DATA, .stream = 1};
+        for (size_t done = 0, n; done < lengths[i]; done += n) {
+            n = channel_piece(&c, &head);
+            n = n < lengths[i] - done ? n : lengths[i] - done;
+            cr_assert_eq(channel_produce(&c, head, NULL, 0, &(struct iovec){bytes, lengths[i]}, 1, done, n), 0);
+        }
+        sent += lengths[i];
+    }
+    cr_assert_eq(c.produced - c.acked, (sent + CHANNEL_PIECE - 1) / CHANNEL_PIECE);
+    channel_committed(&c);
+    bulk_committed();
+    const void *first = channel_frame(&c, c.acked);
+    for (uint64_t n = c.acked; n < c.produced; n++) {
+        const struct frame *f = channel_frame(&c, n);
+        cr_assert(bulk_holds(f) && (uintptr_t)f % BULK_BLOCK % 4096 == 0);
+        memcpy(got + taken, f->wire + sizeof(struct wire_head), f->length - sizeof(struct wire_head));
+        taken += f->length - sizeof(struct wire_head);
+    }
+    cr_assert_eq(taken, sent);
+    for (size_t k = 0; k < sent; k++)
+        cr_assert_eq(got[k], (char)(k % 251), "byte %zu", k);
+    uint64_t ack = 0;
+    struct wire_head head = {.kind = WIRE_ACK, .body = sizeof ack, .value = c.produced};
+    cr_assert_eq(channel_receive(&c, &head, &ack), CHANNEL_DROP);
+    void *other = bulk_take();
+    cr_assert(other && (uintptr_t)other - (uintptr_t)first >= taken, "it may be wanted again after a crash");
+    bulk_committed();
+    cr_assert_lt((uintptr_t)bulk_take() - (uintptr_t)first, taken);
 }
 
 Test(channel, a_full_channel_says_so_and_empties_again)
