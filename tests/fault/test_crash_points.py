@@ -22,6 +22,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import companions
+import copies
 import mortal
 import points
 import programs
@@ -49,6 +50,7 @@ mortal.WORKLOADS.update({
     "workers": (companions.lending("workers"), {}, {}),
     "door_server": (companions.far("once", 20, "server", "tcp"), {}, {}),
     "door_client": (companions.far("once", 20, "client", "tcp"), {}, {}),
+    "copy_sender": (copies.sender, {}, {}),
 })
 
 
