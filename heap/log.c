@@ -87,7 +87,7 @@ void log_inherit(struct log *log)
     log_attach_after_restore(log);
     log->twin = NULL;
     log->trust_cache = log->marked = log->full = log->ready = false;
-    log->owed = 0;
+    log->owed = log->owed_next = 0;
     if (log->loose)
         loose_inherit(log->loose);
     log_begin(log);
@@ -245,8 +245,8 @@ void log_write_record(struct log *log, const struct iovec *parts, unsigned count
     struct log_segment *s = &log->segment[log->active];
     struct record *r = parts->iov_base;
     uint64_t bytes = bytes_of(parts, count);
-    if (!log->owed && log->owes && !(flags & RECORD_NOTE))
-        log->owed = log->sequence + 1;
+    if (!log->owed_next && log->owes && !(flags & RECORD_NOTE))
+        log->owed_next = log->sequence + 1;
     *r = (struct record){
         .magic = RECORD_MAGIC,
         .version = STORE_VERSION,
@@ -261,7 +261,7 @@ void log_write_record(struct log *log, const struct iovec *parts, unsigned count
         .runs = flags & RECORD_NOTE ? 0 : log->runs,
         .boot = log->boot,
         .mount = log->mount,
-        .owed = log->owed,
+        .owed = log->owed ? log->owed : log->owed_next,
     };
     r->checksum = checksum_of_parts(parts, count, 16);
     FAULT("log.write");
@@ -298,6 +298,26 @@ static void resize(struct log *log, struct log_segment *s, uint64_t bytes)
     s->bytes = bytes;
 }
 
+/* What is owed to the image may be given up in a moment, and need not be written then: a quarter of a segment later. */
+static bool is_worth_waiting(const struct log *log)
+{
+    const struct log_segment *active = &log->segment[log->active];
+    return log->loose && log->loose->older.count && active->tail < active->bytes / 4;
+}
+
+/* A segment that grew for a giant record is cut back once nothing in it is needed any more. */
+static void tend_idle_segment(struct log *log)
+{
+    struct log_segment *idle = &log->segment[!log->active];
+    if (idle->last > log->synced) {
+        if (!is_worth_waiting(log))
+            log_sync_start(log, idle->last);
+    } else if (idle->bytes > log->nominal && idle->last <= log->proven) {
+        FAULT("log.cut_back");
+        resize(log, idle, log->nominal);
+    }
+}
+
 /* Rule 3. The note goes into the block that log_make_room() keeps free at each segment's end. */
 static void switch_segment(struct log *log, uint64_t bytes)
 {
@@ -318,7 +338,12 @@ static void switch_segment(struct log *log, uint64_t bytes)
     next->last = 0;
     log->switches++;
     FAULT("log.switched");
-    log_sync_start(log);
+    if (!log->owed)
+        log->owed = log->owed_next;
+    log->owed_next = 0;
+    if (log->loose)
+        loose_age(log->loose, log);
+    tend_idle_segment(log);
 }
 
 void log_make_room(struct log *log, uint64_t bytes)
@@ -326,16 +351,6 @@ void log_make_room(struct log *log, uint64_t bytes)
     const struct log_segment *s = &log->segment[log->active];
     if (s->tail + bytes + BLOCK_BYTES > s->bytes)
         switch_segment(log, bytes);
-}
-
-/* A segment that grew for a giant record is cut back once nothing in it is needed any more. */
-static void tend_idle_segment(struct log *log)
-{
-    struct log_segment *idle = &log->segment[!log->active];
-    if (idle->last > log->synced)
-        log_sync_start(log);
-    else if (idle->bytes > log->nominal && idle->last <= log->proven)
-        FAULT("log.cut_back"),         resize(log, idle, log->nominal);
 }
 
 int log_commit(struct log *log, uint64_t *sequence)

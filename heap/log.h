@@ -72,7 +72,8 @@ struct log {
     uint64_t mount;        /* and which mount the image is on; 0: the kernel does not tell (before Linux 6.8) */
     bool trust_cache;      /* records that were applied in this boot and mount are in the page cache: not again */
     struct loose *loose;   /* NULL: nothing is ever owed */
-    uint64_t owed;         /* the first record of which the image lacks something; 0: none */
+    uint64_t owed;         /* the first record of the idle segment of which the image may lack something; 0: none */
+    uint64_t owed_next;    /* the same of the active one */
     uint64_t image_end;    /* found by log_recover(): no record reaches beyond this offset */
     struct log_ring ring;
     /* The record in the making. */

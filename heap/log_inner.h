@@ -23,9 +23,9 @@ void log_trouble(struct log *, const char *action, int error);
 /* To be called when it worked. */
 void log_relief(struct log *);
 
-/* Background sync: starts one (which covers all that is applied) unless one runs; notices its end;
+/* Background sync: starts one, for the records up to that one, which are applied, unless one runs; notices its end;
  * waits until the image is synced up to a record. */
-void log_sync_start(struct log *);
+void log_sync_start(struct log *, uint64_t sequence);
 void log_sync_poll(struct log *);
 void log_sync_wait(struct log *, uint64_t sequence);
 

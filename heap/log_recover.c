@@ -320,7 +320,7 @@ static long recover(struct log *log, struct chain chains[2], const struct image_
     log->active = newer->segment;
     log->sequence = log->applied = newer->last;
     log->synced = log->proven = synced;
-    log->owed = 0;
+    log->owed = log->owed_next = 0;
     log->segment[newer->segment].tail = newer->end;
     log->segment[newer->segment].last = newer->last;
     log->segment[older->segment].tail = BLOCK_BYTES;

@@ -69,14 +69,22 @@ static bool is_no_answer(int result)
     return result == -EINTR || result == -ECANCELED || result == -EAGAIN || result == -ENOMEM;
 }
 
-void log_sync_start(struct log *log)
+static void settle(struct log *log, bool all)
 {
-    if (log->sync_target || log->synced == log->applied)
-        return;
     if (log->loose)
-        MUTANT("loose.never_settled", (void)(log->owed = 0), loose_settle(log->loose, log));
+        MUTANT("loose.never_settled", (void)0, loose_settle(log->loose, log, all));
+    log->owed = 0;
+    if (all)
+        log->owed_next = 0;
+}
+
+void log_sync_start(struct log *log, uint64_t sequence)
+{
+    if (log->sync_target || log->synced >= sequence)
+        return;
+    settle(log, sequence == log->applied);
     int64_t size = disk_size(log->image_fd);
-    log->sync_target = log->applied;
+    log->sync_target = sequence;
     log->sync_bytes = size > 0 ? (uint64_t)size : 0;
     FAULT("sync.start");
     if (MUTANT("sync.left_out", true, log->sync == SYNC_PROCESS)) {
@@ -123,7 +131,7 @@ void log_sync_wait(struct log *log, uint64_t sequence)
 {
     wait_running(log);
     while (log->synced < sequence && log->synced < log->applied) {
-        log_sync_start(log);
+        log_sync_start(log, log->applied);
         wait_running(log);
     }
 }

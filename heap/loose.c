@@ -16,13 +16,15 @@ bool loose_write(struct loose *l, uintptr_t start, uintptr_t end)
 {
     start = PAGE_DOWN(start);
     end = PAGE_UP(end);
-    return pages_remove(&l->owed, start, end) == 0 && pages_add(&l->written, start, end) == 0;
+    return pages_remove(&l->owed, start, end) == 0 && pages_remove(&l->older, start, end) == 0 &&
+           pages_add(&l->written, start, end) == 0;
 }
 
 /* For want of memory they are written once more than needed, or in loose_write() not at all. */
 void loose_give_up(struct loose *l, uintptr_t start, uintptr_t end)
 {
     pages_remove(&l->owed, start, end);
+    pages_remove(&l->older, start, end);
 }
 
 static int take(struct image *i, struct log *log, uintptr_t address)
@@ -75,22 +77,37 @@ static void put_all(struct image *i, struct log *log, uintptr_t start, uintptr_t
     }
 }
 
-void loose_applied(struct loose *l, struct log *log)
+/* Makes all of `from` a part of `to`; what finds no room there is written at once. */
+static void move(struct loose *l, struct log *log, struct pages *to, struct pages *from)
 {
-    for (size_t k = 0; k < l->recorded.count; k++) {
-        const struct page_range *range = &l->recorded.at[k];
-        if (pages_add(&l->owed, range->start, range->end))
-            put_all(l->image, log, range->start, range->end);
-    }
-    pages_clear(&l->recorded);
+    for (size_t k = 0; k < from->count; k++)
+        if (pages_add(to, from->at[k].start, from->at[k].end))
+            put_all(l->image, log, from->at[k].start, from->at[k].end);
+    pages_clear(from);
 }
 
-void loose_settle(struct loose *l, struct log *log)
+void loose_applied(struct loose *l, struct log *log)
 {
-    for (size_t k = 0; k < l->owed.count; k++)
-        put_all(l->image, log, l->owed.at[k].start, l->owed.at[k].end);
-    pages_clear(&l->owed);
-    log->owed = 0;
+    move(l, log, &l->owed, &l->recorded);
+}
+
+void loose_age(struct loose *l, struct log *log)
+{
+    move(l, log, &l->older, &l->owed);
+}
+
+static void settle(struct loose *l, struct log *log, struct pages *set)
+{
+    for (size_t k = 0; k < set->count; k++)
+        put_all(l->image, log, set->at[k].start, set->at[k].end);
+    pages_clear(set);
+}
+
+void loose_settle(struct loose *l, struct log *log, bool all)
+{
+    settle(l, log, &l->older);
+    if (all)
+        settle(l, log, &l->owed);
     FAULT("loose.settled");
 }
 
@@ -99,4 +116,5 @@ void loose_inherit(struct loose *l)
     pages_clear(&l->written);
     pages_clear(&l->recorded);
     pages_clear(&l->owed);
+    pages_clear(&l->older);
 }

@@ -9,7 +9,8 @@
  *   loose_take()     ... so they come into the record
  *   loose_applied()  that is durable: the image owes them
  *   loose_give_up()  their content is not needed, and a durable record says so: not owed any more
- *   loose_settle()   before the image is synced: what is still owed is written
+ *   loose_age()      the segment with their records is full: another one is used from now on
+ *   loose_settle()   before the image is synced: what it still owes, to the records that the sync is for, is written
  *
  * Rule: a page that was given up only by a turn that is not durable yet is not written to again. So what a page holds that is owed
  * and not written in this turn is what the last durable record says.
@@ -29,7 +30,8 @@ struct loose {
     struct image *image;
     struct pages written;  /* in this turn */
     struct pages recorded; /* in the turn whose record is on its way */
-    struct pages owed;     /* the log has them, the image may not */
+    struct pages owed;     /* the log's active segment has them, the image may not */
+    struct pages older;    /* the same of the idle segment */
 };
 
 extern struct page_range loose_span __attribute__((visibility("hidden")));
@@ -50,9 +52,10 @@ void loose_give_up(struct loose *, uintptr_t start, uintptr_t end);
 /* 0 or -errno; errors of the log are its own. */
 int loose_take(struct loose *, struct log *);
 
-/* Both wait for room, and die when the disk fails. */
+/* These wait for room, and die when the disk fails. `all`: not only what is older. */
 void loose_applied(struct loose *, struct log *);
-void loose_settle(struct loose *, struct log *);
+void loose_age(struct loose *, struct log *);
+void loose_settle(struct loose *, struct log *, bool all);
 
 /* A child of fork: its first commit takes all that there is. */
 void loose_inherit(struct loose *);
