@@ -45,5 +45,7 @@ uint64_t checksum_of(const void *data, size_t bytes)
 
 uint64_t checksum_of_parts(const struct iovec *v, unsigned count, size_t skip)
 {
+    if (count == 1) /* in half the time, where it is short */
+        return checksum_of((const char *)v->iov_base + skip, v->iov_len - skip);
     return way_here() == WIDE ? checksum_wide_parts(v, count, skip) : checksum_plain_parts(v, count, skip);
 }

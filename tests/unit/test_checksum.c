@@ -48,3 +48,20 @@ Test(checksum, each_bit_counts)
         bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
     }
 }
+
+Test(checksum, parts_are_summed_as_a_whole)
+{
+    static char text[20000];
+    for (size_t i = 0; i < sizeof text; i++)
+        text[i] = (char)(i * 131 + i / 251);
+    for (size_t first = 16; first < 9000; first += 1 + first / 7)
+        for (size_t second = 0; first + second < sizeof text; second += 1 + second / 2) {
+            struct iovec v[] = {{text, first}, {text + first, second}, {text + first + second, sizeof text - first - second}};
+            uint64_t whole = checksum_plain(text + 16, sizeof text - 16);
+            cr_assert_eq(checksum_plain_parts(v, 3, 16), whole);
+            cr_assert_eq(checksum_of_parts(v, 3, 16), whole);
+            if (checksum_wide_runs())
+                cr_assert_eq(checksum_wide_parts(v, 3, 16), whole);
+        }
+    cr_assert_eq(checksum_of_parts(&(struct iovec){text, 500}, 1, 16), checksum_plain(text + 16, 484));
+}
