@@ -16,15 +16,6 @@ uint64_t checksum_wide(const void *data, size_t bytes)
     return XXH3_64bits(data, bytes);
 }
 
-uint64_t checksum_wide_parts(const struct iovec *v, unsigned count, size_t skip)
-{
-    XXH3_state_t state;
-    XXH3_64bits_reset(&state);
-    for (unsigned i = 0; i < count; i++, skip = 0)
-        XXH3_64bits_update(&state, (const char *)v[i].iov_base + skip, v[i].iov_len - skip);
-    return XXH3_64bits_digest(&state);
-}
-
 #ifdef __clang__
 #pragma clang attribute pop
 #endif
