@@ -18,7 +18,8 @@ enum commit_result {
 
 /* Makes the process's memory and the calling context durable as the next turn. Returns twice when a later
  * incarnation resumes. `captured` is called when memory has been copied, before the disk answers: other threads
- * may go on. Errors do not return: see log_commit(). Not thread-safe; no signal handler may run. */
+ * may go on; but loose pages (heap/loose.h) must not change before commit() has returned, nor be told of before commit_apply() has.
+ * Errors do not return: see log_commit(). Not thread-safe; no signal handler may run. */
 enum commit_result commit(struct session *, enum run_state, void (*captured)(void));
 
 /* Brings the image file up to the last commit. To be called after each commit, before the next. */
