@@ -18,7 +18,7 @@ enum commit_result {
 
 /* Makes the process's memory and the calling context durable as the next turn. Returns twice when a later
  * incarnation resumes. `captured` is called when memory has been copied, before the disk answers: other threads
- * may go on; but loose pages (heap/loose.h) must not change before commit() has returned, nor be told of before commit_apply() has.
+ * may go on; but loose pages (heap/loose.h) must not change before commit() has returned.
  * Errors do not return: see log_commit(). Not thread-safe; no signal handler may run. */
 enum commit_result commit(struct session *, enum run_state, void (*captured)(void));
 

@@ -16,8 +16,8 @@ bool loose_write(struct loose *l, uintptr_t start, uintptr_t end)
 {
     start = PAGE_DOWN(start);
     end = PAGE_UP(end);
-    return pages_remove(&l->owed, start, end) == 0 && pages_remove(&l->older, start, end) == 0 &&
-           pages_add(&l->written, start, end) == 0;
+    return pages_remove(&l->recorded, start, end) == 0 && pages_remove(&l->owed, start, end) == 0 &&
+           pages_remove(&l->older, start, end) == 0 && pages_add(&l->written, start, end) == 0;
 }
 
 /* For want of memory they are written once more than needed, or in loose_write() not at all. */

@@ -211,6 +211,8 @@ static void live_and_die(unsigned turns, bool machine_too)
             continue;
         }
         let_go(); /* as peers_committed() does, before the image is brought up to it */
+        if (random_next() % 2)
+            write_some(); /* of the next turn */
         cr_assert_eq(log_apply(&redo), 0);
         follow_sync();
         if (when == 2)
