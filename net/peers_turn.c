@@ -9,7 +9,7 @@
 #include "heap/fault.h"
 
 #define HEAVY_SAID (1UL << 20)
-#define HEAVY_TAKEN (1UL << 20) /* half of STREAM_WINDOW_MOST, less of CHANNEL_DATAGRAMS */
+#define HEAVY_TAKEN (1UL << 20) /* a quarter of STREAM_WINDOW_MOST, and of CHANNEL_DATAGRAMS */
 #define SERVE_BYTES (64UL << 10)
 #define HEAVY_FRAMES (CHANNEL_FRAMES / 4)
 

@@ -11,7 +11,7 @@
 #include "net/peers.h"
 
 #define STREAM_WINDOW (256UL << 10)    /* bytes on their way or unread, for each direction of each connection */
-#define STREAM_WINDOW_MOST (2UL << 20) /* the same where the program reads as fast as they come */
+#define STREAM_WINDOW_MOST (4UL << 20) /* the same where the program reads as fast as they come */
 #define STREAM_WIDENED (32UL << 20)    /* what all connections have beyond STREAM_WINDOW, together */
 
 struct stream;
