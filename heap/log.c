@@ -21,13 +21,16 @@
 /* The last block of the buffer is where notes are made: one may be due while a record is in the making. */
 #define RECORD_MAX (LOG_BUFFER_BYTES - BLOCK_BYTES)
 
-static uint64_t this_boot(void)
+/* 0: it cannot be told. That it cannot be for a moment is no reason to take all that was not flushed for lost: -errno. */
+static int find_boot(uint64_t *boot)
 {
     char id[64];
-    int fd = (int)disk_open(AT_FDCWD, "/proc/sys/kernel/random/boot_id", O_RDONLY, 0);
-    long n = fd < 0 ? 0 : disk_read(fd, id, sizeof id, 0);
+    long opened = disk_open(AT_FDCWD, "/proc/sys/kernel/random/boot_id", O_RDONLY, 0);
+    int fd = (int)opened;
+    long n = fd < 0 ? opened : disk_read(fd, id, sizeof id, 0);
     disk_close(&fd);
-    return n > 0 ? checksum_of(id, (size_t)n) : 0;
+    *boot = n > 0 ? checksum_of(id, (size_t)n) : 0;
+    return sys_in_trouble(n) ? (int)n : 0;
 }
 
 static int open_segment(struct log *log, unsigned number)
@@ -68,11 +71,12 @@ int log_open(struct log *log, struct store *store, enum sync sync, int image_fd)
     log->sync = sync;
     log->read_only = store->read_only;
     log->nominal = store->super.segment_bytes;
-    log->boot = this_boot();
     log->mount = disk_mount(image_fd);
     for (unsigned n = 0; n < 2; n++)
         log->segment[n].direct_fd = log->segment[n].buffered_fd = -1;
-    int r = open_segment(log, 0);
+    int r = find_boot(&log->boot);
+    if (!r)
+        r = open_segment(log, 0);
     if (!r)
         r = open_segment(log, 1);
     if (r)
