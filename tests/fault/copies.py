@@ -10,4 +10,4 @@ MEGABYTES = 2
 def sender(t, p):
     port = free_port()
     companions.converse(t, p, "client", [sys.executable, subject("copy_to.py"), str(port)],
-                    [sys.executable, subject("copy_from.py"), str(port), str(MEGABYTES), "7"], port, "tcp", ["same"])
+                        [sys.executable, subject("copy_from.py"), str(port), str(MEGABYTES), "7"], port, "tcp", ["same"])

@@ -3,6 +3,7 @@ import os
 import tty
 
 import companions
+import copies
 import corners
 import mortal  # knows where the next ones are
 import places
@@ -170,6 +171,7 @@ WORKLOADS = {name: (function, env, mortal_death, LATER) for name, function, env,
     ("number_client", companions.talk("number", 40, "client"), {}, "turn.applied:15"),
     ("stream_server", companions.talk("stream", 60, "server"), {}, "turn.applied:20"),
     ("stream_client", companions.talk("stream", 60, "client"), {}, "turn.applied:20"),
+    ("copy_sender", copies.sender, {}, EARLY),
     ("kinds", service("descriptor_kinds", KINDS), {}, "turn.applied:24"),
     ("pthreads", service("pthread_kinds", PTHREADS), {}, "turn.applied:12"),
     ("user", service("drops_root", "who, count, count, who, count, who, count, who"), {}, EARLY),

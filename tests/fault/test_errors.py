@@ -25,7 +25,6 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 os.environ.setdefault("KEN_PATIENCE", "8")
 import call_errors
-import copies
 import erring
 import mortal
 import unreached
@@ -40,7 +39,6 @@ SEED = SEED if LONG or "KEN_SEED" in os.environ else 1
 ONLY = os.environ.get("KEN_ONLY", ".")
 SECONDS = float(os.environ.get("KEN_SECONDS", "300" if LONG else "75"))
 JOBS = int(os.environ.get("KEN_JOBS", "2"))
-erring.WORKLOADS["copy_sender"] = (copies.sender, {}, erring.EARLY, erring.LATER)
 LASTING = "EIO", "ENOSPC", "EDQUOT", "EMFILE", "ENOMEM"  # troubles that stay
 
 
