@@ -7,6 +7,7 @@
 #include "net/pool.h"
 #include "net/refusal.h"
 #include "net/stream_bell.h"
+#include "heap/fault.h"
 
 #include <fcntl.h>
 
@@ -134,7 +135,8 @@ void datagram_returned(struct channel *c, const struct wire_head *h, const unsig
     struct sockaddr_storage to;
     struct iovec v = {(void *)(body + sizeof route), h->body - sizeof route};
     if (far) {
-        refusal_cause(fd, d, &route.from, v.iov_base, v.iov_len);
+        if (MUTANT("refusal.silent", false, true))
+            refusal_cause(fd, d, &route.from, v.iov_base, v.iov_len);
         return;
     }
     bool connected = d->socket->state == SOCK_CONNECTED;

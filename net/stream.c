@@ -351,7 +351,7 @@ static struct description *listener_of(const struct wire_address *to)
 static uint64_t first_window(const struct description *listener)
 {
     uint32_t backlog = listener && listener->socket->backlog > 0 ? (uint32_t)listener->socket->backlog : 0;
-    return listener && listener->socket->pending <= backlog ? STREAM_WINDOW : 0;
+    return listener && MUTANT("stream.queue_unbounded", true, listener->socket->pending <= backlog) ? STREAM_WINDOW : 0;
 }
 
 static void enqueue(struct stream *s, struct description *listener)

@@ -4,6 +4,7 @@
 #include "net/peers_inner.h"
 #include "net/stream_bell.h"
 #include "net/trouble.h"
+#include "heap/fault.h"
 #include "heap/sys.h"
 
 static uint32_t last_id;
@@ -112,7 +113,7 @@ static void call_again(struct stream *s)
     if (c && call(s, c) < 0)
         return;
     stream_called(s);
-    if (!c && !stream_connect_plain(s))
+    if (!c && MUTANT("stream.never_plain", true, !stream_connect_plain(s)))
         stream_fail(s, ECONNREFUSED);
 }
 

@@ -1,5 +1,6 @@
 /* What a transport sends: the rest of a frame that was begun, hello or acknowledgement, frames. */
 #include "net/transport_inner.h"
+#include "heap/fault.h"
 
 #include <sys/epoll.h>
 
@@ -97,7 +98,7 @@ static void pause_out(struct transport *t)
 /* The peer had it over another transport, and it is forgotten here: what was begun cannot be ended. */
 static bool is_stranded(const struct transport *t)
 {
-    return t->state == STATE_READY && t->done && t->cursor < t->channel->acked;
+    return MUTANT("transport.stranded", false, t->state == STATE_READY && t->done && t->cursor < t->channel->acked);
 }
 
 void transport_send(struct transport *t)

@@ -6,6 +6,8 @@
 #include "shim/call_wait.h"
 #include "shim/turn.h"
 
+#include "heap/fault.h"
+
 #include <fcntl.h>
 #include <netinet/tcp.h>
 #include <signal.h>
@@ -94,7 +96,7 @@ static long refused(long error, size_t done, long flags)
 
 static struct deadline send_limit(const struct description *d)
 {
-    return wait_until(d->socket->send_timeout_ns ? d->socket->send_timeout_ns : -1);
+    return wait_until(MUTANT("stream.patient", false, d->socket->send_timeout_ns) ? d->socket->send_timeout_ns : -1);
 }
 
 /* The window is closed, or the channel is full: what is held goes out, then the peer has to read. 0; -EAGAIN: that took too long. */

@@ -27,11 +27,12 @@ def numbers(t, kind, count, disturb, seconds=90, address="0.0.0.0"):
     client = hosts.program(0, [PYTHON, subject("far_client.py"), kind, "10.77.0.2", "7001", str(count), "c"], key, out=out)
     wait_until(lambda: lines_of(path), "the first answer")
     deadline = time.monotonic() + seconds
-    while client.process.poll() is None:
+    while client.process and client.process.poll() is None:
         check(time.monotonic() < deadline, f"no progress: {lines_of(path)[-1:]}; server: {server.tail()}; client: {client.tail()}")
         if not disturb(hosts, server, client):
             time.sleep(0.01)
-    check(client.wait_gone() == 0, f"client: {client.tail()}")
+    status = client.wait_gone() if client.process else client.finished()
+    check(status == 0, f"client: {client.tail()}")
     lines = lines_of(path)
     check(lines[-1] == "done", f"the end is {lines[-1:]}")
     check([int(n) for n in lines[:-1]] == list(range(1, count + 1)), "a number is missing, repeated, or out of order")
@@ -51,10 +52,9 @@ def killing(t, kills):
                 return False  # it has ended by itself
             p.process.kill()
             p.kills += 1
-            if p.wait_gone() == 0:
-                p.process = None
+            done[0] += p.wait_gone() != 0
+            if p.finished() is not None:  # the kill may have come behind its end: the next start would be a new run
                 return False
-            done[0] += 1
             p.restart()
         return True
     return disturb
