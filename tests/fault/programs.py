@@ -7,6 +7,7 @@ import copies
 import corners
 import mortal  # knows where the next ones are
 import places
+import ports
 from erring import Told
 from harness import PYTHON, Case, Failure, Program, TcpDialog, UdpDialog, free_port, subject
 from mortal import ask, udp_dialog
@@ -212,5 +213,10 @@ WORKLOADS = {name: (function, env, mortal_death, LATER) for name, function, env,
     ("by_name", companions.far("tcp", 12, "client", peers="localhost 10.77.0.0/24"), {}, "turn.applied:6"),
     ("outer_address", companions.far("udp", 12, "client", host=1, late=0.2), {}, "turn.applied:6"),
     ("informed", companions.far("info", 12, "server", table="udp", address="fd77::2", peers="fd77::/64"), {}, "turn.applied:6"),
+    ("options_server", ports.options("server"), {}, "turn.applied:8"),
+    ("options_client", ports.options("client"), {}, "turn.applied:8"),
+    ("former_port", ports.former_port, {}, "turn.applied:6"),
+    ("far_port", ports.far_port, {}, "turn.applied:6"),
+    ("apart", ports.apart, {}, "turn.applied:8"),
     ("allocations", service("malloc_kinds", ", ".join(f"step {n * 7919}" for n in range(1, 21))), {}, "turn.applied:9"),
 )}
