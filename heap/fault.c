@@ -147,11 +147,19 @@ static uint64_t draw(struct fault *f, uint64_t below)
     return (f->jitter >> 11) % below;
 }
 
+static int64_t now_ms(void)
+{
+    struct timespec now = {0, 0};
+    sys_call6(SYS_clock_gettime, CLOCK_MONOTONIC, (long)&now, 0, 0, 0, 0);
+    return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* For long it does not sleep: it stands for a process that gets no processor, and who looks at it is to see that. */
 static void pass_time(struct fault *f)
 {
     uint64_t ms = draw(f, f->jitter_every) ? 0 : draw(f, 12);
-    if (!draw(f, 700))
-        ms = 100 + draw(f, 2400);
+    for (int64_t until = draw(f, 700) ? 0 : now_ms() + 100 + (int64_t)draw(f, 2400); until && now_ms() < until;)
+        sys_call6(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
     struct timespec left = {(time_t)(ms / 1000), (long)(ms % 1000) * 1000000};
     while (ms && sys_call6(SYS_nanosleep, (long)&left, (long)&left, 0, 0, 0, 0) == -EINTR)
         ;

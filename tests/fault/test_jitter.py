@@ -64,6 +64,8 @@ class Disturbed:
         env = {"KEN_FAULT_JITTER": str(seed), "KEN_FAULT_TRACE": os.path.join(t.dir, "trace"), "KEN_MUTANT": mutants}
         self.p = Daemon(kind(t, self.rng, self.port), os.path.join(t.dir, "store"), t.dir, env={})
         self.point = self.rng.choice([None] * 20 + POINTS)  # where the first start dies, if it comes there
+        if self.waits_for_others():
+            self.point = None
         if self.point:
             env["KEN_FAULT"] = self.point
         self.p.env.update(env)
@@ -77,6 +79,10 @@ class Disturbed:
         Program.start(self.p)
         self.p.env.pop("KEN_FAULT", None)
         self.may_be_gone = False  # after a kill, where others may go on, or end with the one that was killed
+
+    def waits_for_others(self):
+        """It has a child of another kind before its fork, which a kill would take with it."""
+        return "bind" in self.p.argv
 
     def unprotected(self):
         return any(UNPROTECTED in line for n in range(1, self.p.starts + 1) for line in self.p.messages(n))
@@ -121,8 +127,8 @@ class Disturbed:
 
     def trouble(self):
         troubles = (self.hiccup, self.hiccup, self.kill_all, self.kill_holder)
-        if "bind" in self.p.argv:
-            troubles = troubles[:2]  # it waits for a child that a kill would take with it
+        if self.waits_for_others():
+            troubles = troubles[:2]
         for _ in range(self.rng.choice((0, 0, 1, 2, 4))):
             time.sleep(self.rng.choice((0.01, 0.05, 0.2)) * self.rng.random())
             self.rng.choice(troubles)()
