@@ -22,7 +22,8 @@
 #include <fcntl.h>
 #include <sys/prctl.h>
 
-#define SECOND_FORK_MS 1000
+#define LOOK_MS 10
+#define SECOND_FORK_MS 1000 /* in which the parent was never seen to compute */
 #define SECOND_FORK_LAST_MS 8000 /* for one that computes all the time: its own parent waits for 10 s */
 
 static void lead(struct tie *s)
@@ -106,6 +107,7 @@ void heir_begin(void)
     h->below = 0;
     h->leads = heir_led = h->hurried = false;
     h->since_ns = time_monotonic_ns();
+    h->busy_ns = 0;
     life_watch();
     h->mourns = !sys_failed(sys(SYS_prctl, PR_SET_PDEATHSIG, THREADS_SIGNAL, 0, 0, 0));
     struct tie *a = tie_find(h->page, h->above);
@@ -211,10 +213,14 @@ static bool parent_is_busy(void)
 }
 
 /* A parent that leads exits now, or is the daemon itself and waits for something: until it is seen which of the two it does. */
-static void await_second_fork(const struct heir *h, struct tie *s)
+static void await_second_fork(struct heir *h, struct tie *s)
 {
-    bool late = time_monotonic_ns() - h->since_ns > SECOND_FORK_LAST_MS * 1000000L;
-    if (!tie_await(&s->parent, LIVES, SECOND_FORK_MS) && (late || !parent_is_busy()))
+    if (tie_await(&s->parent, LIVES, LOOK_MS))
+        return;
+    int64_t now = time_monotonic_ns();
+    if (!h->busy_ns || parent_is_busy())
+        h->busy_ns = now;
+    if (now - h->busy_ns > SECOND_FORK_MS * 1000000L || now - h->since_ns > SECOND_FORK_LAST_MS * 1000000L)
         tie_decline(s);
 }
 

@@ -16,6 +16,7 @@ struct heir {
     uint64_t last;         /* of the last child, whatever became of it */
     bool leads, taking, hurried, mourns;
     uint32_t outputs;
+    int64_t busy_ns;  /* when a candidate's parent, which leads, was last seen to compute */
     int64_t since_ns; /* when it was forked; in a protected process, when its candidate was */
 };
 
