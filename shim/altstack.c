@@ -15,6 +15,7 @@
 
 static char overflow_stack[64 << 10] __attribute__((aligned(4096)));
 static int any, small;          /* threads that have one; that have one which is not roomy */
+static bool roomy;              /* some thread has had one that is: its code may still run where there is no room */
 static unsigned long installed; /* the flag of libken's handlers */
 
 bool altstack_any(void)
@@ -24,7 +25,7 @@ bool altstack_any(void)
 
 unsigned long altstack_flag(void)
 {
-    return MUTANT("altstack.unused", false, any > 0 && !small) ? SA_ONSTACK : 0;
+    return MUTANT("altstack.unused", false, roomy && !small) ? SA_ONSTACK : 0;
 }
 
 static stack_t kernels(void)
@@ -54,6 +55,7 @@ static void note(const stack_t *now)
     t->altstack = *now;
     t->has_altstack = !(now->ss_flags & SS_DISABLE);
     count(t, 1);
+    roomy |= t->has_altstack && t->altstack.ss_size >= ROOMY;
     if (installed != altstack_flag() && session && session->sigsys) {
         installed = altstack_flag();
         sigsys_install();
