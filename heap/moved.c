@@ -56,15 +56,25 @@ void moved_forget(int kept)
     sys(SYS_unlinkat, kept, MOVED_FILE, 0);
 }
 
+/* What could not be seen for a moment would stay renamed for ever. */
+static long sure(long r)
+{
+    if (sys_in_trouble(r) || r == -EAGAIN)
+        say_die_of(r, "cannot undo the renames of a turn that is lost: %s; start the same command again", say_error(r));
+    return r;
+}
+
 static void undo(const struct moving *m, const char *from, const char *to)
 {
     struct stat there, back;
     bool exchange = m->flags & RENAME_EXCHANGE;
-    if (sys(SYS_lstat, to, &there) || there.st_ino != m->inode || there.st_dev != m->device)
+    if (sure(sys(SYS_lstat, to, &there)) || there.st_ino != m->inode || there.st_dev != m->device)
         return; /* it was not made, or somebody else went on with it */
-    if (!exchange && !sys(SYS_lstat, from, &back))
+    if (!exchange && !sure(sys(SYS_lstat, from, &back)))
         return;
-    long r = sys(SYS_renameat2, AT_FDCWD, to, AT_FDCWD, from, exchange ? RENAME_EXCHANGE : RENAME_NOREPLACE);
+    long r = sure(sys(SYS_renameat2, AT_FDCWD, to, AT_FDCWD, from, exchange ? RENAME_EXCHANGE : RENAME_NOREPLACE));
+    if (r == -EINVAL && !exchange) /* a file system that has no flags */
+        r = sure(sys(SYS_renameat2, AT_FDCWD, to, AT_FDCWD, from, 0));
     if (sys_failed(r))
         say("%s cannot be called %s again (%s), as it was before a turn that is lost", to, from, say_error(r));
 }
@@ -103,13 +113,13 @@ static void undo_all(const char *text, size_t bytes, uint64_t turn)
 
 void moved_undo(int kept, uint64_t turn)
 {
-    long journal = sys_fd(SYS_openat, kept, MOVED_FILE, O_RDONLY | O_CLOEXEC, 0);
+    long journal = sure(sys_fd(SYS_openat, kept, MOVED_FILE, O_RDONLY | O_CLOEXEC, 0));
     if (journal < 0)
         return;
     long bytes = sys(SYS_lseek, journal, 0, SEEK_END);
-    const char *text = bytes > 0 && bytes <= MOST_BYTES ? (const char *)sys(SYS_mmap, 0, bytes, PROT_READ, MAP_PRIVATE, journal, 0) : NULL;
-    if (text && !sys_failed((long)text)) {
-        undo_all(text, (size_t)bytes, turn);
+    long text = bytes > 0 && bytes <= MOST_BYTES ? sure(sys(SYS_mmap, 0, bytes, PROT_READ, MAP_PRIVATE, journal, 0)) : 0;
+    if (text && !sys_failed(text)) {
+        undo_all((const char *)text, (size_t)bytes, turn);
         sys(SYS_munmap, text, bytes);
     }
     sys(SYS_close, journal);

@@ -255,6 +255,8 @@ static void give_back_name(struct fd_file *f)
     f->given = r == 0;
 }
 
+#define LOOK_FOR "look for a file that has another name now"
+
 struct search {
     struct fd_file *file;
     const char *directory;
@@ -268,9 +270,9 @@ static long is_found(void *context, const char *name)
     struct search *s = context;
     struct stat it;
     char path[PATH_MAX];
-    if (sys(SYS_newfstatat, s->fd, name, &it, AT_SYMLINK_NOFOLLOW) || it.st_ino != s->file->inode || it.st_dev != s->file->device)
+    if (trouble_none(sys(SYS_newfstatat, s->fd, name, &it, AT_SYMLINK_NOFOLLOW), LOOK_FOR) || it.st_ino != s->file->inode || it.st_dev != s->file->device)
         return 0;
-    s->found = sys(SYS_openat, s->fd, name, s->flags, 0);
+    s->found = trouble_none(sys(SYS_openat, s->fd, name, s->flags, 0), LOOK_FOR);
     if (s->found < 0)
         return 1;
     size_t length = say_format(path, sizeof path, "%s/%s", s->directory, name);
@@ -293,11 +295,11 @@ static long look_beside(struct fd_file *f, uint32_t flags)
     memcpy(directory, f->path, length);
     directory[length] = '\0';
     struct search s = {.file = f, .directory = directory, .flags = flags, .found = -ENOENT};
-    long fd = sys_fd(SYS_open, directory[0] ? directory : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    long fd = trouble_none(sys_fd(SYS_open, directory[0] ? directory : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0), LOOK_FOR);
     if (fd < 0)
         return -ENOENT;
     s.fd = (int)fd;
-    entries_each(s.fd, is_found, &s);
+    trouble_none(entries_each(s.fd, is_found, &s), LOOK_FOR);
     sys(SYS_close, fd);
     return s.found < 0 ? -ENOENT : s.found;
 }

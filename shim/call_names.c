@@ -6,6 +6,7 @@
 #include "heap/say.h"
 #include "heap/sys.h"
 #include "net/host.h"
+#include "net/trouble.h"
 #include "shim/call_net.h"
 #include "shim/turn.h"
 
@@ -64,7 +65,7 @@ static long note_move(int directory, int to, const char *new, uint32_t flags)
 static long rename_directory(struct call *c, int directory, int to, const char *new)
 {
     uint32_t flags = c->nr == SYS_renameat2 ? (uint32_t)c->arg[4] : 0;
-    long r = session_kept_dirfd() < 0 ? 0 : note_move(directory, to, new, flags);
+    long r = session_kept_dirfd() < 0 ? 0 : trouble_none(note_move(directory, to, new, flags), "note a directory's new name in the store");
     if (r < 0)
         say("a directory's new name cannot be noted in the store (%s): if this turn is lost, it stays", say_error(r));
     r = call_raw(c);

@@ -26,7 +26,7 @@ ERRORS = {
     "ftruncate": "EIO ENOSPC EINTR", "fallocate": "ENOSPC EDQUOT EIO EINTR EOPNOTSUPP",
     "rename": "ENOSPC EIO ENOMEM", "renameat": "ENOSPC EIO ENOMEM", "renameat2": "ENOSPC EIO ENOMEM EINVAL", "unlinkat": "EIO ENOMEM", "unlink": "EIO ENOMEM",
     "linkat": "EXDEV EPERM EMLINK ENOSPC EIO ENOMEM", "mkdirat": "ENOSPC EDQUOT EIO ENOMEM", "utimensat": "EIO ENOMEM",
-    "fstat": LOOK_UP, "fstatfs": LOOK_UP, "stat": LOOK_UP, "newfstatat": LOOK_UP, "statx": LOOK_UP + " ENOSYS", "readlink": LOOK_UP, "readlinkat": LOOK_UP, "fchmod": "EIO",
+    "fstat": LOOK_UP, "fstatfs": LOOK_UP, "stat": LOOK_UP, "newfstatat": LOOK_UP, "lstat": LOOK_UP, "statx": LOOK_UP + " ENOSYS", "readlink": LOOK_UP, "readlinkat": LOOK_UP, "fchmod": "EIO",
     "access": LOOK_UP, "faccessat": LOOK_UP, "getcwd": "ENOMEM ENOENT", "chdir": LOOK_UP, "chroot": LOOK_UP,
     "sendfile": "EINTR EAGAIN ENOMEM",  # into a pipe, of what lies in memory: a piece at a time
     "copy_file_range": "EIO ENOSPC ENOMEM SHORT", "fadvise64": "",
