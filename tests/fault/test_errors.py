@@ -6,7 +6,7 @@ Each workload is run once with a list of the calls that it makes (heap/fault.h),
 resumes: a call is a place in the source and the way that led there. Then it is run again for each call and each error
 (call_errors.py), which comes once, or from then on.
 
-    test_errors.py                               as many as fit into KEN_SECONDS (default 75; long suite 300): each call that a look
+    test_errors.py                               as many as fit into KEN_SECONDS (default 65; long suite 300): each call that a look
                                                  at the source finds comes once before any comes again
     test_errors.py WORKLOAD START CALL [TIMES]   one case: KEN_FAULT_CALL for the given start of the program
 
@@ -37,7 +37,7 @@ VERBOSE = os.environ.get("KEN_VERBOSE") == "1"
 # In the short suite the same sample each time: a failure there is one of the change at hand.
 SEED = SEED if LONG or "KEN_SEED" in os.environ else 1
 ONLY = os.environ.get("KEN_ONLY", ".")
-SECONDS = float(os.environ.get("KEN_SECONDS", "300" if LONG else "75"))
+SECONDS = float(os.environ.get("KEN_SECONDS", "300" if LONG else "65"))
 JOBS = int(os.environ.get("KEN_JOBS", "2"))
 LASTING = "EIO", "ENOSPC", "EDQUOT", "EMFILE", "ENOMEM"  # troubles that stay
 
@@ -230,7 +230,7 @@ def main():
                 print(f"FAIL {name}, without a fault: {wrong}")
         cases, untold = choose(random.Random(SEED), {name: reach[name] for name in WORKLOADS})
         chosen = ALWAYS + [c for c in cases if re.search(ONLY, f"{c[0]} {c[1]} {c[2]}")]
-        results = sweep(pool, chosen, started + SECONDS)
+        results = sweep(pool, chosen, time.monotonic() + SECONDS)
     for call in sorted(untold):
         print(f"FAIL {call}: call_errors.py does not say what it can answer")
     sites = {site.split("@")[0] for calls in reach.values() for start in calls for site, _, _ in start}
