@@ -81,7 +81,7 @@ CAUGHT_BY = {
     "format.image_unsynced": [power()],
     "store.no_lock": [unit("store", "*/lock_tells_the_holder")],
     "pidfd.child_lives": [system("process", "children_by_pidfds")],
-    "moved.not_undone": [system("process", "nameless")],
+    "moved.not_undone": [crash("nameless", "moved.noted:2"), system("process", "nameless")],
     "nameless.not_looked_for": [system("process", "renamed_by_others")],
     "time.vdso_left_alone": [system("clocks", "reboot_alone")],
     "altstack.unused": [system("process", "stacks_without_room")],

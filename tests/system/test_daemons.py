@@ -82,9 +82,8 @@ def killed_on_the_way(t):
         program.kill9()
         Program.start(program)
         again = traffic.dialog.ask("inc")
-        check(int(again) == int(traffic.dialog.answers[max(n for n, a in traffic.dialog.answers.items()
-                                                           if a != "me" and n < traffic.dialog.seq)]) + 1,
-              f"{way}: the count goes on with {again}")
+        counts = [int(a) for n, a in sorted(traffic.dialog.answers.items()) if a != "me" and n < traffic.dialog.seq]
+        check(int(again) == (counts or [0])[-1] + 1, f"{way}: the count goes on with {again} behind {counts[-1:]}")
         program.stop()
 
 

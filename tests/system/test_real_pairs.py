@@ -159,7 +159,7 @@ def lftp_and_pyftpdlib(t):
     os.makedirs(got)
     os.makedirs(back)
     ftp = server(t, [PYTHON, "-m", "pyftpdlib", "-i", "127.0.0.1", "-p", str(port), "-w", "-d", place], port)
-    script = "set cmd:fail-exit yes; set net:max-retries 1; set net:timeout 60; set ftp:use-mdtm no; " \
+    script = "set cmd:fail-exit yes; set xfer:clobber yes; set net:max-retries 1; set net:timeout 60; set ftp:use-mdtm no; " \
              "set ftp:port-ipv4 127.0.0.1; open 127.0.0.1:%d; echo begun\n" % port
     for passive in ("yes", "no"):
         script += f"set ftp:passive-mode {passive}\n" + "".join(
