@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "tests/fault/power_disk.h"
 #include "heap/disk.h"
+#include "tests/fault/power_fold.h"
 
 #include <err.h>
 #include <fcntl.h>
@@ -127,13 +128,15 @@ static void record_data(const struct disk_event *e)
     int file = file_of(e->fd);
     if (file < 0)
         return;
-    if ((e->op == DISK_TRUNCATE ? 0 : e->offset) + e->bytes > FILE_BYTES)
-        errx(1, "a file grows beyond what these tests are made for: %lu", e->offset + e->bytes);
-    struct power_op *op = add(e->op == DISK_TRUNCATE ? OP_SIZE : e->op == DISK_PUNCH ? OP_ZERO : OP_WRITE);
+    bool is_size = e->op == DISK_TRUNCATE, is_image = file == now[NAME_IMAGE];
+    uint64_t offset = is_size ? 0 : fold(e->offset), bytes = is_size ? fold_size(e->bytes) : e->bytes;
+    if (offset + bytes > FILE_BYTES || (is_image && !is_size && !fold_holds(e->offset, e->bytes)))
+        errx(1, "%lu bytes at %lu are beyond what these tests are made for", e->bytes, e->offset);
+    struct power_op *op = add(is_size ? OP_SIZE : e->op == DISK_PUNCH ? OP_ZERO : OP_WRITE);
     op->file = file;
     op->durable = e->op == DISK_WRITE_DURABLE;
-    op->offset = e->op == DISK_TRUNCATE ? 0 : e->offset;
-    op->bytes = e->bytes;
+    op->offset = offset;
+    op->bytes = bytes;
     if (op->kind == OP_WRITE) {
         op->data = malloc(e->bytes);
         memcpy(op->data, e->data, e->bytes);
@@ -231,12 +234,13 @@ static void read_flushed(int name)
     entries[name] = -1;
     if (fd < 0)
         return;
-    if (fstat(fd, &s) || s.st_size > FILE_BYTES)
+    if (fstat(fd, &s) || fold_size((uint64_t)s.st_size) > FILE_BYTES)
         errx(1, "%s is too long", names[name]);
     int file = new_file(s.st_ino);
-    if (pread(fd, files[file].flushed, (size_t)s.st_size, 0) != s.st_size)
+    uint8_t *flushed = files[file].flushed;
+    files[file].size = fold_size((uint64_t)s.st_size);
+    if (name == NAME_IMAGE ? !fold_read(fd, flushed, files[file].size) : pread(fd, flushed, (size_t)s.st_size, 0) != s.st_size)
         err(1, "%s", names[name]);
-    files[file].size = (uint64_t)s.st_size;
     entries[name] = file;
     close(fd);
 }
@@ -524,6 +528,12 @@ static uint64_t survive(const struct file *f, uint8_t *bytes, enum cut_style sty
     return size;
 }
 
+static bool write_file(int fd, const uint8_t *bytes, uint64_t size, bool is_image)
+{
+    bool written = is_image ? fold_write(fd, bytes, size) : pwrite(fd, bytes, size, 0) == (ssize_t)size;
+    return written && !ftruncate(fd, (off_t)(is_image ? unfold_size(size) : size));
+}
+
 void power_cut(const char *directory, enum cut_style style, uint64_t *random, uint64_t counter)
 {
     static uint8_t bytes[FILE_BYTES];
@@ -541,7 +551,7 @@ void power_cut(const char *directory, enum cut_style style, uint64_t *random, ui
         }
         uint64_t size = survive(&files[table[name]], bytes, style, random, &counter);
         int fd = open(path, O_WRONLY | O_CREAT, 0600);
-        if (fd < 0 || pwrite(fd, bytes, size, 0) != (ssize_t)size || ftruncate(fd, (off_t)size))
+        if (fd < 0 || !write_file(fd, bytes, size, name == NAME_IMAGE))
             err(1, "%s", path);
         close(fd);
     }

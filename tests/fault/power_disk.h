@@ -14,7 +14,7 @@
 #include <stdint.h>
 
 #define SECTOR 512u
-#define FILE_BYTES (256u << 10) /* no file of these tests is longer */
+#define FILE_BYTES (256u << 10) /* no file of these tests is longer; of the image that counts what is kept (power_fold.h) */
 
 enum { NAME_SUPER, NAME_SUPER_TMP, NAME_SUPER_OLD, NAME_IMAGE, NAME_LOG_0, NAME_LOG_1, NAMES };
 

@@ -4,8 +4,8 @@
  *
  * A history is a store that is formatted, written to, killed, recovered and written to again, over several lives with a
  * loss of power between them. The trace of each life is cut at every operation, in several ways each; after each cut the
- * store must open and recover to the last acknowledged commit or to the one that was on its way, byte by byte. Then
- * what was flushed is damaged, which must be refused or make no difference.
+ * store must open and recover to the last acknowledged commit or to the one that was on its way, byte by byte; of loose
+ * pages, to what that commit still needs. Then what was flushed is damaged, which must be refused or make no difference.
  */
 #define _GNU_SOURCE
 #include "heap/log.h"
@@ -14,6 +14,8 @@
 #include "heap/sys.h"
 #include "heap/window.h"
 #include "tests/fault/power_disk.h"
+#include "tests/fault/power_fold.h"
+#include "tests/fault/power_loose.h"
 
 #include <err.h>
 #include <fcntl.h>
@@ -32,10 +34,13 @@ static char root[64], place[2][96];
 static unsigned here;           /* which of them the present life uses; cuts go to the other */
 static struct store store, other_store;
 static struct log redo, other_log;
-static uint8_t model[IMAGE_BYTES], (*models)[IMAGE_BYTES]; /* as of now, and as of each sequence */
+static uint8_t model[IMAGE_BYTES]; /* as of now */
+static struct record_model {
+    uint8_t image[IMAGE_BYTES];
+    struct held held;
+} * models, old_model; /* as of each sequence, and as of the last one of the run before */
 static struct store_id old_run;
 static uint64_t old_sequence;
-static uint8_t old_model[IMAGE_BYTES];
 static bool have_old;
 static uint64_t last_position; /* of the last record in its segment */
 static uint64_t boot = 1, random_state, first_seed;
@@ -113,12 +118,12 @@ static long open_log_in(struct log *log, struct store *s, uint64_t this_boot)
     return log_recover(log, &writer);
 }
 
-static bool image_is(int fd, const uint8_t *expected)
+static bool image_is(int fd, const struct record_model *expected)
 {
     static uint8_t image[IMAGE_BYTES];
     ssize_t n = pread(fd, image, sizeof image, 0);
     memset(image + (n > 0 ? n : 0), 0, sizeof image - (size_t)(n > 0 ? n : 0));
-    return !memcmp(image, expected, sizeof image);
+    return !memcmp(image, expected->image, sizeof image) && held_is_there(fd, &expected->held);
 }
 
 /* Whether each page agrees with its sum. */
@@ -130,7 +135,7 @@ static bool sums_agree(int fd)
     bool agree = pread(fd, image, sizeof image, 0) >= 0 && pread(fd, sums, sizeof sums, SUMS_AT) >= 0;
     for (unsigned page = 0; page < IMAGE_BYTES / BLOCK_BYTES; page++)
         agree &= sums_hold(image + page * BLOCK_BYTES, sums[page]);
-    return agree;
+    return agree && held_sums_agree(fd);
 }
 
 enum verdict { AS_IT_WAS, IS_FRESH, IS_REFUSED, IS_WRONG };
@@ -157,13 +162,13 @@ static enum verdict judge(uint64_t acknowledged, uint64_t attempted, char *why, 
     } else if (!sums_agree(other_store.image_fd)) {
         snprintf(why, bytes, "a page of the image does not agree with its sum");
         verdict = IS_REFUSED;
-    } else if (is_old && (sequence != old_sequence || attempted || !image_is(other_store.image_fd, old_model))) {
+    } else if (is_old && (sequence != old_sequence || attempted || !image_is(other_store.image_fd, &old_model))) {
         snprintf(why, bytes, "the run before is there, but not as it was (record %lu of %lu)", sequence, old_sequence);
         verdict = IS_WRONG;
     } else if (!is_old && (sequence < acknowledged || sequence > attempted)) {
         snprintf(why, bytes, "record %lu is the last, but %lu was acknowledged and %lu begun", sequence, acknowledged, attempted);
         verdict = IS_WRONG;
-    } else if (!is_old && !image_is(other_store.image_fd, models[sequence])) {
+    } else if (!is_old && !image_is(other_store.image_fd, &models[sequence])) {
         snprintf(why, bytes, "the image is not that of record %lu", sequence);
         verdict = IS_WRONG;
     }
@@ -205,7 +210,9 @@ static void damage(void)
     int fd = open(path, O_RDWR);
     if (fd < 0 || fstat(fd, &s) || !s.st_size)
         return;
-    uint64_t at = rnd((uint64_t)s.st_size);
+    uint64_t at = rnd(name < 3 ? (uint64_t)s.st_size : LOW_BYTES);
+    if (name == 3 && rnd(2))
+        at = HELD_AT + rnd(HELD_BYTES);
     if (name < 3 && rnd(2) && last->tail > BLOCK_BYTES) /* where it matters more */
         at = BLOCK_BYTES + rnd(last->tail - BLOCK_BYTES);
     if (last_record_holds(name, at))
@@ -246,12 +253,19 @@ static int add_punch(uint64_t offset, uint64_t bytes)
     return log_punch(&redo, start, end - start);
 }
 
+static void save(struct record_model *to)
+{
+    memcpy(to->image, model, sizeof model);
+    held_save(&to->held);
+}
+
 static void commit(bool giant)
 {
     static uint8_t data[IMAGE_BYTES];
     unsigned runs = giant ? 1 : 1 + (unsigned)rnd(6);
     if (!redo.sync_target || rnd(4) == 0)
         end_sync(&redo);
+    held_write(&random_state);
     log_begin(&redo);
     for (unsigned i = 0; i < runs; i++) {
         unsigned lines = giant ? IMAGE_BYTES / LINE_BYTES : 1 + (unsigned)rnd(rnd(4) ? 4 : 40);
@@ -264,17 +278,22 @@ static void commit(bool giant)
         if (is_punch ? add_punch(offset, lines * LINE_BYTES) : add_lines(offset, data, lines, rnd(2) ? LOG_NEW : 0))
             errx(1, "the record does not fit");
     }
+    if (held_take(&redo))
+        errx(1, "the loose pages do not fit");
     /* A note may come before it and take a number. */
     uint64_t from = redo.sequence;
-    memcpy(models[from + 1], models[from], IMAGE_BYTES);
-    memcpy(models[from + 2], model, IMAGE_BYTES);
+    models[from + 1] = models[from];
+    save(&models[from + 2]);
     power_attempt(from + 2);
     if (log_commit(&redo, NULL))
         errx(1, "log_commit fails");
-    memcpy(models[redo.sequence], model, IMAGE_BYTES);
-    last_position = redo.segment[redo.active].tail - PAGE_UP(redo.used);
+    save(&models[redo.sequence]);
+    last_position = redo.segment[redo.active].tail - ((const struct record *)redo.buffer)->bytes;
     power_attempt(redo.sequence);
     power_acknowledge(redo.sequence);
+    held_committed();
+    if (rnd(2)) /* the next turn begins before this one is in the image */
+        held_write(&random_state);
 }
 
 /* The process is killed and starts again; the machine stays up. */
@@ -283,18 +302,20 @@ static void kill_and_resume(uint64_t this_boot)
     close_log(&redo);
     store_close(&store);
     if (store_open(&store, place[here], 0) != STORE_EXISTS || open_log_in(&redo, &store, this_boot) < 0 ||
-        !image_is(store.image_fd, models[redo.sequence]))
+        !image_is(store.image_fd, &models[redo.sequence]))
         fail("a resume in the same boot loses record %lu", redo.sequence);
+    held_resume(&models[redo.sequence].held, &redo);
 }
 
 static void live(unsigned commits, uint64_t this_boot)
 {
     for (unsigned n = 0; n < commits && redo.sequence + 4 < MODELS; n++) {
         commit(rnd(40) == 0);
-        if (rnd(12) == 0)
-            kill_and_resume(this_boot);
-        else if (log_apply(&redo))
+        bool is_killed = rnd(12) == 0;
+        if ((!is_killed || rnd(2)) && log_apply(&redo))
             errx(1, "log_apply fails");
+        if (is_killed)
+            kill_and_resume(this_boot);
         if (rnd(20) == 0)
             log_sync(&redo);
     }
@@ -306,7 +327,14 @@ static void format_store(void)
     if (store_open(&store, place[here], 0) < 0 || store_format(&store, &birth))
         errx(1, "store_format fails");
     memset(model, 0, sizeof model);
-    memset(models[0], 0, IMAGE_BYTES);
+    memset(&models[0], 0, sizeof models[0]);
+}
+
+static void open_fresh_log(void)
+{
+    if (open_log_in(&redo, &store, ++boot) != 0)
+        errx(1, "a fresh log does not open");
+    held_resume(NULL, &redo);
 }
 
 /* Half of the histories begin where an earlier run was. */
@@ -316,12 +344,11 @@ static void begin_fresh(void)
         power_clear(place[i]);
     if ((have_old = rnd(2))) {
         format_store();
-        if (open_log_in(&redo, &store, ++boot) != 0)
-            errx(1, "a fresh log does not open");
+        open_fresh_log();
         live(1 + (unsigned)rnd(20), boot);
         old_run = store.super.id;
         old_sequence = redo.sequence;
-        memcpy(old_model, model, sizeof old_model);
+        old_model = models[old_sequence];
         close_log(&redo);
         store_close(&store);
     }
@@ -359,7 +386,8 @@ static bool live_again(uint64_t this_boot)
     if (store_open(&store, place[here], 0) != STORE_EXISTS || open_log_in(&redo, &store, this_boot) < 0 ||
         redo.sequence != (uint64_t)sequence)
         errx(1, "the next life does not begin");
-    memcpy(model, models[sequence], IMAGE_BYTES);
+    memcpy(model, models[sequence].image, IMAGE_BYTES);
+    held_resume(&models[sequence].held, &redo);
     return true;
 }
 
@@ -388,8 +416,7 @@ static void cut_everywhere(bool all_states)
 static void history(bool brief)
 {
     begin_fresh();
-    if (open_log_in(&redo, &store, ++boot) != 0)
-        errx(1, "a fresh log does not open");
+    open_fresh_log();
     for (unsigned life = 0, lives = brief ? 1 : 1 + (unsigned)rnd(3); life < lives; life++) {
         if (life && !live_again(++boot))
             break;
@@ -415,7 +442,7 @@ static void make_places(void)
         if (mkdir(place[i], 0700))
             err(1, "%s", place[i]);
     }
-    if (window_open(0) <= 0 || !(models = calloc(MODELS, IMAGE_BYTES)))
+    if (window_open(0) <= 0 || !(models = calloc(MODELS, sizeof *models)))
         errx(1, "no memory");
     power_watch(&redo.sync_target, &redo.synced);
     say_to(open("/dev/null", O_WRONLY));
