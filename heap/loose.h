@@ -12,8 +12,8 @@
  *   loose_age()      the segment with their records is full: another one is used from now on
  *   loose_settle()   before the image is synced: what it still owes, to the records that the sync is for, is written
  *
- * Rule: a page that was given up only by a turn that is not durable yet is not written to again. So what a page holds that is owed
- * and not written in this turn is what the last durable record says.
+ * Rule: what a durable record has of a page is not written over before another durable record has given it up: the image may have to
+ * get it still. So what a page holds that is owed and not written in this turn is what the last durable record says.
  * The span lies in the image, the rest in the window. Not thread-safe.
  */
 #ifndef KEN_HEAP_LOOSE_H
