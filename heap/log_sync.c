@@ -82,7 +82,8 @@ void log_sync_start(struct log *log, uint64_t sequence)
 {
     if (log->sync_target || log->synced >= sequence)
         return;
-    settle(log, sequence == log->applied);
+    bool all = sequence == log->applied;
+    MUTANT("loose.settled_late", (void)0, settle(log, all));
     int64_t size = disk_size(log->image_fd);
     log->sync_target = sequence;
     log->sync_bytes = size > 0 ? (uint64_t)size : 0;
@@ -96,6 +97,7 @@ void log_sync_start(struct log *log, uint64_t sequence)
         finish(log, (int)asked);
     else if (!ring_submit(log))
         sync_foreground(log);
+    MUTANT("loose.settled_late", settle(log, all), (void)0);
 }
 
 static void reap(struct log *log, struct io_uring_cqe *cqe)
