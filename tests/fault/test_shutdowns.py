@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Loss of power on real file systems: XFS and ext4 on a loop device are shut down under load by their own ioctl, as if
 the machine stopped there; the programs are killed, the file system is mounted again, its journal replayed, and the
-programs are resumed. No answer that a client has seen may be lost.
+programs are resumed. No answer that a client has seen may be lost, and no byte between two of them.
 
 What the file system had not written is gone; the disk's own cache is not part of this (test_power.c is about that).
 Environment: as harness.py; KEN_CUTS (cuts of each file system; with KEN_LONG=1 it is 150).
@@ -13,8 +13,10 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 from harness import *
+from pairs import Output, is_open, wait_until
 
 CUTS = int(os.environ.get("KEN_CUTS", "150" if LONG else "8"))
+COPY_CUTS, MEGABYTES = max(3, CUTS // 2), 24
 SHUTDOWN = 0x8004587D  # XFS_IOC_GOINGDOWN, EXT4_IOC_SHUTDOWN
 WAYS = {"flushed": 0, "journal flushed": 1, "at once": 2}
 CLONE_NEWNS = 0x20000
@@ -178,6 +180,38 @@ def at_the_beginning(t, kind):
     count(kind, 2 * cuts)
 
 
+def copying(t, kind):
+    """Peers, one of which sends much to the other: what it has sent and the other has not acknowledged is in the log, and comes into
+    the image when the log is to be used again, if it is still needed (heap/loose.h)."""
+    disk, cuts, copies, within = Disk(t, kind, 512), 0, 0, 0
+
+    def start(name, *argv):
+        o = Output(t, f"{name}{copies}", [PYTHON, subject(f"{name}.py"), *map(str, argv)], store=os.path.join(disk.at, f"{name}{copies}"),
+                   env=SMALL)
+        o.program.expected_messages = ["^ken: "]
+        return o
+    while cuts < COPY_CUTS:
+        copies, port = copies + 1, free_port()
+        receiver = start("copy_to", port)
+        wait_until(lambda: is_open(port, "tcp"), "the receiver's port")
+        sender = start("copy_from", port, MEGABYTES, copies)
+        wait_until(receiver.lines, "the connection")  # or the sender might begin anew, and its connection be reset
+        while cuts < COPY_CUTS and not sender.lines():
+            time.sleep(t.random.uniform(0, 0.3))
+            within += not sender.lines()
+            cuts += 1
+            disk.cut([receiver.program, sender.program], t.random)
+        status = sender.program.wait_gone()
+        check(status == 0, f"the sender ended with {status}: {sender.program.tail()}; {receiver.program.tail()}")
+        said = sender.lines()
+        check(set(said) == {"same"} and len(said) <= 1 + sender.program.kills, f"copy {copies}: {said}")
+        receiver.program.stop()
+        for o in (receiver, sender):
+            shutil.rmtree(o.program.store)
+    t.note(f"{cuts} cuts, {within} of them within one of {copies} copies")
+    count(kind, cuts)
+
+
 def private_mounts():
     """What is mounted here is seen by nobody else, and gone with this process."""
     libc = ctypes.CDLL(None, use_errno=True)
@@ -199,6 +233,7 @@ def permitted(function):
 
 for kind in ("xfs", "ext4"):
     add_case(f"{kind}_under_load", lambda t, k=kind: permitted(under_load)(t, k), 180)
+    add_case(f"{kind}_copying", lambda t, k=kind: permitted(copying)(t, k), 180)
     add_case(f"{kind}_at_the_beginning", lambda t, k=kind: permitted(at_the_beginning)(t, k), 180)
 
 atexit.register(lambda: counted and print("NOTE " + ", ".join(f"{cuts} shutdowns of {kind}" for kind, cuts in counted.items())))
