@@ -6,6 +6,7 @@
 #include "net/pool.h"
 #include "net/trouble.h"
 #include "net/unsent.h"
+#include "heap/fault.h"
 #include "heap/room.h"
 #include "heap/sys.h"
 
@@ -20,6 +21,7 @@ struct known {
     struct known *next;
     struct wire_address address;
     enum protocol protocol;
+    bool closed; /* the peer had no such port when something came for it */
     struct channel *channel;
 };
 
@@ -51,8 +53,10 @@ void peers_learn(enum protocol p, const struct wire_address *a, struct channel *
 {
     struct known **link = find_known(p, a), *k = *link;
     if (k) {
-        if (k->channel != c)
+        if (k->channel != c || k->closed) {
             k->channel = c;
+            k->closed = false;
+        }
         return;
     }
     if (!(k = pool_take(sizeof *k)))
@@ -86,12 +90,22 @@ static void forget(enum protocol p, const struct wire_address *a, const struct c
     pool_give(k);
 }
 
-/* On another host it stays known: nobody answers for a port that is closed, and who is listed and does not answer is waited for. */
+static void note_closed(enum protocol p, const struct wire_address *a, const struct channel *c)
+{
+    struct known *k = *find_known(p, a);
+    if (k && k->channel == c)
+        k->closed = true;
+}
+
+/* On another host it stays known: nobody answers for a port that is closed, and who is listed and does not answer is waited for. On
+ * this one a port for datagrams is asked for anew each time; a connection begins by that. */
 bool peers_refused_by(enum protocol p, const struct wire_address *a, const struct channel *c)
 {
     bool far = peers_is_far(a);
     if (far)
         transport_ask_far(p, a);
+    else if (p == PROTOCOL_UDP && MUTANT("refusal.forgotten", false, true))
+        note_closed(p, a, c);
     else
         forget(p, a, c);
     return far;
@@ -194,13 +208,22 @@ bool peers_stands_by(void)
     return stands_by;
 }
 
+/* Who was killed has the port again when it is back; only a plain process that has it now is another one. */
+static struct channel *ask_again(struct known *k)
+{
+    struct channel *c = ask_all(k->protocol, &k->address);
+    if (c)
+        peers_learn(k->protocol, &k->address, c);
+    return c || address_is_held(k->protocol, &k->address) ? c : k->channel;
+}
+
 struct channel *peers_find(enum protocol p, const struct wire_address *a)
 {
     if (stands_by)
         return NULL;
     struct known *k = *find_known(p, a);
     if (k)
-        return k->channel;
+        return k->closed ? ask_again(k) : k->channel;
     unsigned i = hash(p, a) % PLAIN;
     uint64_t now = __rdtsc();
     /* A connection is for long: that nobody was there a moment ago says nothing about now. */

@@ -81,6 +81,7 @@ CAUGHT_BY = {
     "format.super_unsynced": [power()],
     "format.image_unsynced": [power()],
     "store.no_lock": [unit("store", "*/lock_tells_the_holder")],
+    "refusal.forgotten": [system("sockets", "a_port_that_is_open_again_while_its_peer_is_down")],
     "pidfd.child_lives": [system("process", "children_by_pidfds")],
     "moved.not_undone": [crash("nameless", "moved.noted:2"), system("process", "nameless")],
     "nameless.not_looked_for": [system("process", "renamed_by_others")],

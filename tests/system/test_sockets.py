@@ -195,17 +195,7 @@ def who_is_down_is_waited_for(t):
           f"the collector has {kept}")
 
 
-@case(limit=120)
-def a_port_that_comes_and_goes(t):
-    """A peer closes its port and opens it again, and both are killed: closed it refuses, open it does not, and who is down is only late.
-    What a client said twice, since it was killed meanwhile, may come when the port is open again."""
-    steady, port = free_port(), free_port()
-    script = ("import socket\ndef opened(port):\n s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n s.bind(('127.0.0.1', port))\n return s\n"
-              "s, other = opened(STEADY), None\nwhile True:\n word, peer = s.recvfrom(100)\n if word == b'open': other = opened(PORT)\n"
-              " elif word == b'close': other.close()\n else:\n  text = b'nobody'\n  while text == b'nobody': text, whom = other.recvfrom(100)\n  other.sendto(text, whom)\n s.sendto(word, peer)\n")
-    server = t.program([PYTHON, "-c", script.replace("STEADY", str(steady)).replace("PORT", str(port))])
-    wait_until(lambda: is_open(steady), "the server's port")
-    script = """
+PORTS_CLIENT = """
 import socket
 def connected(port):
     s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -226,6 +216,26 @@ def refused():
             pass
     return -1
 a, b = connected(STEADY), connected(PORT)
+"""
+
+
+def ports_server(t):
+    """Opens and closes a port as it is told to at another one: (program, the steady port, the other one)."""
+    steady, port = free_port(), free_port()
+    script = ("import socket\ndef opened(port):\n s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n s.bind(('127.0.0.1', port))\n return s\n"
+              "s, other = opened(STEADY), None\nwhile True:\n word, peer = s.recvfrom(100)\n if word == b'open': other = opened(PORT)\n"
+              " elif word == b'close': other.close()\n else:\n  text = b'nobody'\n  while text == b'nobody': text, whom = other.recvfrom(100)\n  other.sendto(text, whom)\n s.sendto(word, peer)\n")
+    server = t.program([PYTHON, "-c", script.replace("STEADY", str(steady)).replace("PORT", str(port))])
+    wait_until(lambda: is_open(steady), "the server's port")
+    return server, steady, port
+
+
+@case(limit=120)
+def a_port_that_comes_and_goes(t):
+    """A peer closes its port and opens it again, and both are killed: closed it refuses, open it does not, and who is down is only late.
+    What a client said twice, since it was killed meanwhile, may come when the port is open again."""
+    server, steady, port = ports_server(t)
+    script = PORTS_CLIENT + """
 for n in range(ROUNDS):
     order(b'open')
     b.settimeout(None)
@@ -246,6 +256,37 @@ print('done')
     wait_until(lambda: o.lines() or o.ended(), "the first refusal")
     kill_until(t, [o], [server], KILLS, 0.1)
     check(o.lines() == [f"{n} True" for n in range(rounds)] + ["done"], f"it says {o.lines()[-3:]}")
+
+
+@case
+def a_port_that_is_open_again_while_its_peer_is_down(t):
+    """It was closed, and refused; since then it was opened. Its peer, which was killed then, is only late."""
+    server, steady, port = ports_server(t)
+    go = os.path.join(t.dir, "go")
+    o = Output(t, "client", [PYTHON, "-c", PORTS_CLIENT.replace("STEADY", str(steady)).replace("PORT", str(port)) + f"""
+order(b'open')
+b.send(b'first')
+order(b'echo')
+b.recv(100)
+order(b'close')
+assert refused() >= 0
+b.settimeout(None)
+order(b'open')
+print('open again', flush=True)
+import os, time
+while not os.path.exists({go!r}): time.sleep(0.01)
+b.send(b'late')
+order(b'echo')
+print(b.recv(100).decode(), flush=True)
+"""])
+    wait_until(lambda: o.lines() or o.ended(), "the port to be open again")
+    server.kill9()
+    open(go, "w").close()
+    time.sleep(0.4)
+    server.restart()
+    wait_until(o.ended, "the end")
+    o.finish()
+    check(o.lines() == ["open again", "late"], f"it says {o.lines()}")
 
 
 @case
