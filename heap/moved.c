@@ -70,6 +70,10 @@ static void undo(const struct moving *m, const char *from, const char *to)
     bool exchange = m->flags & RENAME_EXCHANGE;
     if (sure(sys(SYS_lstat, to, &there)) || there.st_ino != m->inode || there.st_dev != m->device)
         return; /* it was not made, or somebody else went on with it */
+    if (m->flags & MOVED_MADE) {
+        sure(sys(SYS_unlink, to));
+        return;
+    }
     if (!exchange && !sure(sys(SYS_lstat, from, &back)))
         return;
     long r = sure(sys(SYS_renameat2, AT_FDCWD, to, AT_FDCWD, from, exchange ? RENAME_EXCHANGE : RENAME_NOREPLACE));

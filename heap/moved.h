@@ -1,8 +1,8 @@
-/* Directories that get another name. What is in them has other paths then; a turn that is lost did it, and will do it again, so a
- * restart undoes it first.
+/* Directories that get another name, and names that must be new (a UNIX socket's). A turn that is lost did it, and will do it again, so
+ * a restart undoes it first.
  *
- * The journal is one file in the store's directory of kept files: a record for each rename since the last commit, written down
- * before the rename is made. A record that is torn was no rename yet. Not thread-safe; callers hold signals off.
+ * The journal is one file in the store's directory of kept files: a record for each since the last commit, written down before a
+ * rename is made, and as soon as a name is. A record that is torn was no rename yet. Not thread-safe; callers hold signals off.
  */
 #ifndef KEN_HEAP_MOVED_H
 #define KEN_HEAP_MOVED_H
@@ -11,16 +11,17 @@
 #include <stdint.h>
 
 #define MOVED_FILE ".moved"
+#define MOVED_MADE (1U << 31) /* among the flags: the name is new, and is removed */
 
 struct moving {
     uint64_t turn; /* that makes it: of the next commit */
     uint64_t inode, device;
-    uint32_t flags; /* renameat2's */
+    uint32_t flags; /* renameat2's, or MOVED_MADE */
     uint16_t from_bytes, to_bytes; /* of the paths behind it, with their ends; then comes the length of it all, 4 bytes */
 };
 
-/* Writes down that the directory, open as `fd`, is about to become `name` in the open directory `parent`; `root` is what its path
- * begins with. 0 or -errno: then a lost turn cannot be undone. */
+/* Writes down that the directory, open as `fd`, is about to become `name` in the open directory `parent`; or that what is open
+ * is new there. `root` is what its path begins with. 0 or -errno: then a lost turn cannot be undone. */
 long moved_note(int kept, int fd, int parent, const char *name, const char *root, uint32_t flags, uint64_t turn);
 
 /* The turn is durable, or the renames failed. */

@@ -373,6 +373,8 @@ static void begin(struct session *s, char **argv)
     const void *unsent;
     size_t unsent_bytes = MUTANT("unsent.forgotten", 0, find_unsent(s, &unsent));
     FAULT("boot.unsent");
+    if (s->succeeds) /* killed before its first commit: all of it is lost */
+        moved_undo(s->store.kept_fd, 0);
     identity_birth(&birth, argv, command, sizeof command);
     int r = store_format(&s->store, &birth);
     if (r)

@@ -7,6 +7,7 @@
 #include "heap/sys.h"
 #include "net/host.h"
 #include "net/trouble.h"
+#include "shim/call_names.h"
 #include "shim/call_net.h"
 #include "shim/turn.h"
 
@@ -60,6 +61,15 @@ static long note_move(int directory, int to, const char *new, uint32_t flags)
     long r = moved_note(session_kept_dirfd(), directory, (int)parent, name, session_root(), flags, turn_number() + 1);
     sys(SYS_close, parent);
     return r;
+}
+
+void names_made(const char *path)
+{
+    long fd = session_kept_dirfd() < 0 ? -1 : sys_fd(SYS_open, path, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
+    if (fd < 0)
+        return;
+    trouble_none(note_move((int)fd, AT_FDCWD, path, MOVED_MADE), "note a new name in the store");
+    sys(SYS_close, fd);
 }
 
 static long rename_directory(struct call *c, int directory, int to, const char *new)

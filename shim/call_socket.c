@@ -3,6 +3,7 @@
 #include "net/peers_far.h"
 #include "net/stream.h"
 #include "net/pool.h"
+#include "shim/call_names.h"
 #include "shim/call_net.h"
 #include "shim/call_signal.h"
 #include "shim/call_stream.h"
@@ -15,9 +16,11 @@
 
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <sys/un.h>
 
 #define BIND_WAIT_MS 2000 /* from the start of this process */
 #define BIND_AGAIN_MS 10
@@ -81,6 +84,18 @@ static long bind_after(struct call *c)
     return r;
 }
 
+/* The file of a UNIX socket. */
+static void note_name(const struct fd_socket *s)
+{
+    char path[sizeof(struct sockaddr_un) + 1] = "";
+    const struct sockaddr_un *at = s->local ? (const struct sockaddr_un *)&s->local->at : NULL;
+    size_t before = offsetof(struct sockaddr_un, sun_path);
+    if (!at || at->sun_family != AF_UNIX || s->local->length <= before || !at->sun_path[0] || s->local->length > sizeof *at)
+        return;
+    memcpy(path, at->sun_path, s->local->length - before);
+    names_made(path);
+}
+
 long call_bind(struct call *c)
 {
     struct description *d = socket_of(c);
@@ -103,6 +118,7 @@ long call_bind(struct call *c)
         far_publish(a.port);
     if (d && r == 0) {
         fd_note_bound((int)c->arg[0], d);
+        note_name(d->socket);
         if (d->socket->state == SOCK_NEW)
             d->socket->state = SOCK_BOUND;
         if (d->socket->type == SOCK_DGRAM)

@@ -9,6 +9,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 from harness import *
+from pairs import wait_until
 
 
 def event_loop(way, dialog_class):
@@ -114,6 +115,37 @@ def unix_sockets(t):
     t.killed_while(program, traffic)
     model("")
     check(reported == list(range(1, traffic.count + 1)), f"of {traffic.count} counts it reported {reported}")
+
+
+@case
+def a_socket_whose_turn_is_lost(t):
+    """It is bound to a path, and the process is killed before the turn is over: the turn that is done again binds it."""
+    port, bound, go = free_port(), os.path.join(t.dir, "bound"), os.path.join(t.dir, "go")
+    program = t.program([PYTHON, "-c", f"""
+import os, socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(('127.0.0.1', {port}))
+unix = None
+while True:
+    number, whom = s.recvfrom(100)
+    if unix is None:
+        unix = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        unix.bind('socket')
+        open({bound!r}, 'w').close()
+        while not os.path.exists({go!r}): pass
+    s.sendto(number.split()[0] + b' ' + unix.getsockname().encode(), whom)
+"""])
+    dialog = UdpDialog(program, port)
+    t.at_end(dialog.close)
+    traffic = Traffic(dialog, iter(["bind", "bind"]), lambda command: "socket")
+    traffic.start()
+    wait_until(lambda: os.path.exists(bound), "the socket")
+    if not program.bare:
+        program.kill9()
+        program.restart()
+    open(go, "w").close()
+    traffic.wait_for(2)
+    traffic.finish()
 
 
 class Line:

@@ -80,6 +80,28 @@ Test(moved, directories_that_changed_places_change_back)
     cr_assert(there("a/first") && !there("b/first"));
 }
 
+Test(moved, a_name_that_a_lost_turn_made_goes)
+{
+    int parent = open(".", O_PATH | O_DIRECTORY);
+    for (uint64_t turn = 5; turn < 7; turn++) {
+        int fd = open("made", O_RDWR | O_CREAT | O_EXCL, 0600);
+        cr_assert_geq(fd, 0);
+        cr_assert_eq(moved_note(kept, fd, parent, "made", "", MOVED_MADE, turn), 0);
+        close(fd);
+        moved_undo(kept, 5);
+        cr_assert_eq(there("made"), turn == 5);
+        if (turn == 5)
+            cr_assert_eq(unlink("made"), 0);
+    }
+    int fd = open("made", O_RDWR | O_CREAT | O_EXCL, 0600);
+    cr_assert_eq(moved_note(kept, fd, parent, "made", "", MOVED_MADE, 9), 0);
+    cr_assert(rename("made", "other") == 0 && mkdir("made", 0700) == 0); /* another one has the name */
+    moved_undo(kept, 5);
+    cr_assert(there("made") && there("other"));
+    close(fd);
+    close(parent);
+}
+
 Test(moved, a_rename_that_was_not_made_is_not_undone)
 {
     mkdir("a", 0700);
