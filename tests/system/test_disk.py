@@ -8,6 +8,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 from harness import *
+from pairs import wait_until
 
 EXT4_IOC_SHUTDOWN = 0x8004587D  # ext4.h: from now on everything there is EIO
 NO_FLUSH = 2  # nor is its journal written out
@@ -47,7 +48,9 @@ class Disk:
             os.close(fd)
 
     def again(self):
+        """The loop device goes a moment after the mount: mount(8) would take it once more, and lose it then."""
         subprocess.run(["umount", self.place], check=True)
+        wait_until(lambda: not subprocess.run(["losetup", "-j", self.file], capture_output=True).stdout, "the end of the loop device")
         self.mount()
 
     def leave(self):
