@@ -57,18 +57,22 @@ static long note_move(int directory, int to, const char *new, uint32_t flags)
     const char *name;
     long parent = open_parent(to, new, &name, path);
     if (parent < 0)
-        return 0; /* nor can the rename be made */
+        return sys_in_trouble(parent) ? parent : 0; /* else the rename cannot be made, either */
     long r = moved_note(session_kept_dirfd(), directory, (int)parent, name, session_root(), flags, turn_number() + 1);
     sys(SYS_close, parent);
     return r;
 }
 
+#define NOTE_NAME "note a new name in the store"
+
 void names_made(const char *path)
 {
-    long fd = session_kept_dirfd() < 0 ? -1 : sys_fd(SYS_open, path, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
+    if (session_kept_dirfd() < 0)
+        return;
+    long fd = trouble_none(sys_fd(SYS_open, path, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0), NOTE_NAME);
     if (fd < 0)
         return;
-    trouble_none(note_move((int)fd, AT_FDCWD, path, MOVED_MADE), "note a new name in the store");
+    trouble_none(note_move((int)fd, AT_FDCWD, path, MOVED_MADE), NOTE_NAME);
     sys(SYS_close, fd);
 }
 
