@@ -355,6 +355,7 @@ def children_by_pidfds(t):
     port = free_port()
     dialog = UdpDialog(t.program([subject("pidfds"), str(port)]), port)
     t.at_end(dialog.close)
+    t.at_end(lambda: [os.kill(pid, signal.SIGKILL) for pid in processes(dialog.program.argv)])  # if it fails half-way
     alive = 0
     for n in range(40):
         command = t.random.choice(("begin", "begin", "spawn", "end", "self", "other"))
