@@ -4,6 +4,8 @@
 #include <cpuid.h>
 #include <xxhash.h>
 
+#include "heap/checksum_parts.h"
+
 enum { NOT_ASKED, PLAIN, WIDE };
 
 uint64_t checksum_plain(const void *data, size_t bytes)
@@ -13,11 +15,7 @@ uint64_t checksum_plain(const void *data, size_t bytes)
 
 uint64_t checksum_plain_parts(const struct iovec *v, unsigned count, size_t skip)
 {
-    XXH3_state_t state;
-    XXH3_64bits_reset(&state);
-    for (unsigned i = 0; i < count; i++, skip = 0)
-        XXH3_64bits_update(&state, (const char *)v[i].iov_base + skip, v[i].iov_len - skip);
-    return XXH3_64bits_digest(&state);
+    return checksum_parts(v, count, skip);
 }
 
 int checksum_wide_runs(void)

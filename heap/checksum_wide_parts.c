@@ -11,13 +11,11 @@
 
 #include <xxhash.h>
 
+#include "heap/checksum_parts.h"
+
 uint64_t checksum_wide_parts(const struct iovec *v, unsigned count, size_t skip)
 {
-    XXH3_state_t state;
-    XXH3_64bits_reset(&state);
-    for (unsigned i = 0; i < count; i++, skip = 0)
-        XXH3_64bits_update(&state, (const char *)v[i].iov_base + skip, v[i].iov_len - skip);
-    return XXH3_64bits_digest(&state);
+    return checksum_parts(v, count, skip);
 }
 
 #ifdef __clang__

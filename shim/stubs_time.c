@@ -28,25 +28,7 @@ static void look(void)
     looked = true;
 }
 
-EXPORT int clock_gettime(clockid_t clock, struct timespec *now)
-{
-    int64_t add = time_offset_ns(clock);
-    if (!looked)
-        look();
-    /* With an offset, not by the vdso: where it cannot tell the time, as of CPU clocks, it makes a system call of its
-     * own, which arrives in the net and gets the offset there. */
-    bool direct = add || !vdso_clock || clock < 0 || cpu_is_clock(clock);
-    long result = direct ? sys(SYS_clock_gettime, time_kernels_clock(clock), now) : vdso_clock(clock, now);
-    if (sys_failed(result)) {
-        errno = (int)-result;
-        return -1;
-    }
-    if (add)
-        *now = time_spec(time_ns(now) + add);
-    return 0;
-}
-
-/* In place of the vdso's own, for who calls that without libc. May run on any stack, in any thread. */
+/* Also in place of the vdso's own, for who calls that without libc: may run on any stack, in any thread. */
 static long clock_with_offset(clockid_t clock, struct timespec *now)
 {
     int64_t add = time_offset_ns(clock);
@@ -54,6 +36,21 @@ static long clock_with_offset(clockid_t clock, struct timespec *now)
     if (!sys_failed(result) && add)
         *now = time_spec(time_ns(now) + add);
     return result;
+}
+
+EXPORT int clock_gettime(clockid_t clock, struct timespec *now)
+{
+    if (!looked)
+        look();
+    /* With an offset, not by the vdso: where it cannot tell the time, as of CPU clocks, it makes a system call of its
+     * own, which arrives in the net and gets the offset there. */
+    bool direct = time_offset_ns(clock) || !vdso_clock || clock < 0 || cpu_is_clock(clock);
+    long result = direct ? clock_with_offset(clock, now) : vdso_clock(clock, now);
+    if (sys_failed(result)) {
+        errno = (int)-result;
+        return -1;
+    }
+    return 0;
 }
 
 void time_resume_vdso(void)
