@@ -108,6 +108,15 @@ for n in range(4):
 """
 
 
+def until_it_ends(p, client):
+    """The client of p, which may die meanwhile."""
+    deadline = time.monotonic() + mortal.PATIENCE
+    while client.process.poll() is None:
+        p.judge()
+        check(time.monotonic() < deadline, f"no progress: {client.tail()}; {p.tail()}")
+        time.sleep(0.002)
+
+
 def forking(t, p, *way):
     """A server that forks for each connection; its client is under libken as well. A server that was killed has reset what its
     children had, so none is killed here but by the error."""
@@ -119,11 +128,7 @@ def forking(t, p, *way):
     client.expected_messages.append("a peer began anew with a fresh store")  # one that ended before its first commit
     t.programs.append(client)
     client.start()
-    deadline = time.monotonic() + mortal.PATIENCE
-    while client.process.poll() is None:
-        p.judge()
-        check(time.monotonic() < deadline, f"no progress: {client.tail()}; {p.tail()}")
-        time.sleep(0.002)
+    until_it_ends(p, client)
     time.sleep(0.05)
     p.judge()
     text = client.process.stdout.read().decode().split()
@@ -181,11 +186,7 @@ def lending(*way):
         t.programs.append(client)
         client.expected_messages.append("a peer began anew with a fresh store")  # it died before its first commit
         client.start()
-        deadline = time.monotonic() + mortal.PATIENCE
-        while client.process.poll() is None:
-            p.judge()
-            check(time.monotonic() < deadline, f"no progress: {client.tail()}; {p.tail()}")
-            time.sleep(0.002)
+        until_it_ends(p, client)
         p.judge()
         *served, word, broken = client.process.stdout.read().decode().split() or ["", "none"]
         client.wait_gone()

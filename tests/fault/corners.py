@@ -5,6 +5,7 @@ import subprocess
 
 import companions
 import mortal  # knows where the next ones are
+import line_server
 import timens
 from harness import PYTHON, Skip, free_port, subject
 from mortal import ask, udp_dialog
@@ -91,19 +92,9 @@ def shorter_journal(t, p):
             if name.startswith("inbox"):
                 os.truncate(os.path.join(p.store, name), 0)
     before_restart(p, cut)
-    stdin, writer = os.pipe()
-    reader, p.stdout = os.pipe()
-    p.stdin, p.argv, p.final = stdin, [subject("line_server")], 0
-    p.dialog = dialog = mortal.PipeDialog(p, lambda seq, command: f"{seq} {command}")
-    dialog.to_program, dialog.from_program, dialog.open = writer, reader, {stdin, writer, reader, p.stdout}
-    t.at_end(dialog.close)
-    p.start()
-    total = 1
-    for n in range(1, 9):
-        text = f"{n * n}."
-        for byte in text.encode():
-            total = (total * 31 + byte) & 0xFFFFFFFF
-        ask(p, dialog, f"add {text}", f"{n} {total:08x}")
+    dialog = line_server.serve_pipes(t, p)
+    for command, right in line_server.additions(f"{n * n}." for n in range(1, 9)):
+        ask(p, dialog, command, right)
 
 
 def company(t, p):

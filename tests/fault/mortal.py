@@ -14,7 +14,8 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 import harness
-from harness import BUILD, Case, Failure, PipeDialog, Program, UdpDialog, check, free_port, subject
+import line_server
+from harness import BUILD, Case, Failure, Program, UdpDialog, check, free_port, subject
 from pairs import is_open, wait_until
 
 KENCTL = os.path.join(BUILD, "scripts", "kenctl")
@@ -254,24 +255,14 @@ def nameless(t, p):
 
 
 def lines(t, p):
-    stdin, writer = os.pipe()
-    reader, p.stdout = os.pipe()
-    p.stdin, p.argv, p.final = stdin, [subject("line_server")], 0
-    p.dialog = dialog = PipeDialog(p, lambda seq, command: f"{seq} {command}")
-    dialog.to_program, dialog.from_program, dialog.open = writer, reader, {stdin, writer, reader, p.stdout}
-    t.at_end(dialog.close)
-    p.start()
-    total = 1
-    for n in range(1, 9):
-        text = f"{n * n} " * n + "."
-        for byte in text.encode():
-            total = (total * 31 + byte) & 0xFFFFFFFF
-        ask(p, dialog, f"add {text}", f"{n} {total:08x}")
-    dialog.shut(writer)
+    dialog = line_server.serve_pipes(t, p)
+    for command, right in line_server.additions(f"{n * n} " * n + "." for n in range(1, 9)):
+        ask(p, dialog, command, right)
+    dialog.shut(dialog.to_program)
     check(p.wait_end() == 0, f"status {p.ended}")
     dialog.shut(p.stdout)
     rest = dialog.buffer
-    while piece := os.read(reader, 65536):
+    while piece := os.read(dialog.from_program, 65536):
         rest += piece.decode()
     check(rest.replace("\n", "") == "bye after 8", f"its last words: '{rest[-80:]}'")
 

@@ -6,6 +6,7 @@ import companions
 import copies
 import corners
 import mortal  # knows where the next ones are
+import line_server
 import places
 import ports
 from erring import Told
@@ -101,18 +102,10 @@ def terminal(t, p):
     """The line server at a terminal, whose modes it has set."""
     master, slave = os.openpty()
     tty.setraw(slave)
-    p.stdin, p.stdout, p.argv, p.final = slave, slave, [subject("line_server")], 0
-    p.dialog = dialog = mortal.PipeDialog(p, lambda seq, command: f"{seq} {command}")
-    dialog.to_program, dialog.from_program, dialog.open = master, master, {master, slave}
-    t.at_end(dialog.close)
-    p.start()
-    total = 1
-    for n in range(1, 7):
-        text = f"{n * n}."
-        for byte in text.encode():
-            total = (total * 31 + byte) & 0xFFFFFFFF
+    dialog = line_server.serve_lines(t, p, master, master, slave, slave)
+    for command, right in line_server.additions(f"{n * n}." for n in range(1, 7)):
         try:
-            ask(p, dialog, f"add {text}", f"{n} {total:08x}")
+            ask(p, dialog, command, right)
         except Failure:
             asked = any(call and call.split(":")[2] == "EIO" for call, _ in p.plan)
             if asked and (p.failed or p.did_fail()) and p.ended == 0:  # what reading from a terminal that hung up answers

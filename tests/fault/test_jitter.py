@@ -17,7 +17,6 @@ short suite, where what is rare would only disturb, it does not run), KEN_JOBS.
 import multiprocessing
 import os
 import random
-import re
 import signal
 import sys
 import time

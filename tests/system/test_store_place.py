@@ -150,16 +150,24 @@ def http_get(port, path):
     raise Failure("no answer")
 
 
+def big_turn(t, place):
+    """A program whose turns need room, with its store there, and its dialog."""
+    if BARE:
+        raise Skip("without libken there is no store")
+    port = free_port()
+    big = t.program([subject("big_turn"), str(port)], store=os.path.join(place, "big"))
+    asks = UdpDialog(big, port)
+    t.at_end(asks.close)
+    big.expected_messages = ["(?i)full|room|space|ENOSPC"]
+    return big, asks
+
+
 @case
 def full_disk(t):
     """It waits, says so once, and goes on when there is room; what was answered before stays."""
     with small_disk(t, "256m") as place:
         program, dialog = counter(t, argv=[subject("udp_counter")], store=os.path.join(place, "store"))
-        port = free_port()
-        big = t.program([subject("big_turn"), str(port)], store=os.path.join(place, "big"))
-        asks = UdpDialog(big, port)
-        t.at_end(asks.close)
-        big.expected_messages = ["(?i)full|room|space|ENOSPC"]
+        big, asks = big_turn(t, place)
         before = asks.ask("fill 10 1")
         asks.socket.send(b"2 fill 300 2")
         deadline = time.monotonic() + PATIENCE
@@ -186,13 +194,7 @@ def full_image(t):
     """The turn fits into the log, so it is answered; its pages find no room in the image. Killed then, it
     is whole when there is room."""
     with small_disk(t, "256m") as place:
-        if BARE:
-            raise Skip("without libken there is no store")
-        port = free_port()
-        big = t.program([subject("big_turn"), str(port)], store=os.path.join(place, "big"))
-        asks = UdpDialog(big, port)
-        t.at_end(asks.close)
-        big.expected_messages = ["(?i)full|room|space|ENOSPC"]
+        big, asks = big_turn(t, place)
         right = asks.ask("fill 150 2")
         time.sleep(1)
         big.kill9()
@@ -205,13 +207,7 @@ def full_image(t):
 def full_disk_and_killed(t):
     """Killed while it waits for room: it resumes the turn before."""
     with small_disk(t, "256m") as place:
-        if BARE:
-            raise Skip("without libken there is no store")
-        port = free_port()
-        big = t.program([subject("big_turn"), str(port)], store=os.path.join(place, "big"))
-        asks = UdpDialog(big, port)
-        t.at_end(asks.close)
-        big.expected_messages = ["(?i)full|room|space|ENOSPC"]
+        big, asks = big_turn(t, place)
         before = asks.ask("fill 10 1")
         asks.socket.send(b"2 fill 300 2")
         time.sleep(2)
