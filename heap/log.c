@@ -272,7 +272,6 @@ void log_write_record(struct log *log, const struct iovec *parts, unsigned count
     for (int error; (error = write_segment(log, s, parts, count));)
         log_trouble(log, "writing the log of", error);
     FAULT("log.written");
-    log_relief(log);
     log->marked = true;
     s->tail += bytes;
     s->last = ++log->sequence;
@@ -298,7 +297,6 @@ static void resize(struct log *log, struct log_segment *s, uint64_t bytes)
     if (bytes != s->bytes)
         while ((error = disk_truncate(s->buffered_fd, bytes)))
             log_trouble(log, "resizing the log of", error);
-    log_relief(log);
     s->bytes = bytes;
 }
 
@@ -384,6 +382,7 @@ int log_apply(struct log *log)
     if (MUTANT("apply.left_out", false, true))
         log_apply_runs(log, (const struct record *)log->buffer, &writer);
     FAULT("log.applied");
+    log_relief(log);
     log->applied = log->sequence;
     log_begin(log);
     tend_idle_segment(log);

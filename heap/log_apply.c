@@ -36,7 +36,6 @@ static void sums_flush(struct batch *b)
             log_trouble(b->log, "writing the image of", error);
     }
     FAULT("apply.sums");
-    log_relief(b->log);
 }
 
 /* The runs of a page follow each other, and the last one's sum is the page's. */
@@ -66,8 +65,6 @@ static void batch_flush(struct batch *b)
         log_trouble(b->log, "writing the image of", error);
     }
     FAULT("apply.batch");
-    if (b->count)
-        log_relief(b->log);
     b->count = 0;
 }
 
@@ -124,7 +121,6 @@ static void punch(struct log *log, const struct run *run, const struct image_wri
     for (int error; (error = disk_punch(writer->fd, run->offset, bytes));)
         log_trouble(log, "punching the image of", error);
     FAULT("apply.punched");
-    log_relief(log);
 }
 
 /* A store into the mapped file is a SIGBUS when the file system finds no room, and it may look for some even where the page has

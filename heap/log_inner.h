@@ -20,7 +20,8 @@ void log_apply_runs(struct log *, const struct record *, const struct image_writ
 
 /* What to do about a write that failed: waits a while when the disk is full, dies of all else. */
 void log_trouble(struct log *, const char *action, int error);
-/* To be called when it worked. */
+/* Says so when there is room again. A full disk has room for moments, a few blocks at a time: called when all that belongs to a
+ * record is where it belongs, so that one record says it once. */
 void log_relief(struct log *);
 
 /* Background sync: starts one, for the records up to that one, which are applied, unless one runs; notices its end;

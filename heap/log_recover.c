@@ -341,6 +341,7 @@ long log_recover(struct log *log, const struct image_writer *writer)
     if (log->read_only && writer->fd >= 0)
         return -EINVAL;
     long result = recover(log, chains, writer);
+    log_relief(log);
     for (unsigned n = 0; n < 2; n++)
         if (chains[n].data)
             sys(SYS_munmap, chains[n].data, chains[n].mapped);

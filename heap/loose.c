@@ -64,7 +64,6 @@ static void put(struct image *i, struct log *log, uintptr_t start, uintptr_t end
     FAULT("loose.page");
     for (int error; (error = disk_write(i->fd, sums, count * sizeof *sums, sums_at(offset)));)
         log_trouble(log, "writing the image of", error);
-    log_relief(log);
     FAULT("loose.sums");
 }
 

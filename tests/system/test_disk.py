@@ -159,6 +159,8 @@ def fills_up(t):
             big.restart()
         before = dialog.ask(f"fill {20 + kills} 2")
         check(before.split()[0] == str((20 + kills) << 17), f"with room it answered '{before}'")
+        if not kills:
+            wait_until(lambda: any("has room again" in line for line in big.messages()), "the word that there is room")
     big.kill9()
     big.restart()
     check(dialog.ask("sum") == before, "what was answered is lost")

@@ -312,6 +312,37 @@ Test(log, full_disk_at_growth)
     cr_assert_eq(count_of(messages(), "is full"), 1);
 }
 
+/* Room for moments, which grow longer. */
+static long dribble(void *context, const struct disk_event *e)
+{
+    static unsigned calls;
+    unsigned *pauses = context;
+    if (e->op == DISK_PAUSE) {
+        ++*pauses;
+        return 1;
+    }
+    if (e->op != DISK_WRITE && e->op != DISK_WRITE_DURABLE && e->op != DISK_ALLOCATE)
+        return 0;
+    calls++;
+    return calls & (calls - 1) ? 0 : -ENOSPC;
+}
+
+Test(log, full_disk_with_room_for_moments)
+{
+    static uint8_t data[1 << 20];
+    unsigned pauses = 0;
+    listen_to_messages();
+    disk_set_hook(dribble, &pauses);
+    log_begin(&redo);
+    cr_assert_eq(add_pages(1 << 20, data, sizeof data), 0);
+    cr_assert(!log_commit(&redo, NULL) && !log_apply(&redo));
+    disk_set_hook(NULL, NULL);
+    cr_assert_geq(pauses, 3, "%u pauses", pauses);
+    const char *said = messages();
+    cr_assert_eq(count_of(said, "is full"), 1, "%s", said);
+    cr_assert_eq(count_of(said, "has room again"), 1, "%s", said);
+}
+
 /* A disk that fails: the process ends, and the next one finds all that was committed. */
 static void die_in_child(const char *line)
 {
