@@ -2,6 +2,7 @@
 #include "net/pidfd.h"
 #include "net/adopt.h"
 #include "net/host.h"
+#include "net/trouble.h"
 #include "heap/digits.h"
 #include "heap/fault.h"
 #include "heap/sys.h"
@@ -16,7 +17,7 @@
 static uint64_t number_of(int fd)
 {
     struct stat s;
-    return sys(SYS_fstat, fd, &s) == 0 ? s.st_ino : 0;
+    return trouble_none(sys(SYS_fstat, fd, &s), "know a process again") == 0 ? s.st_ino : 0;
 }
 
 static long look(int fd)

@@ -44,6 +44,32 @@ def renamed(function):
     return run
 
 
+BINDING = """
+import os, socket, sys
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+u.bind(("127.0.0.1", int(sys.argv[1])))
+last, seen = None, {}
+while True:
+    text, peer = u.recvfrom(100)
+    seq = text.split()[0]
+    if peer not in seen or seen[peer][0] != seq: # a request that is repeated has the same answer
+        if last:
+            last.close()
+            os.unlink("unix")
+        last = socket.socket(socket.AF_UNIX)
+        last.bind("unix")
+        seen[peer] = seq, b"%s bound %d" % (seq, os.path.exists("unix"))
+    u.sendto(seen[peer][1], peer)
+"""
+
+
+def binds(t, p):
+    """The turn that is lost has made the file of a UNIX socket."""
+    dialog = udp_dialog(t, p, [PYTHON, "-c", BINDING])
+    for n in range(10):
+        ask(p, dialog, "bind", "bound 1")
+
+
 def rebooted(t, p):
     """The clock that counts from the machine's start goes back."""
     p.before_exec = timens.uptime(100000)
