@@ -40,6 +40,24 @@ long proc_open(const char *name, int flags)
     return sys_fd(SYS_openat, from, path, flags | O_CLOEXEC, 0);
 }
 
+long proc_read(const char *name, char *text, size_t size)
+{
+    size_t used = 0;
+    long fd = proc_open(name, O_RDONLY), n = fd;
+    while (!sys_failed(fd) && used < size - 1) {
+        n = sys(SYS_read, fd, text + used, size - 1 - used);
+        if (n <= 0 && n != -EINTR)
+            break;
+        used += n > 0 ? (size_t)n : 0;
+    }
+    if (!sys_failed(fd))
+        sys(SYS_close, fd);
+    if (sys_failed(n))
+        used = 0;
+    text[used] = '\0';
+    return sys_failed(n) ? n : (long)used;
+}
+
 long proc_fd_path(int fd, char *text, size_t size)
 {
     char path[64];

@@ -16,6 +16,9 @@ void proc_use(int directory);
 /* As open(2), close-on-exec; below the program's numbers (sys_fd). */
 long proc_open(const char *name, int flags);
 
+/* The whole text, as much as fits, terminated: its length, or -errno with an empty text. */
+long proc_read(const char *name, char *text, size_t size);
+
 /* Where the descriptor leads, terminated: its length (at most size - 1), or -errno with an empty text. */
 long proc_fd_path(int fd, char *text, size_t size);
 

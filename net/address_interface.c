@@ -48,16 +48,7 @@ static unsigned find_v6(const struct wire_address *a)
     for (int i = 0; i < 32; i++)
         wanted[i] = digits[a->bytes[i / 2] >> (i % 2 ? 0 : 4) & 15];
     wanted[32] = '\0';
-    long fd = trouble_none(proc_open("net/if_inet6", O_RDONLY), "read the addresses of interfaces");
-    size_t used = 0;
-    for (long n = 1; fd >= 0 && n > 0 && used < sizeof text - 1;) {
-        while ((n = sys(SYS_read, fd, text + used, sizeof text - 1 - used)) == -EINTR)
-            ;
-        used += trouble_none(n, "read the addresses of interfaces") > 0 ? (size_t)n : 0;
-    }
-    if (fd >= 0)
-        sys(SYS_close, fd);
-    text[used] = '\0';
+    trouble_none(proc_read("net/if_inet6", text, sizeof text), "read the addresses of interfaces");
     const char *at = strstr(text, wanted);
     at = at ? at + 33 : "";
     return (unsigned)digits_hex(&at, 8);

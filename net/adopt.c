@@ -6,7 +6,6 @@
 #include "net/trouble.h"
 #include "heap/entries.h"
 #include "heap/proc.h"
-#include "heap/room.h"
 #include "heap/say.h"
 #include "heap/sys.h"
 
@@ -20,15 +19,9 @@
 size_t fd_info(int fd, char *text, size_t size)
 {
     char name[40];
-    size_t used = 0;
     say_format(name, sizeof name, "self/fdinfo/%d", fd);
-    long file = trouble_none(proc_open(name, O_RDONLY), "read /proc/self/fdinfo");
-    for (long n = 1; file >= 0 && n > 0 && used < size - 1; used += n > 0 ? (size_t)n : 0)
-        n = trouble_none(sys(SYS_read, file, text + used, size - 1 - used), "read /proc/self/fdinfo");
-    if (file >= 0)
-        sys(SYS_close, file);
-    text[used] = '\0';
-    return used;
+    long n = trouble_none(proc_read(name, text, size), "read /proc/self/fdinfo");
+    return n > 0 ? (size_t)n : 0;
 }
 
 static enum fd_kind kind_of_nameless(int fd)

@@ -203,10 +203,7 @@ static bool parent_is_busy(void)
 {
     char name[24], text[512];
     say_format(name, sizeof name, "%d/stat", (int)sys(SYS_getppid));
-    long fd = proc_open(name, O_RDONLY);
-    long n = sys_failed(fd) ? -1 : sys(SYS_read, fd, text, sizeof text);
-    if (!sys_failed(fd))
-        sys(SYS_close, fd);
+    long n = proc_read(name, text, sizeof text);
     while (n > 0 && text[n - 1] != ')') /* which ends the name, whatever is in it */
         n--;
     return n > 0 && n + 1 < (long)sizeof text && text[n + 1] != 'S';

@@ -1,12 +1,11 @@
 #include "shim/identity.h"
 #include "net/trouble.h"
-#include "heap/room.h"
+#include "heap/proc.h"
 #include "heap/say.h"
 #include "heap/sys.h"
 
 #include <cpuid.h>
 #include <elf.h>
-#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -131,27 +130,13 @@ bool identity_matches(const struct super *super, char *line, size_t bytes)
     return cpu_matches(super, line, bytes);
 }
 
-/* What could not be read now would be missing in every later incarnation. */
-static void read_stat(char *text, size_t size)
-{
-    size_t n = 0;
-    long fd = trouble_none(sys_fd(SYS_open, "/proc/self/stat", O_RDONLY | O_CLOEXEC, 0), "read /proc/self/stat");
-    for (long r = 1; fd >= 0 && r > 0 && n < size - 1;) {
-        while ((r = sys(SYS_read, fd, text + n, size - 1 - n)) == -EINTR)
-            ;
-        n += trouble_none(r, "read /proc/self/stat") > 0 ? (size_t)r : 0;
-    }
-    if (fd >= 0)
-        sys(SYS_close, fd);
-    text[n] = '\0';
-}
-
 /* Fields of /proc/self/stat are numbered from 1; field 2 is in parentheses. Source: proc(5). */
 void identity_memory_map(struct meta *m)
 {
     char text[2048];
     uint64_t field[53] = {0};
-    read_stat(text, sizeof text);
+    /* What could not be read now would be missing in every later incarnation. */
+    trouble_none(proc_read("self/stat", text, sizeof text), "read /proc/self/stat");
     const char *p = strrchr(text, ')');
     for (unsigned at = 3; p && *p && at < 53; p++) {
         if (*p == ' ' && p[1] != ' ' && p != text && p[-1] == ')')

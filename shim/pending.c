@@ -8,7 +8,6 @@
 #include "shim/process.h"
 #include "shim/threads.h"
 
-#include <fcntl.h>
 #include <string.h>
 
 #define PROCESS UINT32_MAX
@@ -121,11 +120,7 @@ static void note_timers(uint64_t bits, uint32_t whom, long tid)
 static uint64_t own_only(void)
 {
     char text[2048];
-    long fd = trouble_none(proc_open("thread-self/status", O_RDONLY), "learn what signals wait");
-    long n = sys_failed(fd) ? fd : trouble_none(sys(SYS_read, fd, text, sizeof text - 1), "learn what signals wait");
-    if (!sys_failed(fd))
-        sys(SYS_close, fd);
-    text[n > 0 ? n : 0] = '\0';
+    trouble_none(proc_read("thread-self/status", text, sizeof text), "learn what signals wait");
     const char *at = strstr(text, "\nSigPnd:\t");
     at = at ? at + 9 : "";
     return digits_hex(&at, 16);

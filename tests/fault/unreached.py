@@ -38,7 +38,6 @@ REASONS = {
     "shim/call_splice.c": ((r"SYS_pread64", ANSWER),),
     "shim/call_write.c": ((r"SYS_pwrite64", ANSWER),),
     "shim/crash.c": ((r"SYS_(clone|execve|wait4|access|rt_tgsigqueueinfo)", REPORT),),
-    "shim/heir_candidate.c": ((r"SYS_read, fd, text", SELDOM),),  # a parent that computes just then
     "shim/pending.c": ((r"SYS_rt_sigqueueinfo, me", SELDOM),),
 }
 
