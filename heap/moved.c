@@ -14,37 +14,56 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <time.h>
 
-#define MOST_BYTES (1L << 20) /* of the journal that a restart reads */
+#define TICK_NS 10000000L  /* the clock of file systems goes in steps */
+#define SOON_NS 1000000000L
+#define MOST_BYTES (64L << 20) /* of the journal that a restart reads */
 
 static bool any; /* image: the journal has something */
 
-long moved_note(int kept, int fd, int parent, const char *name, const char *root, uint32_t flags, uint64_t turn)
+static long write_down(int kept, struct moving *m, const char *from, int parent, const char *name, const char *root)
 {
-    struct stat s;
-    struct moving m = {.turn = turn, .flags = flags};
-    char from[PATH_MAX], to[PATH_MAX], below[PATH_MAX];
-    long r = proc_fd_path(fd, below, sizeof below);
-    if (r < 0 || (r = sys(SYS_fstat, fd, &s)) < 0)
+    char to[PATH_MAX], below[PATH_MAX];
+    long r = proc_fd_path(parent, below, sizeof below);
+    if (r < 0)
         return r;
-    m.from_bytes = (uint16_t)(say_format(from, sizeof from, "%s%s", root, below) + 1);
-    if ((r = proc_fd_path(parent, below, sizeof below)) < 0)
-        return r;
-    m.to_bytes = (uint16_t)(say_format(to, sizeof to, "%s%s/%s", root, below[1] ? below : "", name) + 1);
-    m.inode = s.st_ino;
-    m.device = s.st_dev;
+    m->from_bytes = (uint16_t)(strlen(from) + 1);
+    m->to_bytes = (uint16_t)(say_format(to, sizeof to, "%s%s/%s", root, below[1] ? below : "", name) + 1);
     long journal = sys_fd(SYS_openat, kept, MOVED_FILE, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
     if (journal < 0)
         return journal;
     any = true;
-    uint32_t whole = (uint32_t)(sizeof m + m.from_bytes + m.to_bytes + sizeof whole);
-    const struct iovec record[] = {{&m, sizeof m}, {from, m.from_bytes}, {to, m.to_bytes}, {&whole, sizeof whole}};
+    uint32_t whole = (uint32_t)(sizeof *m + m->from_bytes + m->to_bytes + sizeof whole);
+    const struct iovec record[] = {{m, sizeof *m}, {(void *)from, m->from_bytes}, {to, m->to_bytes}, {&whole, sizeof whole}};
     r = sys(SYS_writev, journal, record, 4);
-    if (r >= 0)
+    if (r >= 0 && (!(m->flags & MOVED_MADE) || m->flags & MOVED_LASTING)) /* a name that is made hardly reaches the disk in the time that a turn takes */
         r = sys(SYS_fdatasync, journal);
     sys(SYS_close, journal);
     FAULT("moved.noted");
     return r < 0 ? r : 0;
+}
+
+long moved_note(int kept, int fd, int parent, const char *name, const char *root, uint32_t flags, uint64_t turn)
+{
+    struct stat s;
+    char from[PATH_MAX], below[PATH_MAX];
+    long r = proc_fd_path(fd, below, sizeof below);
+    if (r < 0 || (r = sys(SYS_fstat, fd, &s)) < 0)
+        return r;
+    struct moving m = {.turn = turn, .flags = flags, .inode = s.st_ino, .device = s.st_dev};
+    say_format(from, sizeof from, "%s%s", root, below);
+    return write_down(kept, &m, from, parent, name, root);
+}
+
+long moved_note_made(int kept, const struct stat *is, int parent, const char *name, const char *root, uint32_t flags, uint64_t turn)
+{
+    struct moving m = {.turn = turn, .flags = flags | MOVED_MADE, .made_ns = sys_clock_ns(CLOCK_REALTIME)};
+    if (is) {
+        m.inode = is->st_ino;
+        m.device = is->st_dev;
+    }
+    return write_down(kept, &m, "", parent, name, root);
 }
 
 void moved_forget(int kept)
@@ -64,16 +83,27 @@ static long sure(long r)
     return r;
 }
 
+/* It was made just behind the note: nothing else tells it from what somebody else has made there since. */
+static bool is_young(const struct moving *m, const char *path)
+{
+    struct statx s;
+    if (sure(sys(SYS_statx, AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_BTIME, &s)) || !(s.stx_mask & STATX_BTIME))
+        return false;
+    int64_t born = s.stx_btime.tv_sec * 1000000000L + s.stx_btime.tv_nsec;
+    return born >= m->made_ns - TICK_NS && born <= m->made_ns + SOON_NS;
+}
+
 static void undo(const struct moving *m, const char *from, const char *to)
 {
     struct stat there, back;
-    bool exchange = m->flags & RENAME_EXCHANGE;
-    if (sure(sys(SYS_lstat, to, &there)) || there.st_ino != m->inode || there.st_dev != m->device)
-        return; /* it was not made, or somebody else went on with it */
-    if (m->flags & MOVED_MADE) {
-        sure(sys(SYS_unlink, to));
-        return;
-    }
+    bool exchange = m->flags & RENAME_EXCHANGE, made = m->flags & MOVED_MADE;
+    if (sure(sys(SYS_lstat, to, &there)))
+        return; /* it was not made */
+    bool same = m->inode ? there.st_ino == m->inode && there.st_dev == m->device : is_young(m, to);
+    if (same && made)
+        sure(sys(SYS_unlinkat, AT_FDCWD, to, S_ISDIR(there.st_mode) ? AT_REMOVEDIR : 0));
+    if (!same || made)
+        return; /* or somebody else went on with it */
     if (!exchange && !sure(sys(SYS_lstat, from, &back)))
         return;
     long r = sure(sys(SYS_renameat2, AT_FDCWD, to, AT_FDCWD, from, exchange ? RENAME_EXCHANGE : RENAME_NOREPLACE));
@@ -104,14 +134,18 @@ static void undo_all(const char *text, size_t bytes, uint64_t turn)
     size_t end = 0;
     for (size_t length; (length = measure(text + end, bytes - end)) > 0;)
         end += length;
+    const char *failed = "";
     while (end > 0) {
         uint32_t whole;
         struct moving m;
         memcpy(&whole, text + end - sizeof whole, sizeof whole);
         end -= whole;
         memcpy(&m, text + end, sizeof m);
-        if (m.turn > turn && MUTANT("moved.not_undone", false, true))
-            undo(&m, text + end + sizeof m, text + end + sizeof m + m.from_bytes);
+        const char *from = text + end + sizeof m, *to = from + m.from_bytes;
+        bool void_one = m.flags & MOVED_FAILED || !strcmp(failed, to);
+        failed = m.flags & MOVED_FAILED ? to : "";
+        if (m.turn > turn && !void_one && MUTANT("moved.not_undone", false, true))
+            undo(&m, from, to);
     }
 }
 

@@ -6,6 +6,7 @@
 #include "net/nameless.h"
 #include "net/trouble.h"
 #include "net/terminal.h"
+#include "shim/call_names.h"
 #include "shim/call_net.h"
 #include "shim/call_peer.h"
 #include "shim/call_stream.h"
@@ -53,8 +54,13 @@ static long entered(long fd, uint64_t flags)
 
 static long open_as(struct call *c, long directory, const char *path, uint64_t flags)
 {
-    if (!opens_fifo(directory, path, flags))
-        return entered(call_raw(c), flags);
+    bool new = (flags & O_CREAT) && (flags & O_TMPFILE) != O_TMPFILE && names_making((int)directory, path, false);
+    if (new || !opens_fifo(directory, path, flags)) {
+        long fd = entered(call_raw(c), flags);
+        if (new && fd < 0)
+            names_not_made((int)directory, path);
+        return fd;
+    }
     turn_end(TURN_WAIT);
     return entered(wait_kernel(c), flags);
 }

@@ -51,35 +51,108 @@ static long open_parent(int to, const char *new, const char **name, char path[PA
     return sys_fd(SYS_openat, to, slash == path ? "/" : path, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
 }
 
-static long note_move(int directory, int to, const char *new, uint32_t flags)
+struct made {
+    const struct stat *is;
+    uint32_t flags;
+};
+
+/* `made`: a new name, else the directory's next one. */
+static long note_move(int directory, int to, const char *new, uint32_t flags, const struct made *made)
 {
     char path[PATH_MAX];
     const char *name;
     long parent = open_parent(to, new, &name, path);
     if (parent < 0)
         return sys_in_trouble(parent) ? parent : 0; /* else the rename cannot be made, either */
-    long r = moved_note(session_kept_dirfd(), directory, (int)parent, name, session_root(), flags, turn_number() + 1);
+    int kept = session_kept_dirfd();
+    long r = made ? moved_note_made(kept, made->is, (int)parent, name, session_root(), made->flags, turn_number() + 1)
+                  : moved_note(kept, directory, (int)parent, name, session_root(), flags, turn_number() + 1);
     sys(SYS_close, parent);
     return r;
 }
 
-#define NOTE_NAME "note a new name in the store"
-
-void names_made(const char *path)
+static void note_name(int directory, const char *path, const struct stat *is, uint32_t flags)
 {
+    const struct made made = {is, flags};
+    long r = note_move(-1, directory, path, 0, &made);
+    if (r != -ENOSPC && r != -EDQUOT) /* then it stays if this turn is lost; the turn itself waits for room */
+        trouble_none(r, "note a new name in the store");
+}
+
+static bool making(int directory, const char *path, const struct stat *is, uint32_t flags)
+{
+    struct stat s;
     if (session_kept_dirfd() < 0)
-        return;
-    long fd = trouble_none(sys_fd(SYS_open, path, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0), NOTE_NAME);
-    if (fd < 0)
-        return;
-    trouble_none(note_move((int)fd, AT_FDCWD, path, MOVED_MADE), NOTE_NAME);
-    sys(SYS_close, fd);
+        return false;
+    long r = trouble_none(sys(SYS_newfstatat, directory, path, &s, AT_SYMLINK_NOFOLLOW), "look whether a name is new");
+    if (r == -ENOENT)
+        note_name(directory, path, is, flags);
+    return r == -ENOENT;
+}
+
+bool names_making(int directory, const char *path, bool lasting)
+{
+    return making(directory, path, NULL, lasting ? MOVED_LASTING : 0);
+}
+
+void names_not_made(int directory, const char *path)
+{
+    note_name(directory, path, NULL, MOVED_FAILED);
+}
+
+static long make_at(struct call *c, int directory, long path, const struct stat *is)
+{
+    bool new = making(directory, (const char *)path, is, 0);
+    long r = call_raw(c);
+    if (new && sys_failed(r))
+        names_not_made(directory, (const char *)path);
+    return r;
+}
+
+/* mkdir, mknod: the path comes first. */
+long call_make(struct call *c)
+{
+    return make_at(c, AT_FDCWD, c->arg[0], NULL);
+}
+
+long call_makeat(struct call *c)
+{
+    return make_at(c, (int)c->arg[0], c->arg[1], NULL);
+}
+
+long call_symlink(struct call *c)
+{
+    return make_at(c, AT_FDCWD, c->arg[1], NULL);
+}
+
+long call_symlinkat(struct call *c)
+{
+    return make_at(c, (int)c->arg[1], c->arg[2], NULL);
+}
+
+static long link_at(struct call *c, int from, long old, int to, long new, long flags)
+{
+    struct stat is;
+    int how = (flags & AT_SYMLINK_FOLLOW ? 0 : AT_SYMLINK_NOFOLLOW) | (int)(flags & AT_EMPTY_PATH);
+    if (trouble_none(sys(SYS_newfstatat, from, old, &is, how), "look at a file") < 0)
+        return call_raw(c);
+    return make_at(c, to, new, &is);
+}
+
+long call_link(struct call *c)
+{
+    return link_at(c, AT_FDCWD, c->arg[0], AT_FDCWD, c->arg[1], 0);
+}
+
+long call_linkat(struct call *c)
+{
+    return link_at(c, (int)c->arg[0], c->arg[1], (int)c->arg[2], c->arg[3], c->arg[4]);
 }
 
 static long rename_directory(struct call *c, int directory, int to, const char *new)
 {
     uint32_t flags = c->nr == SYS_renameat2 ? (uint32_t)c->arg[4] : 0;
-    long r = session_kept_dirfd() < 0 ? 0 : trouble_none(note_move(directory, to, new, flags), "note a directory's new name in the store");
+    long r = session_kept_dirfd() < 0 ? 0 : trouble_none(note_move(directory, to, new, flags, NULL), "note a directory's new name in the store");
     if (r < 0)
         say("a directory's new name cannot be noted in the store (%s): if this turn is lost, it stays", say_error(r));
     r = call_raw(c);

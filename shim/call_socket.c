@@ -84,16 +84,25 @@ static long bind_after(struct call *c)
     return r;
 }
 
-/* The file of a UNIX socket. */
-static void note_name(const struct fd_socket *s)
+/* The path of a UNIX socket that has one, else "". */
+static const char *path_of(const struct sockaddr_storage *at, socklen_t length, char path[sizeof(struct sockaddr_un) + 1])
 {
-    char path[sizeof(struct sockaddr_un) + 1] = "";
-    const struct sockaddr_un *at = s->local ? (const struct sockaddr_un *)&s->local->at : NULL;
+    const struct sockaddr_un *name = (const struct sockaddr_un *)at;
     size_t before = offsetof(struct sockaddr_un, sun_path);
-    if (!at || at->sun_family != AF_UNIX || s->local->length <= before || !at->sun_path[0] || s->local->length > sizeof *at)
-        return;
-    memcpy(path, at->sun_path, s->local->length - before);
-    names_made(path);
+    memset(path, 0, sizeof(struct sockaddr_un) + 1);
+    if (length > before && length <= sizeof *name && name->sun_family == AF_UNIX && name->sun_path[0])
+        memcpy(path, name->sun_path, length - before);
+    return path;
+}
+
+static long bind_named(struct call *c, const struct sockaddr_storage *at, socklen_t length)
+{
+    char path[sizeof(struct sockaddr_un) + 1];
+    bool new = *path_of(at, length, path) && names_making(AT_FDCWD, path, true);
+    long r = bind_after(c);
+    if (new && r < 0)
+        names_not_made(AT_FDCWD, path);
+    return r;
 }
 
 long call_bind(struct call *c)
@@ -111,14 +120,13 @@ long call_bind(struct call *c)
         far_prepare((int)c->arg[0], d->socket, &at, length);
     if (names)
         peers_announce((int)c->arg[0], d, &a);
-    long r = bind_after(c);
+    long r = bind_named(c, &at, length);
     if (names && r < 0)
         peers_renounce((int)c->arg[0], d, &a);
     if (inet && r < 0)
         far_publish(a.port);
     if (d && r == 0) {
         fd_note_bound((int)c->arg[0], d);
-        note_name(d->socket);
         if (d->socket->state == SOCK_NEW)
             d->socket->state = SOCK_BOUND;
         if (d->socket->type == SOCK_DGRAM)

@@ -48,7 +48,7 @@ BINDING = """
 import os, socket, sys
 u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 u.bind(("127.0.0.1", int(sys.argv[1])))
-last, seen = None, {}
+last, seen, turns = None, {}, 0
 while True:
     text, peer = u.recvfrom(100)
     seq = text.split()[0]
@@ -58,13 +58,19 @@ while True:
             os.unlink("unix")
         last = socket.socket(socket.AF_UNIX)
         last.bind("unix")
+        turns += 1
+        os.mkdir(f"d{turns}")
+        os.close(os.open(f"d{turns}/file", os.O_CREAT | os.O_EXCL))
+        os.symlink("unix", f"s{turns}")
+        os.link(f"d{turns}/file", f"l{turns}")
+        os.mkfifo(f"f{turns}")
         seen[peer] = seq, b"%s bound %d" % (seq, os.path.exists("unix"))
     u.sendto(seen[peer][1], peer)
 """
 
 
 def binds(t, p):
-    """The turn that is lost has made the file of a UNIX socket."""
+    """The turn that is lost has made new names of each kind."""
     dialog = udp_dialog(t, p, [PYTHON, "-c", BINDING])
     for n in range(10):
         ask(p, dialog, "bind", "bound 1")

@@ -103,6 +103,24 @@ def nameless_of_others(t):
 
 
 @case
+def new_names(t):
+    """A turn that is lost made names; they are new again when it is done once more."""
+    port, place = free_port(), os.path.join(t.dir, "names")
+    os.mkdir(place)
+    program = t.program([PYTHON, subject("names.py"), str(port), place])
+    dialog = UdpDialog(program, port)
+    t.at_end(dialog.close)
+    for n in range(1, 13):
+        if n > 1 and not BARE:
+            dialog.socket.send(f"{dialog.seq + 1} make".encode())
+            time.sleep(t.random.uniform(0, 0.012))
+            program.kill9()
+            program.restart()
+        answer = dialog.ask("make")
+        check(answer == f"{n} made", f"turn {n}: {answer}")
+
+
+@case
 def pipes(t):
     """What lies in the program's own pipes, socketpairs and eventfds is still there."""
     def one():

@@ -80,26 +80,77 @@ Test(moved, directories_that_changed_places_change_back)
     cr_assert(there("a/first") && !there("b/first"));
 }
 
-Test(moved, a_name_that_a_lost_turn_made_goes)
+static void note_making(const char *name, unsigned flags, uint64_t turn)
 {
     int parent = open(".", O_PATH | O_DIRECTORY);
-    for (uint64_t turn = 5; turn < 7; turn++) {
-        int fd = open("made", O_RDWR | O_CREAT | O_EXCL, 0600);
-        cr_assert_geq(fd, 0);
-        cr_assert_eq(moved_note(kept, fd, parent, "made", "", MOVED_MADE, turn), 0);
-        close(fd);
-        moved_undo(kept, 5);
-        cr_assert_eq(there("made"), turn == 5);
-        if (turn == 5)
-            cr_assert_eq(unlink("made"), 0);
-    }
-    int fd = open("made", O_RDWR | O_CREAT | O_EXCL, 0600);
-    cr_assert_eq(moved_note(kept, fd, parent, "made", "", MOVED_MADE, 9), 0);
-    cr_assert(rename("made", "other") == 0 && mkdir("made", 0700) == 0); /* another one has the name */
-    moved_undo(kept, 5);
-    cr_assert(there("made") && there("other"));
-    close(fd);
+    cr_assert_eq(moved_note_made(kept, NULL, parent, name, "", flags, turn), 0);
     close(parent);
+}
+
+static void make(const char *name)
+{
+    int fd = open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
+    cr_assert_geq(fd, 0);
+    close(fd);
+}
+
+Test(moved, names_that_a_lost_turn_made_go)
+{
+    for (uint64_t turn = 5; turn < 7; turn++) {
+        note_making("made", 0, turn);
+        make("made");
+        note_making("deep", MOVED_LASTING, turn);
+        mkdir("deep", 0700);
+        note_making("deep/file", 0, turn);
+        make("deep/file");
+        note_making("symbolic", 0, turn);
+        cr_assert_eq(symlink("deep", "symbolic"), 0);
+        moved_undo(kept, 5);
+        for (int i = 0; i < 4; i++)
+            cr_assert_eq(there((const char *[]){"made", "deep", "deep/file", "symbolic"}[i]), turn == 5, "%d in turn %lu", i, turn);
+        if (turn == 5)
+            cr_assert(!unlink("made") && !unlink("deep/file") && !rmdir("deep") && !unlink("symbolic"));
+    }
+    note_making("never", 0, 9);
+    moved_undo(kept, 5);
+}
+
+Test(moved, a_second_name_goes)
+{
+    struct stat is;
+    make("first");
+    cr_assert_eq(stat("first", &is), 0);
+    int parent = open(".", O_PATH | O_DIRECTORY);
+    cr_assert_eq(moved_note_made(kept, &is, parent, "second", "", 0, 5), 0);
+    cr_assert_eq(link("first", "second"), 0);
+    moved_undo(kept, 4);
+    cr_assert(there("first") && !there("second"));
+    cr_assert_eq(moved_note_made(kept, &is, parent, "second", "", 0, 5), 0);
+    make("second");
+    moved_undo(kept, 4);
+    cr_assert(there("second"), "it is another file");
+    close(parent);
+}
+
+Test(moved, what_others_made_is_left_alone)
+{
+    note_making("other", 0, 9);
+    make("other"); /* somebody was faster, and it was told so */
+    note_making("other", MOVED_FAILED, 9);
+    note_making("full", 0, 9);
+    mkdir("full", 0700);
+    make("full/foreign");
+    make("old");
+    cr_assert_eq(usleep(20000), 0);
+    note_making("old", 0, 9); /* as if the clock had been set */
+    moved_undo(kept, 5);
+    cr_assert(there("other") && there("full/foreign") && there("old"));
+    note_making("mine", 0, 9);
+    note_making("mine", MOVED_FAILED, 9);
+    note_making("mine", 0, 9);
+    make("mine");
+    moved_undo(kept, 5);
+    cr_assert(!there("mine"), "the second attempt was its own");
 }
 
 Test(moved, a_rename_that_was_not_made_is_not_undone)
