@@ -16,7 +16,7 @@
 #include <sys/uio.h>
 #include <time.h>
 
-#define TICK_NS 10000000L  /* the clock of file systems goes in steps */
+#define TICK_NS 10000000L /* the clock of file systems goes in steps */
 #define SOON_NS 1000000000L
 #define MOST_BYTES (64L << 20) /* of the journal that a restart reads */
 
@@ -37,7 +37,8 @@ static long write_down(int kept, struct moving *m, const char *from, int parent,
     uint32_t whole = (uint32_t)(sizeof *m + m->from_bytes + m->to_bytes + sizeof whole);
     const struct iovec record[] = {{m, sizeof *m}, {(void *)from, m->from_bytes}, {to, m->to_bytes}, {&whole, sizeof whole}};
     r = sys(SYS_writev, journal, record, 4);
-    if (r >= 0 && (!(m->flags & MOVED_MADE) || m->flags & MOVED_LASTING)) /* a name that is made hardly reaches the disk in the time that a turn takes */
+    /* A name that is made hardly reaches the disk in the time that a turn takes. */
+    if (r >= 0 && (!(m->flags & MOVED_MADE) || m->flags & MOVED_LASTING))
         r = sys(SYS_fdatasync, journal);
     sys(SYS_close, journal);
     FAULT("moved.noted");
