@@ -20,7 +20,7 @@ CORE = (("counters", "udp_counter"), ("counters", "tcp_counter"), ("memory", "ki
         ("process", "files"), ("process", "signals"), ("ends", "killed_by_term"), ("lines", "line_server_stdin"),
         ("channel", "take_a_number"), ("channel", "take_a_number_over_tcp"))
 # And these scripts as they are, with two kills each; programs that are not in the guest are skipped there.
-WHOLE = ("counters", "lines", "memory", "output", "process", "ends", "events", "exec", "privileges", "interpreters")
+WHOLE = ("counters", "lines", "memory", "names", "output", "process", "ends", "events", "exec", "privileges", "interpreters")
 WHOLE_LIMIT = 1500
 TOOLS = "uname gawk lua5.4 sqlite3 bc bash cat sleep true tr env dirname grep head stty seq".split()
 
