@@ -51,30 +51,39 @@ static long open_parent(int to, const char *new, const char **name, char path[PA
     return sys_fd(SYS_openat, to, slash == path ? "/" : path, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
 }
 
-struct made {
-    const struct stat *is;
-    uint32_t flags;
-};
+/* Where that cannot be opened the rename cannot be made, either. */
+static long excused(long parent)
+{
+    return sys_in_trouble(parent) ? parent : 0;
+}
 
-/* `made`: a new name, else the directory's next one. */
-static long note_move(int directory, int to, const char *new, uint32_t flags, const struct made *made)
+static long note_move(int directory, int to, const char *new, uint32_t flags)
 {
     char path[PATH_MAX];
     const char *name;
     long parent = open_parent(to, new, &name, path);
     if (parent < 0)
-        return sys_in_trouble(parent) ? parent : 0; /* else the rename cannot be made, either */
-    int kept = session_kept_dirfd();
-    long r = made ? moved_note_made(kept, made->is, (int)parent, name, session_root(), made->flags, turn_number() + 1)
-                  : moved_note(kept, directory, (int)parent, name, session_root(), flags, turn_number() + 1);
+        return excused(parent);
+    long r = moved_note(session_kept_dirfd(), directory, (int)parent, name, session_root(), flags, turn_number() + 1);
+    sys(SYS_close, parent);
+    return r;
+}
+
+static long note_made(int to, const char *new, const struct stat *is, uint32_t flags)
+{
+    char path[PATH_MAX];
+    const char *name;
+    long parent = open_parent(to, new, &name, path);
+    if (parent < 0)
+        return excused(parent);
+    long r = moved_note_made(session_kept_dirfd(), is, (int)parent, name, session_root(), flags, turn_number() + 1);
     sys(SYS_close, parent);
     return r;
 }
 
 static void note_name(int directory, const char *path, const struct stat *is, uint32_t flags)
 {
-    const struct made made = {is, flags};
-    long r = note_move(-1, directory, path, 0, &made);
+    long r = note_made(directory, path, is, flags);
     if (r != -ENOSPC && r != -EDQUOT) /* then it stays if this turn is lost; the turn itself waits for room */
         trouble_none(r, "note a new name in the store");
 }
@@ -152,7 +161,7 @@ long call_linkat(struct call *c)
 static long rename_directory(struct call *c, int directory, int to, const char *new)
 {
     uint32_t flags = c->nr == SYS_renameat2 ? (uint32_t)c->arg[4] : 0;
-    long r = session_kept_dirfd() < 0 ? 0 : trouble_none(note_move(directory, to, new, flags, NULL), "note a directory's new name in the store");
+    long r = session_kept_dirfd() < 0 ? 0 : trouble_none(note_move(directory, to, new, flags), "note a directory's new name in the store");
     if (r < 0)
         say("a directory's new name cannot be noted in the store (%s): if this turn is lost, it stays", say_error(r));
     r = call_raw(c);
