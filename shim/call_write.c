@@ -48,6 +48,12 @@ static long write_pieces(int fd, const struct iovec *v, int count, long nr)
     return (long)done;
 }
 
+/* There is never room at a pipe's other end; the kernel says so. */
+static bool never_takes(const struct description *d)
+{
+    return (d->flags & O_ACCMODE) == O_RDONLY;
+}
+
 /* An object of the program's own: a full pipe or counter blocks until another descriptor of the same program is read, or
  * a signal comes. */
 static long write_inside(struct call *c, struct description *d, const struct iovec *v, int count)
@@ -56,7 +62,7 @@ static long write_inside(struct call *c, struct description *d, const struct iov
         fd_touch(d);
     if (d->kind != FD_PIPE && d->kind != FD_SOCKET && d->kind != FD_EVENT)
         return call_raw(c);
-    if (d->flags & O_NONBLOCK)
+    if ((d->flags & O_NONBLOCK) || never_takes(d))
         return call_raw(c);
     bool room = wait_peek((int)c->arg[0], POLLOUT) > 0;
     if (room && count == 1 && v->iov_len <= PIPE_BUF)
@@ -191,7 +197,7 @@ static long send_pieces_of_file(struct call *c, int from, int to, const struct d
     struct call piece = *c;
     size_t count = (size_t)c->arg[3], done = 0;
     while (done < count) {
-        if (wait_peek(to, POLLOUT) <= 0) {
+        if (!never_takes(d) && wait_peek(to, POLLOUT) <= 0) {
             if (outbox_held())
                 turn_end(TURN_WAIT);
             long r = d->flags & O_NONBLOCK ? -EAGAIN : wait_ready(to, POLLOUT, &never, c->nr);

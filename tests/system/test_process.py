@@ -33,6 +33,20 @@ def files(t):
 
 
 @case
+def wrong_ends(t):
+    """Each is refused as it is without libken."""
+    said = []
+    for bare in (True, False):
+        place = os.path.join(t.dir, f"place-{bare}")
+        os.mkdir(place)
+        p = Program([PYTHON, subject("wrong_ends.py"), place], os.path.join(t.dir, f"store-{bare}"), t.dir, bare=bare, stdout=subprocess.PIPE)
+        t.programs.append(p)
+        p.start()
+        said.append(p.process.communicate(timeout=PATIENCE)[0].decode().splitlines())
+    check(len(said[0]) == 26 and said[0] == said[1], f"{[pair for pair in zip(*said) if pair[0] != pair[1]]} of {len(said[1])}")
+
+
+@case
 def pipes(t):
     """What lies in the program's own pipes, socketpairs and eventfds is still there."""
     def one():
