@@ -99,16 +99,17 @@ long call_shmat(struct call *c)
 }
 
 /* Pages restored from the image are, to the kernel, private mappings of the image file: dropping one would
- * bring the file's contents back, and growing one would show its neighbour in the file. */
-static bool find_line(uintptr_t address, struct mapping_line *found)
+ * bring the file's contents back, and growing one would show its neighbour in the file. 1: found, or what ends first behind it; 0: none;
+ * -errno: it cannot be told which it is. */
+static long find_line(uintptr_t address, struct mapping_line *found)
 {
     struct areas *a = &session->areas;
     long length = mapping_read(session->maps_fd, a->text, AREAS_TEXT_BYTES);
     const char *cursor = a->text;
     while (length > 0 && mapping_next(&cursor, a->text + length, found))
         if (found->end > address)
-            return true;
-    return false;
+            return 1;
+    return length < 0 ? length : 0;
 }
 
 static bool from_image(const struct mapping_line *line)
@@ -127,7 +128,7 @@ static long drop_restored(uintptr_t start, uintptr_t end, int advice)
 {
     struct mapping_line line;
     while (start < end) {
-        if (!find_line(start, &line) || line.start > start)
+        if (find_line(start, &line) <= 0 || line.start > start)
             return -ENOMEM;
         uintptr_t stop = line.end < end ? line.end : end;
         long r = from_image(&line) ? replace(start, stop - start, line.prot, MAP_FIXED)
@@ -238,8 +239,11 @@ long call_mremap(struct call *c)
     int joined = tracker_join(&session->tracker, old, old + old_bytes);
     if (joined)
         return joined;
-    if (session->resumed && (bytes > old_bytes || (flags & MREMAP_FIXED)) && old_bytes && find_line(old, &line) &&
-        line.start <= old && from_image(&line))
+    bool asks = session->resumed && (bytes > old_bytes || (flags & MREMAP_FIXED)) && old_bytes;
+    long found = asks ? find_line(old, &line) : 0;
+    if (found < 0)
+        return -ENOMEM;
+    if (found && line.start <= old && from_image(&line))
         return grow_restored(old, old_bytes, bytes, flags, (uintptr_t)c->arg[4], line.prot);
     long at = call_raw(c);
     if (sys_failed(at))
