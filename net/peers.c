@@ -7,6 +7,7 @@
 #include "net/host.h"
 #include "net/pool.h"
 #include "net/stream.h"
+#include "net/unsent.h"
 #include "heap/proc.h"
 #include "heap/say.h"
 #include "net/trouble.h"
@@ -139,11 +140,23 @@ void peers_fill_hello(const struct channel *c, struct wire_hello *h)
     h->place = former || (!c && former_first()) ? 0 : peers.place;
 }
 
+/* Nothing was ever heard of it but hellos: as far as anybody knows, it has taken in nothing yet. */
+static bool was_mute(const struct channel *c)
+{
+    return c->acked == 1 && c->expected == 1 && !c->former && !c->finished;
+}
+
 static void replace_old(const struct wire_hello *h)
 {
     for (struct channel *c = peers.channels; c; c = c->next) {
         if (c->finished || !h->place || c->place != h->place || wire_same_id(&c->peer, &h->id))
             continue;
+        if (was_mute(c) && !peers_channel(&h->id)) { /* killed in its first turn: what waits for it is the new one's */
+            transport_drop(c);
+            c->peer = h->id;
+            c->epoch = 0;
+            continue;
+        }
         if (c->produced > 1 || c->expected > 1) /* else it was killed before it said a word */
             say("a peer began anew with a fresh store; connections with its former run read as reset");
         peers_retire(c);
@@ -270,9 +283,24 @@ static int dial(struct channel *c)
     return transport_connect(name, c);
 }
 
+/* Who was killed before its first commit has another name when it is back. */
+static void look_for_next(const struct channel *c)
+{
+    static bool looking;
+    struct unsent_address a;
+    if (looking || !was_mute(c) || !peers_addresses(c, &a, 1) || peers_is_far(&a.at))
+        return;
+    looking = true;
+    peers_ask_at((enum protocol)a.protocol, &a.at);
+    looking = false;
+}
+
 void peers_reach(struct channel *c)
 {
-    if (!former_waits(&c->peer, c) && !transport_pending(c) && dial(c) < 0)
+    if (former_waits(&c->peer, c) || transport_pending(c) || dial(c) >= 0)
+        return;
+    look_for_next(c);
+    if (!transport_pending(c))
         transport_alarm(peers.retries < RETRIES ? RETRY_MS : RETRY_LATER_MS);
 }
 

@@ -46,6 +46,9 @@ void peers_reach_for_formers(void);
 
 /* Up to `most` addresses that led to the peer; how many. */
 struct unsent_address;
+/* Asks who has the address, on this host: NULL when no peer answers. */
+struct channel *peers_ask_at(enum protocol, const struct wire_address *);
+
 unsigned peers_addresses(const struct channel *, struct unsent_address *, unsigned most);
 
 long peers_now_ms(void); /* CLOCK_MONOTONIC */

@@ -172,7 +172,7 @@ struct wire_address peers_source(const struct wire_address *local, const struct 
     return from;
 }
 
-static struct channel *ask_all(enum protocol p, const struct wire_address *a)
+struct channel *peers_ask_at(enum protocol p, const struct wire_address *a)
 {
     char name[TRANSPORT_NAME];
     struct channel *c;
@@ -193,7 +193,7 @@ bool peers_awaited(enum protocol p, const struct wire_address *a)
 {
     if (!far_listed(a) || (p == PROTOCOL_UDP && is_broadcast(a)))
         return false;
-    return !is_own(a) || !address_is_held(p, a) || ask_all(p, a);
+    return !is_own(a) || !address_is_held(p, a) || peers_ask_at(p, a);
 }
 
 static bool stands_by;
@@ -211,7 +211,7 @@ bool peers_stands_by(void)
 /* Who was killed has the port again when it is back; only a plain process that has it now is another one. */
 static struct channel *ask_again(struct known *k)
 {
-    struct channel *c = ask_all(k->protocol, &k->address);
+    struct channel *c = peers_ask_at(k->protocol, &k->address);
     if (c)
         peers_learn(k->protocol, &k->address, c);
     return c || address_is_held(k->protocol, &k->address) ? c : k->channel;
@@ -234,7 +234,7 @@ struct channel *peers_find(enum protocol p, const struct wire_address *a)
         transport_ask_far(p, a);
         return NULL;
     }
-    struct channel *c = !to_all && is_own(a) ? ask_all(p, a) : NULL;
+    struct channel *c = !to_all && is_own(a) ? peers_ask_at(p, a) : NULL;
     if (c) {
         peers_learn(p, a, c);
         return c;
