@@ -170,6 +170,13 @@ static long rename_directory(struct call *c, int directory, int to, const char *
     return r;
 }
 
+/* A turn that is lost made it, and the old name was given back: both lead to the file, which the program has open by the old one. To
+ * rename it to itself would change nothing; and were the old one removed, that open file would have no name to the kernel. */
+static long rename_again(struct call *c, int from, const char *old, int to, const char *new)
+{
+    return sys_failed(sys(SYS_unlinkat, to, new, 0)) ? sys(SYS_unlinkat, from, old, 0) : call_raw(c);
+}
+
 /* Both the file that gets another name and the one whose name that was. */
 static long rename_at(struct call *c, int from, const char *old, int to, const char *new)
 {
@@ -180,7 +187,7 @@ static long rename_at(struct call *c, int from, const char *old, int to, const c
         return r;
     }
     struct loss moved = nameless_before(from, old), replaced = nameless_before(to, new);
-    long r = nameless_again(&moved, &replaced) ? sys(SYS_unlinkat, from, old, 0) : call_raw(c);
+    long r = nameless_again(&moved, &replaced) ? rename_again(c, from, old, to, new) : call_raw(c);
     nameless_after(&moved, r);
     nameless_after(&replaced, r);
     return r;
