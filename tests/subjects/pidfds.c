@@ -1,4 +1,4 @@
-/* Children by pidfds: pidfds PORT
+/* Children by pidfds: pidfds PORT [together]: then the children die with it
  *
  *     begin   a child that lives, its pidfd in an epoll instance: <how many there are>
  *     spawn   the same, with the pidfd that clone() makes
@@ -15,12 +15,14 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
 enum { MOST = 64 };
 
 static int pidfds[MOST], count, watch, self, other;
+static bool together;
 
 static int open_pidfd(pid_t pid)
 {
@@ -48,6 +50,8 @@ static void begin(bool spawn)
     if (pid < 0)
         err(1, "no child");
     if (!pid) {
+        if (together)
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
         close(service.socket);
         for (;;)
             pause();
@@ -109,8 +113,9 @@ static void all(void)
 
 int main(int argc, char **argv)
 {
-    if (argc != 2)
-        errx(64, "pidfds PORT");
+    if (argc < 2)
+        errx(64, "pidfds PORT [together]");
+    together = argc > 2;
     watch = epoll_create1(0);
     self = open_pidfd(getpid());
     other = open_pidfd(1);
