@@ -50,8 +50,8 @@ static void begin(bool spawn)
     if (pid < 0)
         err(1, "no child");
     if (!pid) {
-        if (together)
-            prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (together && (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() == 1)) /* it may have died before */
+            _exit(0);
         close(service.socket);
         for (;;)
             pause();
