@@ -97,14 +97,16 @@ static bool is_young(const struct moving *m, const char *path)
 static void undo(const struct moving *m, const char *from, const char *to)
 {
     struct stat there, back;
-    bool exchange = m->flags & RENAME_EXCHANGE, made = m->flags & MOVED_MADE;
+    bool exchange = m->flags & RENAME_EXCHANGE;
     if (sure(sys(SYS_lstat, to, &there)))
         return; /* it was not made */
     bool same = m->inode ? there.st_ino == m->inode && there.st_dev == m->device : is_young(m, to);
-    if (same && made)
-        sure(sys(SYS_unlinkat, AT_FDCWD, to, S_ISDIR(there.st_mode) ? AT_REMOVEDIR : 0));
-    if (!same || made)
+    if (!same)
         return; /* or somebody else went on with it */
+    if (m->flags & MOVED_MADE) {
+        sure(sys(SYS_unlinkat, AT_FDCWD, to, S_ISDIR(there.st_mode) ? AT_REMOVEDIR : 0));
+        return;
+    }
     if (!exchange && !sure(sys(SYS_lstat, from, &back)))
         return;
     long r = sure(sys(SYS_renameat2, AT_FDCWD, to, AT_FDCWD, from, exchange ? RENAME_EXCHANGE : RENAME_NOREPLACE));

@@ -34,12 +34,9 @@ long call_unlinkat(struct call *c)
     return c->arg[2] & AT_REMOVEDIR ? call_raw(c) : unlink_at(c, (int)c->arg[0], (const char *)c->arg[1]);
 }
 
-/* What the directory is to be called, and where. */
+/* Where a new name is to be, and what it is then. */
 static long open_parent(int to, const char *new, const char **name, char path[PATH_MAX])
 {
-    struct stat s;
-    if (sys(SYS_newfstatat, to, new, &s, AT_SYMLINK_NOFOLLOW) == -EFAULT)
-        return -EFAULT;
     size_t length = say_format(path, PATH_MAX, "%s", new);
     while (length > 1 && path[length - 1] == '/')
         path[--length] = '\0';
@@ -51,39 +48,25 @@ static long open_parent(int to, const char *new, const char **name, char path[PA
     return sys_fd(SYS_openat, to, slash == path ? "/" : path, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
 }
 
-/* Where that cannot be opened the rename cannot be made, either. */
-static long excused(long parent)
-{
-    return sys_in_trouble(parent) ? parent : 0;
-}
-
-static long note_move(int directory, int to, const char *new, uint32_t flags)
+/* What the open directory is to be called; with -1 the name of a new file, or of the file `is`. */
+static long note(int directory, const struct stat *is, int to, const char *new, uint32_t flags)
 {
     char path[PATH_MAX];
-    const char *name;
+    const char *name, *root = session_root();
+    uint64_t turn = turn_number() + 1;
+    int kept = session_kept_dirfd();
     long parent = open_parent(to, new, &name, path);
     if (parent < 0)
-        return excused(parent);
-    long r = moved_note(session_kept_dirfd(), directory, (int)parent, name, session_root(), flags, turn_number() + 1);
-    sys(SYS_close, parent);
-    return r;
-}
-
-static long note_made(int to, const char *new, const struct stat *is, uint32_t flags)
-{
-    char path[PATH_MAX];
-    const char *name;
-    long parent = open_parent(to, new, &name, path);
-    if (parent < 0)
-        return excused(parent);
-    long r = moved_note_made(session_kept_dirfd(), is, (int)parent, name, session_root(), flags, turn_number() + 1);
+        return sys_in_trouble(parent) ? parent : 0; /* else the call cannot be made, either */
+    long r = directory < 0 ? moved_note_made(kept, is, (int)parent, name, root, flags, turn)
+                           : moved_note(kept, directory, (int)parent, name, root, flags, turn);
     sys(SYS_close, parent);
     return r;
 }
 
 static void note_name(int directory, const char *path, const struct stat *is, uint32_t flags)
 {
-    long r = note_made(directory, path, is, flags);
+    long r = note(-1, is, directory, path, flags);
     if (r != -ENOSPC && r != -EDQUOT) /* then it stays if this turn is lost; the turn itself waits for room */
         trouble_none(r, "note a new name in the store");
 }
@@ -160,8 +143,10 @@ long call_linkat(struct call *c)
 
 static long rename_directory(struct call *c, int directory, int to, const char *new)
 {
+    struct stat s;
     uint32_t flags = c->nr == SYS_renameat2 ? (uint32_t)c->arg[4] : 0;
-    long r = session_kept_dirfd() < 0 ? 0 : trouble_none(note_move(directory, to, new, flags), "note a directory's new name in the store");
+    bool noted = session_kept_dirfd() >= 0 && sys(SYS_newfstatat, to, new, &s, AT_SYMLINK_NOFOLLOW) != -EFAULT;
+    long r = noted ? trouble_none(note(directory, NULL, to, new, flags), "note a directory's new name in the store") : 0;
     if (r < 0)
         say("a directory's new name cannot be noted in the store (%s): if this turn is lost, it stays", say_error(r));
     r = call_raw(c);

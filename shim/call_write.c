@@ -197,7 +197,7 @@ static long send_pieces_of_file(struct call *c, int from, int to, const struct d
     struct call piece = *c;
     size_t count = (size_t)c->arg[3], done = 0;
     while (done < count) {
-        if (!never_takes(d) && wait_peek(to, POLLOUT) <= 0) {
+        if (wait_peek(to, POLLOUT) <= 0) {
             if (outbox_held())
                 turn_end(TURN_WAIT);
             long r = d->flags & O_NONBLOCK ? -EAGAIN : wait_ready(to, POLLOUT, &never, c->nr);
@@ -223,7 +223,7 @@ long call_sendfile(struct call *c)
     if (stream_is(source))
         return sendfile_from_peer(c, source, d);
     external(from);
-    bool leaves = external_output(to), waits_inside = threads_many && d && (d->kind == FD_PIPE || d->kind == FD_SOCKET);
+    bool leaves = external_output(to), waits_inside = threads_many && d && (d->kind == FD_PIPE || d->kind == FD_SOCKET) && !never_takes(d);
     long n = leaves ? wait_flushed(c) : waits_inside ? send_pieces_of_file(c, from, to, d) : call_raw(c);
     return wait_accounted(from, wait_accounted(to, n));
 }
