@@ -173,6 +173,7 @@ def kenctl_while_it_commits(t):
     """Whatever the moment, the store is never called damaged."""
     w = Waiter(t)
     w.say()
+    w.settled()  # a file takes the answer before the first commit
     end = time.monotonic() + 3
     asked = 0
     while time.monotonic() < end:
