@@ -35,8 +35,9 @@ static int take_page(struct session *s, uintptr_t address)
         return -EIO;
     const void *before = present ? i->twin + offset : NULL;
     /* The record may hold lines of the page already: what libken itself wrote since the areas were refreshed, its own stack at
-     * the least, is found once more. Lines that went back to what the twin has would be missed by a second comparison. */
-    bool whole = loose || pages_hold(&s->taken, address) || diff_throughout(now, before);
+     * the least, is found once more. Lines that went back to what the twin has would be missed by a second comparison.
+     * A loose page that is not there yet and was not written came with a huge page. */
+    bool whole = (loose && present) || pages_hold(&s->taken, address) || diff_throughout(now, before);
     uint64_t changed = whole ? ~0UL : diff_page(now, before);
     if (!changed)
         return 0;

@@ -2,9 +2,13 @@
 #include "net/host.h"
 #include "net/pool.h"
 #include "heap/fault.h"
+#include "heap/sys.h"
+
+#include <sys/mman.h>
 
 #define BLOCKS 2048u  /* 64 MiB */
-#define STEP 32u      /* blocks that are made usable at once */
+#define HUGE_PAGE (2UL << 20)
+#define STEP (HUGE_PAGE / BULK_BLOCK) /* blocks that are made usable at once */
 
 static struct {
     char *base;
@@ -18,19 +22,26 @@ static char *block_at(uint32_t n)
     return bulk.base + (size_t)n * BULK_BLOCK;
 }
 
+static bool reserve(void)
+{
+    char *at = pool_reserve(BLOCKS * BULK_BLOCK + HUGE_PAGE);
+    if (!at)
+        return false;
+    bulk.base = (char *)(((uintptr_t)at + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1));
+    session_loose_claim(bulk.base, BLOCKS * BULK_BLOCK);
+    return true;
+}
+
 static bool open_more(void)
 {
-    if (!bulk.base) {
-        if (!(bulk.base = pool_reserve((size_t)BLOCKS * BULK_BLOCK)))
-            return false;
-        session_loose_claim(bulk.base, (size_t)BLOCKS * BULK_BLOCK);
-    }
-    if (bulk.used == BLOCKS)
+    if (bulk.used == BLOCKS || (!bulk.base && !reserve()))
         return false;
     if (bulk.used < bulk.ready)
         return true;
-    if (pool_open(block_at(bulk.ready), (size_t)STEP * BULK_BLOCK) < 0)
+    if (pool_open(block_at(bulk.ready), HUGE_PAGE) < 0)
         return false;
+    /* A disk reads pages that adjoin in a third less time; where there is no huge page it has to do with small ones. */
+    sys(SYS_madvise, block_at(bulk.ready), HUGE_PAGE, MADV_HUGEPAGE);
     bulk.ready += STEP;
     return true;
 }
