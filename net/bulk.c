@@ -14,12 +14,18 @@ static struct {
     char *base;
     uint32_t ready, used; /* blocks: may be written; were ever taken */
     uint32_t free, leaving;
+    uint64_t lent[BLOCKS / 64], recalled[BLOCKS / 64]; /* a bit for each block */
     uint16_t stack[BLOCKS]; /* [0, free): to be taken, the last first; from the end on, `leaving` of them: when the turn is durable */
 } bulk;
 
 static char *block_at(uint32_t n)
 {
     return bulk.base + (size_t)n * BULK_BLOCK;
+}
+
+static uint16_t number_of(const void *at)
+{
+    return (uint16_t)((size_t)((const char *)at - bulk.base) / BULK_BLOCK);
 }
 
 static bool reserve(void)
@@ -65,11 +71,42 @@ bool bulk_holds(const void *at)
 
 void bulk_give(void *block)
 {
-    uint16_t n = (uint16_t)(((char *)block - bulk.base) / BULK_BLOCK);
+    uint16_t n = number_of(block);
     if (MUTANT("bulk.taken_early", true, false))
         bulk.stack[bulk.free++] = n;
     else
         bulk.stack[BLOCKS - ++bulk.leaving] = n;
+}
+
+void bulk_lend(const void *at)
+{
+    unsigned n = number_of(at);
+    bulk.lent[n / 64] |= 1UL << n % 64;
+}
+
+void bulk_recall(void)
+{
+    for (unsigned i = 0; i < BLOCKS / 64; i++)
+        if (MUTANT("bulk.not_recalled", false, bulk.lent[i] != 0))
+            bulk.recalled[i] |= bulk.lent[i];
+}
+
+/* Pages that the program has locked are let go by newer kernels only. */
+static bool let_go(void *at)
+{
+    return !sys_failed(sys(SYS_madvise, at, BULK_BLOCK, MADV_DONTNEED)) ||
+           !sys_failed(sys(SYS_madvise, at, BULK_BLOCK, MADV_DONTNEED_LOCKED));
+}
+
+/* Nobody refers to its pages any more, or it gets others: what it held is not needed. False: it can't be used again. */
+static bool take_home(unsigned n)
+{
+    uint64_t bit = 1UL << n % 64;
+    if (bulk.recalled[n / 64] & bit && !let_go(block_at(n)))
+        return false;
+    bulk.lent[n / 64] &= ~bit;
+    bulk.recalled[n / 64] &= ~bit;
+    return true;
 }
 
 void bulk_committed(void)
@@ -77,7 +114,8 @@ void bulk_committed(void)
     while (bulk.leaving) {
         uint16_t n = bulk.stack[BLOCKS - bulk.leaving--];
         session_loose_give_up(block_at(n), BULK_BLOCK);
-        bulk.stack[bulk.free++] = n;
+        if (take_home(n))
+            bulk.stack[bulk.free++] = n;
     }
 }
 

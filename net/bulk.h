@@ -23,6 +23,13 @@ bool bulk_write(void *at, size_t bytes);
 void bulk_give(void *block);
 bool bulk_holds(const void *);
 
+/* The pages at `at` are referred to by a socket until the peer reads them: they must not be written before that. It has, once the block
+ * is given back because the peer acknowledged it; unless ... */
+void bulk_lend(const void *at);
+
+/* ... the acknowledgement came another way: what is lent now gets other pages when it is given back. */
+void bulk_recall(void);
+
 /* The turn is durable. */
 void bulk_committed(void);
 

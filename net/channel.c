@@ -31,9 +31,17 @@ static void trim(struct channel *c, uint64_t to)
         give(c->frames[c->acked & c->mask]);
 }
 
+/* Not because the peer has read them: it may still do. */
+static void drop(struct channel *c)
+{
+    if (c->acked != c->produced)
+        bulk_recall();
+    trim(c, c->produced);
+}
+
 void channel_close(struct channel *c)
 {
-    trim(c, c->produced);
+    drop(c);
     pool_give(c->frames);
     c->frames = NULL;
     c->mask = 0;
@@ -239,7 +247,7 @@ int channel_connected(struct channel *c, const struct wire_hello *h, uint64_t *f
 
 void channel_abandon(struct channel *c, uint64_t durable)
 {
-    trim(c, c->produced);
+    drop(c);
     c->acked = c->ready = c->produced = durable;
     c->datagrams_acked = c->datagrams_sent;
 }

@@ -1,9 +1,13 @@
+#define _GNU_SOURCE
 #include "net/link.h"
 #include "heap/sys.h"
 
+#include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #define SHORT_MS 10   /* memory for a few bytes may be short for a moment */
 #define SHORT_TRIES 20
@@ -85,6 +89,24 @@ static long send_raw(struct link *l, const struct iovec *v, int count)
     do
         n = sys(SYS_sendmsg, l->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
     while (is_passing(n, &tries));
+    return n;
+}
+
+/* splice(2) knows no MSG_NOSIGNAL. */
+long link_splice(struct link *l, int pipe, size_t bytes)
+{
+    uint64_t signal = 1UL << (SIGPIPE - 1), was = 0, pending = 0;
+    struct timespec now = {0};
+    long n;
+    int tries = 0;
+    sys(SYS_rt_sigprocmask, SIG_BLOCK, &signal, &was, sizeof was);
+    sys(SYS_rt_sigpending, &pending, sizeof pending);
+    do
+        n = sys(SYS_splice, pipe, NULL, l->fd, NULL, bytes, SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
+    while (is_passing(n, &tries));
+    if (n == -EPIPE && !(pending & signal))
+        sys(SYS_rt_sigtimedwait, &signal, NULL, &now, sizeof signal);
+    sys(SYS_rt_sigprocmask, SIG_SETMASK, &was, NULL, sizeof was);
     return n;
 }
 

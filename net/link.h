@@ -41,6 +41,9 @@ bool link_ready(const struct link *);
  * the link is broken, by the kernel or with an AUTH_E_ error. */
 long link_send(struct link *, const struct iovec *, int count);
 
+/* Moves bytes of a pipe on, whose pages then lie in the socket as they are. For a raw link over a UNIX socket. As link_send(). */
+long link_splice(struct link *, int pipe, size_t bytes);
+
 /* Takes what came. Returns how many bytes stand at `to`, room (at least LINK_ROOM_LEAST) at most; 0: the other side has
  * closed; -EAGAIN: nothing for the transport yet; or another -errno, as above. What it leaves in the kernel makes
  * the descriptor readable again. */

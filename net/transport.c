@@ -74,7 +74,7 @@ bool transport_owns(int fd)
 {
     if (!transport_table || fd < 64)
         return false;
-    if (fd == transport_table->epoll || fd == transport_table->timer || alert_owns(fd))
+    if (fd == transport_table->epoll || fd == transport_table->timer || alert_owns(fd) || transport_owns_pipe(fd))
         return true;
     for (unsigned i = 0; i < transport_table->used; i++)
         if (transport_table->transports[i].state != STATE_FREE && transport_table->transports[i].fd == fd)
@@ -95,6 +95,7 @@ void transport_forked(void)
     for (unsigned i = 0; i < transport_table->listeners; i++)
         if (transport_table->listening[i].name[0])
             sys(SYS_close, transport_table->listening[i].fd);
+    transport_end_lending(NULL);
     sys(SYS_close, transport_table->timer);
     sys(SYS_close, transport_table->epoll);
     transport_table = NULL;
@@ -136,6 +137,7 @@ void transport_close(struct transport *t)
     if (t->ticket)
         auth_gate_leave(&session_remote()->gate, t->ticket);
     t->ticket = 0;
+    transport_end_lending(t);
     link_close(t->link);
     t->state = STATE_FREE;
     t->channel = NULL;
@@ -160,6 +162,7 @@ static bool fall_back(const struct channel *c)
     retired->retired = false;
     if (retired->cursor < c->acked)
         retired->cursor = c->acked;
+    transport_begin_lending(retired);
     transport_want_out(retired, true);
     return true;
 }
@@ -189,7 +192,7 @@ static void say_gone(struct transport *t)
         return;
     transport_send(t);
     /* Who does not have everything is told when it has: by the next run. */
-    if (t->state == STATE_READY && !t->out_used && !t->done && (!channel_busy(t->channel) || t->channel->finished))
+    if (t->state == STATE_READY && !t->out_used && !t->done && !transport_behind(t) && (!channel_busy(t->channel) || t->channel->finished))
         link_send(t->link, &(struct iovec){&gone, sizeof gone}, 1);
 }
 

@@ -1,4 +1,4 @@
-/* What the files of transports share: transport.c the table, _dial and _listen how one begins, _send and _receive its
+/* What the files of transports share: transport.c the table, _dial and _listen how one begins, _send, _lend and _receive its
  * bytes. All of it lies in the window of this incarnation. */
 #ifndef KEN_NET_TRANSPORT_INNER_H
 #define KEN_NET_TRANSPORT_INNER_H
@@ -31,6 +31,7 @@ struct transport {
     struct channel *channel; /* in the image; NULL: not known before it greets */
     uint64_t cursor;         /* the frame to send next */
     uint32_t done;           /* bytes of it that left */
+    uint64_t lends_from;     /* what comes before that frame is copied */
     uint64_t told_durable, told_datagrams;
     unsigned char out[160];  /* hello or acknowledgement */
     uint32_t out_used, out_done;
@@ -45,6 +46,14 @@ struct listener {
     char name[TRANSPORT_NAME];
 };
 
+/* The pipe through which frames are lent (transport_lend.c). */
+struct lending {
+    int pipe[2]; /* valid while `open` */
+    bool open, refused; /* this kernel cannot */
+    struct transport *to; /* whose bytes are in it; NULL: nobody's */
+    size_t bytes;
+};
+
 struct table {
     int epoll, timer;
     unsigned alarm_ms;
@@ -57,6 +66,7 @@ struct table {
     bool (*undecided)(void); /* nor are the transports, until this says no; NULL: they are */
     bool leaving; /* the run is over */
     uint64_t epoch;
+    struct lending lending;
     unsigned used, listeners; /* high-water marks */
     struct transport transports[TRANSPORTS];
     struct listener listening[LISTENERS];
@@ -87,6 +97,27 @@ void transport_put_hello(struct transport *);
 
 /* Sends what may be sent. The transport may be free afterwards. */
 void transport_send(struct transport *);
+
+/* The channel goes on over this transport. */
+void transport_begin_lending(struct transport *);
+
+/* How many pieces from the vector's beginning on are of one kind: to be lent, or not. */
+int transport_lendable(const struct transport *, const struct iovec *, int count, bool *lendable);
+
+/* As link_send(), of pieces that are to be lent. 0: they have to be copied. */
+long transport_lend(struct transport *, const struct iovec *, int count);
+
+/* Sends what was taken and has not left: as link_push(). */
+long transport_push(struct transport *);
+
+static inline bool transport_behind(const struct transport *t)
+{
+    return link_pending(t->link) || transport_table->lending.to == t;
+}
+
+/* What this transport (NULL: any) had in the pipe is forgotten. */
+void transport_end_lending(const struct transport *);
+bool transport_owns_pipe(int fd);
 
 /* Has it watched (EPOLL_CTL_ADD, EPOLL_CTL_MOD) for what it wants, unless all transports rest. */
 void transport_watch_one(const struct transport *, int operation);

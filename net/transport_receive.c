@@ -49,6 +49,7 @@ static bool greeted(struct transport *t, const unsigned char *body)
         transport_put_hello(t);
     t->cursor = from;
     t->state = STATE_READY;
+    transport_begin_lending(t);
     retire_others(t);
     transport_send(t);
     return true;

@@ -92,7 +92,7 @@ void transport_want_out(struct transport *t, bool on)
 /* Nothing more can be sent now. A link that waits for the other side's part of the handshake needs no room. */
 static void pause_out(struct transport *t)
 {
-    transport_want_out(t, link_pending(t->link) || link_ready(t->link));
+    transport_want_out(t, transport_behind(t) || link_ready(t->link));
 }
 
 /* The peer had it over another transport, and it is forgotten here: what was begun cannot be ended. */
@@ -101,9 +101,18 @@ static bool is_stranded(const struct transport *t)
     return MUTANT("transport.stranded", false, t->state == STATE_READY && t->done && t->cursor < t->channel->acked);
 }
 
+static long send_some(struct transport *t, const struct iovec *v, int count, int *sent)
+{
+    bool lendable;
+    *sent = transport_lendable(t, v, count, &lendable);
+    long n = lendable ? transport_lend(t, v, *sent) : 0;
+    return n ? n : link_send(t->link, v, *sent);
+}
+
 void transport_send(struct transport *t)
 {
-    for (;;) {
+    long r = 0;
+    while (!(r = transport_push(t))) {
         struct iovec v[VECTOR];
         if (is_stranded(t)) {
             transport_hang_up(t);
@@ -111,23 +120,20 @@ void transport_send(struct transport *t)
         }
         if (t->state == STATE_READY && !t->retired)
             put_ack(t);
-        struct msghdr m = {.msg_iov = v, .msg_iovlen = (size_t)gather(t, v)};
-        if (!m.msg_iovlen)
+        int count = gather(t, v);
+        if (!count)
             break;
-        long n = link_send(t->link, v, (int)m.msg_iovlen);
-        if (n == -EAGAIN) {
-            pause_out(t);
-            return;
-        }
+        long n = send_some(t, v, count, &count);
         if (n < 0) {
-            transport_fail(t, n);
-            return;
+            r = n;
+            break;
         }
-        account(t, v, (int)m.msg_iovlen, (size_t)n);
+        account(t, v, count, (size_t)n);
     }
-    long r = link_push(t->link);
-    if (r < 0 && r != -EAGAIN)
+    if (r == -EAGAIN)
+        pause_out(t);
+    else if (r < 0)
         transport_fail(t, r);
     else
-        transport_want_out(t, link_pending(t->link));
+        transport_want_out(t, transport_behind(t));
 }
