@@ -36,8 +36,7 @@ static int take(struct image *i, struct log *log, uintptr_t address)
             return -ENOSPC;
         image_set_present(i, offset);
     }
-    /* Where the file has no block yet it gets one at once: later might be too late. */
-    return log_page(log, offset, (const void *)address, present ? RUN_OWED : LOG_NEW);
+    return log_page(log, offset, (const void *)address, RUN_OWED);
 }
 
 int loose_take(struct loose *l, struct log *log)
