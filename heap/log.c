@@ -300,11 +300,11 @@ static void resize(struct log *log, struct log_segment *s, uint64_t bytes)
     s->bytes = bytes;
 }
 
-/* What is owed to the image may be given up in a moment, and need not be written then: a quarter of a segment later. */
+/* What is owed to the image may be given up in a moment, and need not be written then: half a segment later. */
 static bool is_worth_waiting(const struct log *log)
 {
     const struct log_segment *active = &log->segment[log->active];
-    return log->loose && log->loose->older.count && active->tail < active->bytes / 4;
+    return log->loose && log->loose->older.count && active->tail < active->bytes / 2;
 }
 
 /* A segment that grew for a giant record is cut back once nothing in it is needed any more. */

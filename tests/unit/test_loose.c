@@ -49,12 +49,12 @@ static void look(struct disk *d)
 static void follow_sync(void)
 {
     static uint64_t synced;
-    if (target && redo.synced >= target) {
+    if (redo.synced > synced && target && redo.synced == target)
         durable = syncing;
+    else if (redo.synced > synced)
+        look(&durable); /* one that began and ended within the step, maybe behind the other one */
+    if (redo.synced >= target)
         target = 0;
-    }
-    else if (redo.synced > synced && !redo.sync_target)
-        look(&durable); /* begun and ended within the step */
     if (redo.sync_target && redo.sync_target != target) {
         look(&syncing);
         target = redo.sync_target;
