@@ -9,7 +9,8 @@
 #include "heap/fault.h"
 
 #define HEAVY_SAID (1UL << 20)
-#define HEAVY_TAKEN (1UL << 20) /* a quarter of STREAM_WINDOW_MOST, and of CHANNEL_DATAGRAMS */
+#define HEAVY_TAKEN (2UL << 20) /* a quarter of STREAM_WINDOW_MOST, and half of CHANNEL_DATAGRAMS */
+#define LONG_RUN (16UL << 20)   /* who has said so much without a pause may say twice as much in a turn */
 #define SERVE_BYTES (64UL << 10)
 #define HEAVY_FRAMES (CHANNEL_FRAMES / 4)
 
@@ -56,14 +57,21 @@ void peers_serve(void)
     transport_pump();
 }
 
+static bool said_much(void)
+{
+    return peers.said >= (peers.in_a_row < LONG_RUN ? HEAVY_SAID : 2 * HEAVY_SAID);
+}
+
 bool peers_heavy(void)
 {
-    return peers.said >= HEAVY_SAID || peers.taken >= HEAVY_TAKEN || peers.heard >= HEAVY_FRAMES;
+    return said_much() || peers.taken >= HEAVY_TAKEN || peers.heard >= HEAVY_FRAMES;
 }
 
 void peers_committed(void)
 {
     outbox.frames = 0;
+    if (peers.said || peers.in_a_row)
+        peers.in_a_row = said_much() ? peers.in_a_row + peers.said : peers.in_a_row / 2;
     if (peers.said || peers.taken || peers.heard)
         peers.said = peers.served = peers.taken = peers.heard = 0;
     bulk_committed();

@@ -177,7 +177,8 @@ bool stream_any_pending(void)
 /* A program that keeps up with what comes gets more of it at a time, and the peer has less to wait for. */
 static void widen(struct stream *s)
 {
-    if (s->unread >= s->window / 2 || s->window >= STREAM_WINDOW_MOST || widened + s->window > STREAM_WIDENED)
+    bool early = s->window >= STREAM_WINDOW_SOON && s->window > s->taken / 8;
+    if (s->unread >= s->window / 2 || early || s->window >= STREAM_WINDOW_MOST || widened + s->window > STREAM_WIDENED)
         return;
     widened += s->window;
     s->window *= 2;

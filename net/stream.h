@@ -11,7 +11,8 @@
 #include "net/peers.h"
 
 #define STREAM_WINDOW (256UL << 10)    /* bytes on their way or unread, for each direction of each connection */
-#define STREAM_WINDOW_MOST (4UL << 20) /* the same where the program reads as fast as they come */
+#define STREAM_WINDOW_MOST (8UL << 20) /* the same where the program reads as fast as they come */
+#define STREAM_WINDOW_SOON (2UL << 20) /* so wide it gets at once; beyond that not wider than a quarter of what was read so far */
 #define STREAM_WIDENED (32UL << 20)    /* what all connections have beyond STREAM_WINDOW, together */
 
 struct stream;

@@ -46,6 +46,10 @@ void bulk_give(void *block)
     (void)block;
 }
 
+void bulk_recall(void)
+{
+}
+
 bool bulk_holds(const void *at)
 {
     (void)at;
