@@ -16,7 +16,7 @@ struct peers {
     uint64_t suspect; /* the epoch of a hello that did not fit */
     uint64_t said;    /* bytes that this turn sent */
     uint64_t served;  /* `said` when peers were served last */
-    uint64_t in_a_row; /* what the turns before said, as long as each was heavy */
+    uint64_t run;     /* bytes that the turns before sent, as long as each was heavy */
     uint64_t taken;   /* bytes that it gave to the program */
     uint32_t heard;   /* frames that it took in */
     bool unsent;      /* the store may have a file of what former runs left, or this one leaves */

@@ -59,7 +59,7 @@ void peers_serve(void)
 
 static bool said_much(void)
 {
-    return peers.said >= (peers.in_a_row < LONG_RUN ? HEAVY_SAID : 2 * HEAVY_SAID);
+    return peers.said >= (peers.run < LONG_RUN ? HEAVY_SAID : 2 * HEAVY_SAID);
 }
 
 bool peers_heavy(void)
@@ -70,8 +70,8 @@ bool peers_heavy(void)
 void peers_committed(void)
 {
     outbox.frames = 0;
-    if (peers.said || peers.in_a_row)
-        peers.in_a_row = said_much() ? peers.in_a_row + peers.said : peers.in_a_row / 2;
+    if (peers.said || peers.run)
+        peers.run = said_much() ? peers.run + peers.said : peers.run / 2;
     if (peers.said || peers.taken || peers.heard)
         peers.said = peers.served = peers.taken = peers.heard = 0;
     bulk_committed();

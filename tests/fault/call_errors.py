@@ -30,7 +30,7 @@ ERRORS = {
     "access": LOOK_UP, "faccessat": LOOK_UP, "getcwd": "ENOMEM ENOENT", "chdir": LOOK_UP, "chroot": LOOK_UP,
     "sendfile": "EINTR EAGAIN ENOMEM",  # into a pipe, of what lies in memory: a piece at a time
     "copy_file_range": "EIO ENOSPC ENOMEM SHORT", "fadvise64": "",
-    "splice": "EAGAIN EINTR ENOMEM ENOSPC EIO SHORT", "tee": "EINTR ENOMEM", "flock": "EINTR ENOLCK",
+    "splice": "EAGAIN EINTR ENOMEM ENOBUFS ENOSPC EIO SHORT", "vmsplice": "EAGAIN EINTR ENOMEM SHORT", "tee": "EINTR ENOMEM", "flock": "EINTR ENOLCK",
     # memory
     "mmap": "ENOMEM EAGAIN", "mremap": "ENOMEM EAGAIN", "munmap": "ENOMEM", "mprotect": "ENOMEM", "madvise": "ENOMEM EAGAIN",
     "brk": "", "mincore": "ENOMEM EAGAIN", "memfd_create": DESCRIPTOR, "userfaultfd": DESCRIPTOR + " EPERM ENOSYS",

@@ -23,6 +23,7 @@ REASONS = {
     "heap/region.c": ((r"SYS_mprotect, e->end, want - have", SELDOM), (r"MADV_DONTNEED", SELDOM)),
     "heap/restorer.c": ((r"SYS_write, 2", REPORT),),
     "heap/store.c": ((r"F_GETLK", REPORT),),
+    "net/bulk.c": ((r"MADV_DONTNEED", SELDOM),),  # unit/test_lending.c has it
     "net/inbox.c": ((r"FALLOC_FL_PUNCH_HOLE", SELDOM),),
     "net/nameless.c": ((r"beside", SELDOM), (r"not_given_back|f->given \? ", SELDOM)),
     "net/peers_end.c": ((r"SYS_poll", PAUSE),),

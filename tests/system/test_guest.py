@@ -63,6 +63,16 @@ def tracker(t):
     t.note(", ".join(f"{passed} of {tested} passed" for tested, passed in counts))
 
 
+@case(limit=LIMIT)
+def lending(t):
+    """Before Linux 6.5 another code of the kernel's takes the pages of a pipe to a UNIX socket."""
+    tests = [f"{BUILD}/tests/test_lending"]
+    output, status = guest(t, f"{tests[0]} --jobs=1 --color=never; {PYTHON} {ROOT}/tests/system/test_motion.py copy_to_and_fro", extra=tests)
+    counts = re.search(r"Tested: (\d+) \| Passing: (\d+) \| Failing: 0", output)
+    check(counts and int(counts[2]) >= 6 and "1 passed, 0 failed" in output, f"status {status}: {output[-3000:]}")
+    t.note(" ".join(re.findall(r"NOTE (.*)", output)))
+
+
 def core(t, cpu):
     command = "cd /tmp; uname -r; " + "; ".join(f"{PYTHON} {ROOT}/tests/system/test_{script}.py {name}" for script, name in CORE)
     extra = [path for path in ("/usr/bin/uname", shutil.which("gawk")) if path]

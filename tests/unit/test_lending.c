@@ -92,7 +92,7 @@ Test(lending, more_than_the_socket_holds)
 }
 
 /* The acknowledgement comes over the newer one, while the older one's bytes are unread. */
-Test(lending, what_went_again_over_another)
+static void lend_twice(bool locked)
 {
     int older, newer;
     struct transport *first = make_ready(channels[0], &older);
@@ -100,6 +100,7 @@ Test(lending, what_went_again_over_another)
     const void *block = channel_frame(channels[0], first->cursor);
     transport_send(first);
     cr_assert(transport_table->lending.open);
+    cr_assert(!locked || !mlock(block, PIECES * BULK_BLOCK));
     first->retired = true;
     struct transport *second = make_ready(channels[0], &newer);
     transport_send(second);
@@ -113,6 +114,16 @@ Test(lending, what_went_again_over_another)
     cr_assert(same, "the block was not taken again");
     for (unsigned i = 0; i < PIECES; i++)
         expect_frame(NULL, older, 'a');
+}
+
+Test(lending, what_went_again_over_another)
+{
+    lend_twice(false);
+}
+
+Test(lending, what_went_again_is_locked)
+{
+    lend_twice(true);
 }
 
 /* The same the other way round: what the older one copied is acknowledged, while the newer one's bytes are unread. */
