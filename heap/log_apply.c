@@ -133,14 +133,15 @@ static bool is_roomy(const struct image_writer *writer)
     return !sys(SYS_fstatfs, writer->fd, &s) && (uint64_t)s.f_bavail * (uint64_t)s.f_bsize >= ROOM_BYTES;
 }
 
-/* Where a run may be copied to; NULL: it has to be written, because the file may have no block there. */
+/* Where a run may be copied to; NULL: it has to be written, because the file may have no block there. A whole page is written in any case:
+ * one that was stored to costs an interruption of the other processors when it is synced. */
 static uint8_t *memory_for(const struct run *run, const struct image_writer *writer, bool roomy)
 {
     if (writer->fd < 0)
         return writer->memory;
     uint64_t end = run->offset + log_run_reach(run), sums_end = sums_at(PAGE_DOWN(end - 1)) + sizeof run->sum;
     bool there = roomy && !(run->flags & LOG_NEW) && end <= writer->twin_bytes && sums_end <= writer->twin_bytes;
-    return there ? writer->twin : NULL;
+    return there && log_run_reach(run) < BLOCK_BYTES ? writer->twin : NULL;
 }
 
 static uint32_t sum_of(const struct run *run, const void *data)
