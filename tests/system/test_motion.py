@@ -90,7 +90,7 @@ def two_systems(t):
 @case(limit=LIMIT)
 def copy_to_and_fro(t):
     """A file over TCP, both sides killed again and again (KEN_LONG: twenty times each)."""
-    port, megabytes = free_port(), more(24, 400)
+    port, megabytes = free_port(), more(24, 1000)
     server = t.program([PYTHON, subject("copy_to.py"), str(port)])
     wait_until(lambda: is_open(port, "tcp"), "the server's port")
     o = Output(t, "copy", [PYTHON, subject("copy_from.py"), str(port), str(megabytes), "7"])
