@@ -49,7 +49,7 @@ struct listener {
 /* The pipe through which frames are lent (transport_lend.c). */
 struct lending {
     int pipe[2]; /* valid while `open` */
-    bool open, refused; /* this kernel cannot */
+    bool open, refused; /* copying is better here */
     struct transport *to; /* whose bytes are in it; NULL: nobody's */
     size_t bytes;
 };

@@ -19,7 +19,17 @@
 #include <sys/uio.h>
 
 #define PIPE_BYTES (1UL << 20)
+#define PIPE_LEAST (64L << 10) /* a user who has many pipes gets short ones, and copying is faster */
 #define LEAST 8192u /* what is shorter is copied as fast */
+
+static void close_pipe(struct lending *l)
+{
+    for (int i = 0; l->open && i < 2; i++)
+        sys(SYS_close, l->pipe[i]);
+    l->open = false;
+    l->to = NULL;
+    l->bytes = 0;
+}
 
 static bool open_pipe(struct lending *l)
 {
@@ -30,17 +40,15 @@ static bool open_pipe(struct lending *l)
         return false;
     for (int i = 0; i < 2; i++)
         l->pipe[i] = (int)fd_move_high(ends[i]);
-    sys(SYS_fcntl, l->pipe[1], F_SETPIPE_SZ, PIPE_BYTES); /* a shorter one takes more calls */
-    return l->open = true;
-}
-
-static void close_pipe(struct lending *l)
-{
-    for (int i = 0; l->open && i < 2; i++)
-        sys(SYS_close, l->pipe[i]);
-    l->open = false;
-    l->to = NULL;
-    l->bytes = 0;
+    l->open = true;
+    long room = sys(SYS_fcntl, l->pipe[1], F_SETPIPE_SZ, PIPE_BYTES);
+    if (sys_failed(room))
+        room = sys(SYS_fcntl, l->pipe[1], F_GETPIPE_SZ);
+    if (room < PIPE_LEAST) {
+        l->refused = true;
+        close_pipe(l);
+    }
+    return l->open;
 }
 
 bool transport_owns_pipe(int fd)

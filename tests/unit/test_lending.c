@@ -5,6 +5,8 @@
 #include "net/transport_inner.h"
 #include "heap/window.h"
 
+#include <sys/resource.h>
+
 #define PIECES 4u
 
 static struct channel *channels[2];
@@ -182,6 +184,25 @@ Test(lending, one_that_waits_keeps_nobody_waiting)
     cr_assert(transport_table->lending.open);
     for (unsigned i = 0; i < PIECES; i++)
         expect_frame(NULL, other[1], '2');
+}
+
+/* Who has many pipes gets short ones; copying is faster than those. */
+Test(lending, of_a_user_with_many_pipes)
+{
+    int other, ends[2];
+    struct rlimit many = {8000, 8000};
+    struct transport *t = make_ready(channels[0], &other);
+    if (setrlimit(RLIMIT_NOFILE, &many) || setresuid(65534, 65534, 0))
+        cr_skip_test("root may have other users' pipes");
+    do
+        cr_assert_eq(pipe(ends), 0);
+    while (fcntl(ends[0], F_GETPIPE_SZ) >= 65536);
+    produce(channels[0], 'a');
+    transport_send(t);
+    cr_assert(transport_table->lending.refused && !transport_table->lending.open);
+    for (unsigned i = 0; i < PIECES; i++)
+        expect_frame(NULL, other, 'a');
+    cr_assert_eq(setresuid(0, 0, 0), 0);
 }
 
 /* The test would end by SIGPIPE. One that the program has pending already stays so. */
