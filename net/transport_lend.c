@@ -115,11 +115,8 @@ long transport_lend(struct transport *t, const struct iovec *v, int count)
     long n = open_pipe(l) ? sys(SYS_vmsplice, l->pipe[1], v, count, SPLICE_F_NONBLOCK) : 0;
     if (n <= 0)
         return 0;
-    size_t left = (size_t)n;
-    for (int i = 0; left; i++) {
-        bulk_lend(v[i].iov_base);
-        left -= left < v[i].iov_len ? left : v[i].iov_len;
-    }
+    for (int i = 0; i < count; i++)
+        bulk_lend(v[i].iov_base); /* those that found no room are next */
     l->to = t;
     l->bytes = (size_t)n;
     long r = pass_on(t);

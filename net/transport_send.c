@@ -111,7 +111,7 @@ static long send_some(struct transport *t, const struct iovec *v, int count, int
 
 void transport_send(struct transport *t)
 {
-    long r = 0;
+    long r;
     while (!(r = transport_push(t))) {
         struct iovec v[VECTOR];
         if (is_stranded(t)) {

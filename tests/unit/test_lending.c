@@ -1,9 +1,6 @@
 /* Frames that are lent to the socket: they come as they were, whatever is written to their blocks behind the acknowledgement. */
-#include "net_host.h"
+#include "transport_fixture.h"
 #include "net/bulk.h"
-#include "net/pool.h"
-#include "net/transport_inner.h"
-#include "heap/window.h"
 
 #include <sys/resource.h>
 
@@ -13,34 +10,12 @@ static struct channel *channels[2];
 
 static void setup(void)
 {
-    host_open();
-    cr_assert(!sys_failed(window_open(0)));
-    transport_boot();
-    cr_assert(transport_open_table());
-    for (uint8_t i = 0; i < 2; i++) {
-        channels[i] = pool_take(sizeof *channels[i]);
-        channel_open(channels[i], &(struct wire_id){{i + 1}});
-    }
+    open_transports();
+    for (uint8_t i = 0; i < 2; i++)
+        channels[i] = make_channel(i + 1);
 }
 
 TestSuite(lending, .init = setup, .fini = host_close, .timeout = 20);
-
-/* One that has greeted, over a socket; *other is what a peer would read from. */
-static struct transport *make_ready(struct channel *c, int *other)
-{
-    int ends[2];
-    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
-    struct transport *t = transport_take_slot(c, false);
-    cr_assert(t);
-    link_open_raw(t->link, (int)fd_move_high(ends[0]));
-    transport_start(t);
-    t->state = STATE_READY;
-    t->cursor = c->acked;
-    t->told_durable = c->durable;
-    transport_begin_lending(t);
-    *other = ends[1];
-    return t;
-}
 
 /* A committed turn that says PIECES frames, all full of the same byte. */
 static void produce(struct channel *c, char byte)
@@ -64,7 +39,6 @@ static void acknowledge(struct channel *c)
     bulk_committed();
 }
 
-/* Reads the next frame, while `t` (may be NULL) goes on. */
 static void expect_frame(struct transport *t, int fd, char byte)
 {
     static char frame[sizeof(struct wire_head) + CHANNEL_PIECE];
@@ -79,17 +53,32 @@ static void expect_frame(struct transport *t, int fd, char byte)
         cr_assert_eq(frame[i], byte, "byte %zu is %d, not %c", i, frame[i], byte);
 }
 
+/* Reads the next turn's frames, while `t` (may be NULL) goes on. */
+static void expect_frames(struct transport *t, int fd, char byte)
+{
+    for (unsigned i = 0; i < PIECES; i++)
+        expect_frame(t, fd, byte);
+}
+
+/* A newer one sends what the older one has sent already. */
+static struct transport *take_over(struct transport *older, int *other)
+{
+    older->retired = true;
+    struct transport *newer = make_transport(older->channel, other);
+    transport_send(newer);
+    return newer;
+}
+
 Test(lending, more_than_the_socket_holds)
 {
     int other;
-    struct transport *t = make_ready(channels[0], &other);
+    struct transport *t = make_transport(channels[0], &other);
     for (char c = 'a'; c <= 'z'; c++)
         produce(channels[0], c);
     transport_send(t);
     cr_assert_eq(transport_table->lending.to, t, "all of it went at once");
     for (char c = 'a'; c <= 'z'; c++)
-        for (unsigned i = 0; i < PIECES; i++)
-            expect_frame(t, other, c);
+        expect_frames(t, other, c);
     cr_assert_eq(transport_table->lending.to, NULL);
 }
 
@@ -97,25 +86,21 @@ Test(lending, more_than_the_socket_holds)
 static void lend_twice(bool locked)
 {
     int older, newer;
-    struct transport *first = make_ready(channels[0], &older);
+    struct transport *first = make_transport(channels[0], &older);
     produce(channels[0], 'a');
     const void *block = channel_frame(channels[0], first->cursor);
     transport_send(first);
     cr_assert(transport_table->lending.open);
     cr_assert(!locked || !mlock(block, PIECES * BULK_BLOCK));
-    first->retired = true;
-    struct transport *second = make_ready(channels[0], &newer);
-    transport_send(second);
-    for (unsigned i = 0; i < PIECES; i++)
-        expect_frame(NULL, newer, 'a');
+    take_over(first, &newer);
+    expect_frames(NULL, newer, 'a');
     acknowledge(channels[0]);
     bool same = false;
     produce(channels[0], 'b');
     for (uint64_t n = channels[0]->acked; n < channels[0]->ready; n++)
         same |= channel_frame(channels[0], n) == block;
     cr_assert(same, "the block was not taken again");
-    for (unsigned i = 0; i < PIECES; i++)
-        expect_frame(NULL, older, 'a');
+    expect_frames(NULL, older, 'a');
 }
 
 Test(lending, what_went_again_over_another)
@@ -132,58 +117,50 @@ Test(lending, what_went_again_is_locked)
 Test(lending, what_another_may_have_sent_is_copied)
 {
     int older, newer;
-    struct transport *first = make_ready(channels[0], &older);
+    struct transport *first = make_transport(channels[0], &older);
     produce(channels[0], 'a');
     transport_table->lending.refused = true;
     transport_send(first);
     transport_table->lending.refused = false;
-    first->retired = true;
-    struct transport *second = make_ready(channels[0], &newer);
-    transport_send(second);
-    for (unsigned i = 0; i < PIECES; i++)
-        expect_frame(NULL, older, 'a');
+    struct transport *second = take_over(first, &newer);
+    expect_frames(NULL, older, 'a');
     acknowledge(channels[0]);
     produce(channels[0], 'b');
-    for (unsigned i = 0; i < PIECES; i++)
-        expect_frame(NULL, newer, 'a');
+    expect_frames(NULL, newer, 'a');
     transport_send(second);
-    for (unsigned i = 0; i < PIECES; i++)
-        expect_frame(NULL, newer, 'b');
+    expect_frames(NULL, newer, 'b');
 }
 
 /* A channel that is given up may have a reader still. */
 Test(lending, what_is_dropped_unread)
 {
     int other;
-    struct transport *t = make_ready(channels[0], &other);
+    struct transport *t = make_transport(channels[0], &other);
     produce(channels[0], 'a');
     transport_send(t);
     channel_abandon(channels[0], channels[0]->ready);
     bulk_committed();
     produce(channels[1], 'b');
-    for (unsigned i = 0; i < PIECES; i++)
-        expect_frame(NULL, other, 'a');
+    expect_frames(NULL, other, 'a');
 }
 
 Test(lending, one_that_waits_keeps_nobody_waiting)
 {
     int other[2];
-    struct transport *slow = make_ready(channels[0], &other[0]), *quick = make_ready(channels[1], &other[1]);
+    struct transport *slow = make_transport(channels[0], &other[0]), *quick = make_transport(channels[1], &other[1]);
     for (char c = 'a'; c <= 'z'; c++)
         produce(channels[0], c);
     transport_send(slow);
     cr_assert_eq(transport_table->lending.to, slow);
     produce(channels[1], '1');
     transport_send(quick);
-    for (unsigned i = 0; i < PIECES; i++)
-        expect_frame(NULL, other[1], '1');
+    expect_frames(NULL, other[1], '1');
     transport_hang_up(slow);
     cr_assert(!transport_table->lending.open, "its bytes are in the pipe");
     produce(channels[1], '2');
     transport_send(quick);
     cr_assert(transport_table->lending.open);
-    for (unsigned i = 0; i < PIECES; i++)
-        expect_frame(NULL, other[1], '2');
+    expect_frames(NULL, other[1], '2');
 }
 
 /* Who has many pipes gets short ones; copying is faster than those. */
@@ -191,7 +168,7 @@ Test(lending, of_a_user_with_many_pipes)
 {
     int other, ends[2];
     struct rlimit many = {8000, 8000};
-    struct transport *t = make_ready(channels[0], &other);
+    struct transport *t = make_transport(channels[0], &other);
     if (setrlimit(RLIMIT_NOFILE, &many) || setresuid(65534, 65534, 0))
         cr_skip_test("root may have other users' pipes");
     do
@@ -200,8 +177,7 @@ Test(lending, of_a_user_with_many_pipes)
     produce(channels[0], 'a');
     transport_send(t);
     cr_assert(transport_table->lending.refused && !transport_table->lending.open);
-    for (unsigned i = 0; i < PIECES; i++)
-        expect_frame(NULL, other, 'a');
+    expect_frames(NULL, other, 'a');
     cr_assert_eq(setresuid(0, 0, 0), 0);
 }
 
@@ -211,7 +187,7 @@ Test(lending, nobody_reads)
     sigset_t pending;
     for (int held = 0; held < 2; held++) {
         int other;
-        struct transport *t = make_ready(channels[held], &other);
+        struct transport *t = make_transport(channels[held], &other);
         if (held) {
             sigset_t set;
             sigemptyset(&set);

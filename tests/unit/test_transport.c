@@ -1,8 +1,5 @@
 /* Transports of one channel, over socketpairs whose other ends the test holds, and listeners without descriptors. */
-#include "net_host.h"
-#include "net/pool.h"
-#include "net/transport_inner.h"
-#include "heap/window.h"
+#include "transport_fixture.h"
 
 #include <sys/resource.h>
 #include <sys/un.h>
@@ -11,29 +8,16 @@ static struct channel *channel;
 
 static void setup(void)
 {
-    host_open();
-    cr_assert(!sys_failed(window_open(0)));
-    transport_boot();
-    cr_assert(transport_open_table());
-    channel = pool_take(sizeof *channel);
-    channel_open(channel, &(struct wire_id){{1}});
+    open_transports();
+    channel = make_channel(1);
 }
 
 TestSuite(transport, .init = setup, .fini = host_close);
 
-/* One that has greeted; *other is what a peer would read from. */
 static struct transport *make_ready(bool retired, int *other)
 {
-    int ends[2];
-    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
-    struct transport *t = transport_take_slot(channel, false);
-    cr_assert(t);
-    link_open_raw(t->link, (int)fd_move_high(ends[0]));
-    transport_start(t);
-    t->state = STATE_READY;
+    struct transport *t = make_transport(channel, other);
     t->retired = retired;
-    t->cursor = channel->acked;
-    *other = ends[1];
     return t;
 }
 
